@@ -1,0 +1,56 @@
+"""Every error the engine raises for a reason outside itself.
+
+EngineError
+├── ModelError            the model's file or graph: message names file, place, what was found, what was expected
+│   ├── UnsupportedError  an operator, type or attribute the engine does not have
+│   └── IntegrityError    truncated or altered: checksum, offset or size does not fit
+├── InputError            what was fed to run(): names, shapes, types, values
+├── SettingError          an environment variable or option: its name, value and what is allowed
+├── PassError             a pass left the graph unsound: pass, its number, node
+└── IsaError              an instruction set that this CPU (or this build of LLVM) does not have
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EngineError",
+    "InputError",
+    "IntegrityError",
+    "IsaError",
+    "ModelError",
+    "PassError",
+    "SettingError",
+    "UnsupportedError",
+]
+
+
+class EngineError(Exception):
+    """Base of all errors raised on purpose; its text is one line fit to be shown to a user."""
+
+
+class ModelError(EngineError):
+    """A model could not be read or makes no sense."""
+
+
+class UnsupportedError(ModelError):
+    """A model needs something the engine does not have."""
+
+
+class IntegrityError(ModelError):
+    """A model's file is truncated or was altered."""
+
+
+class InputError(EngineError):
+    """The inputs given to a run do not fit the model."""
+
+
+class SettingError(EngineError):
+    """A setting's value is not allowed."""
+
+
+class PassError(EngineError):
+    """A pass failed or left a graph that is not sound."""
+
+
+class IsaError(EngineError):
+    """An instruction set is unknown or not available."""

@@ -1,0 +1,127 @@
+"""The graph all stages share: nodes in order, named values, constants as arrays.
+
+A Graph is data.  Passes take one and return another; nothing here knows ONNX, files or kernels.
+Values are named by strings; a value is a graph input, a constant or the output of exactly one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelError
+
+__all__ = ["Graph", "Node", "Quantization", "Value"]
+
+Array = NDArray[Any]
+NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = (stored - zero_point) * scale, stored in dtype ("uint8" | "int8"), rounded to nearest even, saturated."""
+
+    scale: float
+    zero_point: int
+    dtype: str = "uint8"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A graph input or output; a dimension is a length, or a name where it is free ("batch", "sequence")."""
+
+    name: str
+    dtype: str  # NumPy's name: "int64", "float32", ...
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.  An input that is left out is the empty string, as in ONNX."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=lambda: NO_ATTRIBUTES)
+    name: str = ""
+    domain: str = ""  # "" is ONNX's own, "engine" the fused operators of docs/design.md
+
+    def __str__(self) -> str:
+        return f"node '{self.name or self.outputs[0]}' ({self.op})"
+
+    def changed(self, **fields: Any) -> Node:
+        """The same node with some fields replaced."""
+        return replace(self, **fields)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which they can run."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    opset: int = 17
+
+    def producer(self) -> dict[str, Node]:
+        """Value name -> the node that makes it."""
+        return {out: node for node in self.nodes for out in node.outputs if out}
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """Value name -> nodes that read it, in order; graph outputs are not counted."""
+        table: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                if name:
+                    table.setdefault(name, []).append(node)
+        return table
+
+    def changed(self, **fields: Any) -> Graph:
+        """The same graph with some fields replaced."""
+        return replace(self, **fields)
+
+    def without_dead_nodes(self) -> Graph:
+        """Only what the outputs need: nodes and constants that nothing reads are dropped."""
+        live = {value.name for value in self.outputs}
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if live.intersection(node.outputs):
+                kept.append(node)
+                live.update(name for name in node.inputs if name)
+        constants = {name: array for name, array in self.constants.items() if name in live}
+        return self.changed(nodes=tuple(reversed(kept)), constants=constants)
+
+    def check(self) -> Graph:
+        """The graph itself, if every value is made once and before it is read.
+
+        Raises:
+            ModelError: names the node and the value that break the rule.
+        """
+        made = {value.name for value in self.inputs} | set(self.constants)
+        for node in self.nodes:
+            for name in node.inputs:
+                if name and name not in made:
+                    raise ModelError(f"{self.name}: {node} reads '{name}', which nothing before it makes")
+            for name in node.outputs:
+                if name and name in made:
+                    raise ModelError(f"{self.name}: {node} makes '{name}' a second time")
+                made.add(name)
+        for value in self.outputs:
+            if value.name not in made:
+                raise ModelError(f"{self.name}: output '{value.name}' is made by no node")
+        return self
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+
+def is_scalar(array: Array | None) -> bool:
+    """One element, whatever the rank."""
+    return array is not None and np.size(array) == 1
