@@ -1,0 +1,257 @@
+"""ONNX file -> Graph; the only module that imports onnx.
+
+Constant nodes become constants, tensors arrays, types NumPy's names; bfloat16 becomes float32 holding
+its values (Cast keeps the name "bfloat16", which rounds).  External data must lie in the model's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from .errors import EngineError, IntegrityError, ModelError, UnsupportedError
+from .graph import Graph, Node, Value
+from .ops import find
+
+__all__ = ["OPSETS", "from_model", "read"]
+
+Array = NDArray[Any]
+
+OPSETS = range(11, 27)  # operators' later versions differ in types we do not have, or have their own row
+DOMAINS = {"ai.onnx": ""}  # another name of ONNX's own
+
+TYPES = {
+    TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16", TensorProto.BOOL: "bool",
+    TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.INT32: "int32",
+    TensorProto.INT64: "int64", TensorProto.UINT8: "uint8", TensorProto.UINT16: "uint16",
+    TensorProto.UINT32: "uint32", TensorProto.UINT64: "uint64",
+}  # fmt: skip
+WIDTH = {"bfloat16": 2}  # bytes; NumPy knows the others
+TYPE_ATTRIBUTES = {"to", "dtype", "output_dtype"}  # whole numbers in ONNX that name a type
+
+
+def read(path: str | Path) -> Graph:
+    """The graph of an ONNX file.
+
+    Raises:
+        ModelError: no such file, or not ONNX.
+        IntegrityError: truncated, or a tensor's bytes do not fit its shape.
+        UnsupportedError: an operator, type or opset the engine does not have.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}; expected an ONNX file") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise IntegrityError(
+            f"{path}: {len(content)} bytes are not a whole ONNX file (truncated, altered or another format)"
+        ) from error
+    if not model.HasField("graph") or not model.graph.output:
+        raise ModelError(f"{path}: {len(content)} bytes hold no ONNX graph")
+    return from_model(model, str(path), path.parent)
+
+
+def from_model(model: onnx.ModelProto, name: str = "model", folder: Path | None = None) -> Graph:
+    """The graph of a model in memory; external data is looked for in folder."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    opset = _opset(model, name)
+    constants = _initializers(model.graph, name, folder)
+    try:
+        nodes = []
+        for proto in model.graph.node:
+            if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
+                constants[proto.output[0]] = _constant(proto, name)
+            else:
+                nodes.append(_node(proto, name, opset))
+        return Graph(
+            name,
+            tuple(_value(v, name) for v in model.graph.input if v.name not in constants),
+            tuple(_value(v, name) for v in model.graph.output),
+            tuple(nodes),
+            constants,
+            opset,
+        ).check()
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{name}: a name is not text: {error}") from error
+
+
+def _opset(model: onnx.ModelProto, name: str) -> int:
+    versions = {DOMAINS.get(item.domain, item.domain): item.version for item in model.opset_import}
+    opset = versions.get("")
+    if opset is None:
+        raise ModelError(f"{name}: no opset of ONNX is imported, only of {sorted(versions)}")
+    if opset not in OPSETS:
+        raise UnsupportedError(f"{name}: opset {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
+    return int(opset)
+
+
+def _value(proto: onnx.ValueInfoProto, name: str) -> Value:
+    if not proto.type.HasField("tensor_type"):
+        raise UnsupportedError(f"{name}: '{proto.name}' is not a tensor")
+    tensor = proto.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise UnsupportedError(f"{name}: the rank of '{proto.name}' is not given")
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or f"{proto.name}.{axis}"
+        for axis, d in enumerate(tensor.shape.dim)
+    )
+    dtype = _type(tensor.elem_type, f"{name}: '{proto.name}'")
+    return Value(proto.name, "float32" if dtype == "bfloat16" else dtype, shape)
+
+
+def _type(code: int, place: str) -> str:
+    if code not in TYPES:
+        known = code in TensorProto.DataType.values()
+        shown = TensorProto.DataType.Name(code) if known else str(code)
+        raise UnsupportedError(f"{place}: type {shown}; expected one of {', '.join(TYPES.values())}")
+    return TYPES[code]
+
+
+# --- nodes ---
+def _node(proto: onnx.NodeProto, name: str, opset: int) -> Node:
+    node = Node(
+        proto.op_type,
+        tuple(proto.input),
+        tuple(proto.output),
+        {a.name: _attribute(a, proto, name) for a in proto.attribute},
+        proto.name,
+        DOMAINS.get(proto.domain, proto.domain),
+    )
+    try:
+        find(node.domain, node.op, opset)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{name}: {node}: {error}") from error
+    return node
+
+
+ATTRIBUTES: Mapping[int, Callable[[AttributeProto], Any]] = {
+    AttributeProto.FLOAT: lambda a: a.f,
+    AttributeProto.INT: lambda a: a.i,
+    AttributeProto.STRING: lambda a: a.s.decode(),
+    AttributeProto.FLOATS: lambda a: tuple(a.floats),
+    AttributeProto.INTS: lambda a: tuple(a.ints),
+    AttributeProto.STRINGS: lambda a: tuple(s.decode() for s in a.strings),
+}
+
+
+def _attribute(attribute: AttributeProto, proto: onnx.NodeProto, name: str) -> Any:
+    place = f"{name}: node '{proto.name}' ({proto.op_type}): attribute '{attribute.name}'"
+    if attribute.type == AttributeProto.TENSOR:
+        return _array(attribute.t, place, None)
+    if attribute.type not in ATTRIBUTES:
+        kind = AttributeProto.AttributeType.Name(attribute.type)
+        raise UnsupportedError(f"{place} is a {kind}; expected numbers, text or a tensor")
+    value = ATTRIBUTES[attribute.type](attribute)
+    if attribute.name in TYPE_ATTRIBUTES and isinstance(value, int):
+        return _type(value, place) if value else None
+    return value
+
+
+CONSTANTS: Mapping[str, Any] = {  # attribute of a Constant node -> type of the constant
+    "value_float": np.float32, "value_floats": np.float32,
+    "value_int": np.int64, "value_ints": np.int64,
+}  # fmt: skip
+
+
+def _constant(proto: onnx.NodeProto, name: str) -> Array:
+    for attribute in proto.attribute:
+        value = _attribute(attribute, proto, name)
+        if attribute.name == "value" and isinstance(value, np.ndarray):
+            return value
+        if attribute.name in CONSTANTS:
+            return np.array(value, CONSTANTS[attribute.name])
+    found = [attribute.name for attribute in proto.attribute]
+    expected = ["value", *CONSTANTS]
+    raise UnsupportedError(
+        f"{name}: node '{proto.name}' (Constant): attributes {found}; expected one of {expected}"
+    )
+
+
+# --- tensors ---
+def _initializers(graph: onnx.GraphProto, name: str, folder: Path | None) -> dict[str, Array]:
+    if graph.sparse_initializer:
+        shown = graph.sparse_initializer[0].values.name
+        raise UnsupportedError(f"{name}: sparse initializer '{shown}'; expected a dense one")
+    return {
+        tensor.name: _array(tensor, f"{name}: tensor '{tensor.name}'", folder)
+        for tensor in graph.initializer
+    }
+
+
+def _array(tensor: TensorProto, place: str, folder: Path | None) -> Array:
+    dtype = _type(tensor.data_type, place)
+    shape = tuple(tensor.dims)
+    if any(length < 0 for length in shape):
+        raise IntegrityError(f"{place}: shape {shape} has a negative length")
+    if tensor.HasField("segment"):
+        raise UnsupportedError(f"{place}: is a segment of a tensor")
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return _from_bytes(_external(tensor, place, folder), dtype, shape, place)
+    if tensor.HasField("raw_data"):
+        return _from_bytes(tensor.raw_data, dtype, shape, place)
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"{place}: {error}; expected {_elements(shape)} of {dtype}") from error
+    return array.astype(np.float32) if dtype == "bfloat16" else array
+
+
+def _from_bytes(content: bytes, dtype: str, shape: tuple[int, ...], place: str) -> Array:
+    expected = _elements(shape) * (WIDTH.get(dtype) or np.dtype(dtype).itemsize)
+    if len(content) != expected:
+        raise IntegrityError(
+            f"{place}: {len(content)} bytes; expected {expected} for {dtype}{list(shape)}"
+        )
+    if dtype == "bfloat16":
+        bits = np.frombuffer(content, "<u2").astype(np.uint32) << 16
+        return bits.view(np.float32).reshape(shape)
+    little = np.dtype(dtype).newbyteorder("<")
+    return np.frombuffer(content, little).astype(dtype, copy=False).reshape(shape)
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:  # Python's integers: a forged shape cannot overflow
+        count *= length
+    return count
+
+
+def _external(tensor: TensorProto, place: str, folder: Path | None) -> bytes:
+    """The bytes of a tensor kept in another file, which must lie in the model's folder."""
+    entry = {item.key: item.value for item in tensor.external_data}
+    if folder is None:
+        raise ModelError(f"{place}: is in file {entry.get('location')!r}, but no folder is known")
+    root = folder.resolve()
+    path = (root / entry.get("location", "")).resolve()
+    if not path.is_relative_to(root) or path == root:
+        raise ModelError(
+            f"{place}: location {entry.get('location')!r}; expected a file in the model's folder {root}"
+        )
+    try:
+        offset, length = int(entry.get("offset", 0)), int(entry.get("length", -1))
+        size = path.stat().st_size
+        length = size - offset if "length" not in entry else length
+        if offset < 0 or length < 0 or offset + length > size:
+            raise IntegrityError(
+                f"{place}: offset {offset}, length {length}; {path} has {size} bytes"
+            )
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except EngineError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{place}: external data {entry}: {error}") from error

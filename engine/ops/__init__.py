@@ -1,0 +1,43 @@
+"""The meaning of every operator, in NumPy: ONNX's, some of com.microsoft's, and our own (domain "engine").
+
+Tests, constant folding, ENGINE_CHECK and the execution of what no kernel covers all use these functions.
+"""
+
+from __future__ import annotations
+
+from ..errors import UnsupportedError
+from . import elementwise, fused, product, quantized, reduce, shape
+from .table import Operator
+
+__all__ = ["OPERATORS", "Operator", "find", "supported"]
+
+OPERATORS: tuple[Operator, ...] = tuple(
+    row
+    for module in (elementwise, shape, reduce, product, quantized, fused)
+    for row in module.OPERATORS
+)
+
+_VERSIONS: dict[tuple[str, str], list[Operator]] = {}
+for _row in sorted(OPERATORS, key=lambda row: row.since):
+    _VERSIONS.setdefault((_row.domain, _row.name), []).append(_row)
+
+
+def find(domain: str, name: str, opset: int) -> Operator:
+    """The row that counts at an opset.
+
+    Raises:
+        UnsupportedError: there is none; the message lists the domain's operators.
+    """
+    rows = [row for row in _VERSIONS.get((domain, name), []) if row.since <= opset]
+    if not rows:
+        shown = f"{domain}.{name}" if domain else name
+        raise UnsupportedError(
+            f"operator {shown} is not supported; supported: {', '.join(supported(domain))}"
+        )
+    return rows[-1]
+
+
+def supported(domain: str = "") -> list[str]:
+    """Names of a domain's operators; those of ONNX's own where the domain is unknown."""
+    names = sorted(name for where, name in _VERSIONS if where == domain)
+    return names or supported("")

@@ -1,0 +1,157 @@
+"""Operators that treat each element by itself, with NumPy's broadcasting (which is ONNX's)."""
+
+from __future__ import annotations
+
+from functools import partial, reduce
+
+import numpy as np
+
+from .numbers import Array, erf, round_to_bfloat16
+from .table import Operator
+
+__all__ = ["OPERATORS", "gelu"]
+
+
+def divide(a: Array, b: Array) -> Array:
+    """Whole numbers are divided towards zero."""
+    if a.dtype.kind in "iu":
+        return np.asarray((a - np.fmod(a, b)) // b)
+    return np.asarray(np.divide(a, b))
+
+
+def power(base: Array, exponent: Array) -> Array:
+    """In base's type, whatever the exponent's."""
+    if base.dtype.kind in "iu" and (exponent.dtype.kind == "f" or np.any(exponent < 0)):
+        return np.power(base.astype(np.float64), exponent).astype(base.dtype)
+    return np.power(base, exponent).astype(base.dtype)
+
+
+def mod(a: Array, b: Array, *, fmod: int = 0) -> Array:
+    return np.asarray(np.fmod(a, b) if fmod else np.mod(a, b))
+
+
+def relu(x: Array) -> Array:
+    return np.maximum(x, x.dtype.type(0))
+
+
+def leaky_relu(x: Array, *, alpha: float = 0.01) -> Array:
+    return np.where(x < 0, x * x.dtype.type(alpha), x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), written so that exp cannot overflow."""
+    decay = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(x.dtype))
+
+
+def softplus(x: Array) -> Array:
+    return np.logaddexp(x, x.dtype.type(0))
+
+
+def gelu(x: Array, *, approximate: str = "none") -> Array:
+    """x times the normal distribution's cdf; "tanh" is Hendrycks' approximation of it."""
+    if approximate == "tanh":
+        return fast_gelu(x)
+    return np.asarray(0.5 * x * (1 + erf(x * x.dtype.type(np.sqrt(0.5)))), x.dtype)
+
+
+def bias_gelu(x: Array, bias: Array) -> Array:
+    return gelu(x + bias)
+
+
+def fast_gelu(x: Array, bias: Array | None = None) -> Array:
+    x = x if bias is None else x + bias
+    inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x**3)
+    return np.asarray(0.5 * x * (1 + np.tanh(inner)), x.dtype)
+
+
+def quick_gelu(x: Array, *, alpha: float = 1.702) -> Array:
+    return np.asarray(x * sigmoid(x * x.dtype.type(alpha)))
+
+
+def clip(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    if low is not None:
+        x = np.maximum(x, low)
+    return np.asarray(x if high is None else np.minimum(x, high))
+
+
+def cast(x: Array, *, to: str, saturate: int = 1, round_mode: str = "up") -> Array:
+    """To a type by NumPy's name; "bfloat16" is float32 rounded to bfloat16's values."""
+    del saturate, round_mode  # they concern float8 only
+    if to == "bfloat16":
+        return round_to_bfloat16(x.astype(np.float32))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return x.astype(to)
+
+
+def cast_like(x: Array, like: Array, *, saturate: int = 1, round_mode: str = "up") -> Array:
+    return cast(x, to=like.dtype.name, saturate=saturate, round_mode=round_mode)
+
+
+def is_infinite(x: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> Array:
+    found = np.zeros(x.shape, bool)
+    if detect_negative:
+        found |= np.isneginf(x)
+    if detect_positive:
+        found |= np.isposinf(x)
+    return found
+
+
+def identity(x: Array) -> Array:
+    return x
+
+
+def dropout(
+    x: Array, ratio: Array | None = None, training: Array | None = None, *, seed: int = 0
+) -> tuple[Array, Array]:
+    """As in inference: nothing is dropped."""
+    del ratio, training, seed
+    return x, np.ones(x.shape, bool)
+
+
+def variadic(function: np.ufunc, *operands: Array) -> Array:
+    return reduce(function, operands)
+
+
+def mean(*operands: Array) -> Array:
+    return np.asarray(variadic(np.add, *operands) / operands[0].dtype.type(len(operands)))
+
+
+UNARY = {
+    "Abs": np.abs, "Ceil": np.ceil, "Cos": np.cos, "Erf": erf, "Exp": np.exp, "Floor": np.floor,
+    "IsNaN": np.isnan, "Log": np.log, "Neg": np.negative, "Not": np.logical_not,
+    "Round": np.rint, "Sign": np.sign, "Sin": np.sin, "Sqrt": np.sqrt, "Tanh": np.tanh,
+}  # fmt: skip
+BINARY = {
+    "Add": np.add, "And": np.logical_and, "Equal": np.equal, "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
+    "Mul": np.multiply, "Or": np.logical_or, "Sub": np.subtract, "Xor": np.logical_xor,
+}  # fmt: skip
+
+OPERATORS = [
+    *(Operator(name, function) for name, function in (UNARY | BINARY).items()),
+    Operator("Cast", cast),
+    Operator("CastLike", cast_like),
+    Operator("Clip", clip),
+    Operator("Div", divide),
+    Operator("Dropout", dropout),
+    Operator("Gelu", gelu),
+    Operator("Identity", identity),
+    Operator("IsInf", is_infinite),
+    Operator("LeakyRelu", leaky_relu),
+    Operator("Max", partial(variadic, np.maximum)),
+    Operator("Mean", mean),
+    Operator("Min", partial(variadic, np.minimum)),
+    Operator("Mod", mod),
+    Operator("Pow", power),
+    Operator("Reciprocal", lambda x: 1 / x),
+    Operator("Relu", relu),
+    Operator("Sigmoid", sigmoid),
+    Operator("Softplus", softplus),
+    Operator("Sum", partial(variadic, np.add)),
+    Operator("Where", lambda condition, a, b: np.where(condition, a, b)),
+    Operator("BiasGelu", bias_gelu, domain="com.microsoft"),
+    Operator("FastGelu", fast_gelu, domain="com.microsoft"),
+    Operator("Gelu", gelu, domain="com.microsoft"),
+    Operator("QuickGelu", quick_gelu, domain="com.microsoft"),
+]

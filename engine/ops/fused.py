@@ -1,0 +1,178 @@
+"""The engine's own operators: docs/design.md, section 1, word for word in NumPy.
+
+What is quantised is computed in float64, where sums of products of 8-bit numbers are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..graph import Quantization
+from .elementwise import gelu
+from .numbers import Array, dequantized, quantized, round_to_bfloat16
+from .quantized import dynamic_quantize_linear
+from .reduce import layer_normalization, softmax
+from .table import Operator
+
+__all__ = ["OPERATORS"]
+
+ACTIVATIONS = {
+    None: lambda x: x,
+    "gelu": gelu,
+    "gelu_tanh": lambda x: gelu(x, approximate="tanh"),
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+}
+
+
+def embedding(
+    input_ids: Array,
+    token_type_ids: Array | None,
+    words: Array,
+    positions: Array,
+    types: Array | None = None,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    *,
+    epsilon: float = 1e-12,
+    position_offset: int = 0,
+    padding_id: int | None = None,
+    output: Quantization | None = None,
+) -> Array:
+    """y [B, S, C] from input_ids [B, S]."""
+    places = np.arange(input_ids.shape[1])[None] + position_offset
+    if padding_id is not None:  # RoBERTa counts only real tokens, from padding_id + 1
+        real = (input_ids != padding_id).astype(np.int64)
+        places = np.cumsum(real, axis=1) * real + padding_id
+    total = words[input_ids] + positions[places]
+    if types is not None:
+        total = total + types[np.zeros_like(input_ids) if token_type_ids is None else token_type_ids]
+    if gamma is not None:
+        total = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
+    return quantized(total, output)
+
+
+def linear(
+    x: Array,
+    weight: Array,
+    weight_scale: Array | None = None,
+    bias: Array | None = None,
+    *,
+    input: Quantization | None = None,
+    dynamic: str | None = None,
+    product: Quantization | None = None,
+    activation: str | None = None,
+    output: Quantization | None = None,
+    precision: str = "float32",
+    pattern: str = "dense",
+    zero_ratio: float = 0.0,
+) -> Array:
+    """y [..., N] from x [..., K] and weight [N, K]."""
+    del pattern, zero_ratio  # how the weight is stored, not what it means
+    if precision == "bfloat16":
+        x = round_to_bfloat16(dequantized(x, input))
+        y = x @ weight.T
+    elif weight.dtype == np.int8:
+        y = _whole_linear(x, weight, weight_scale, input, dynamic)
+    else:
+        y = dequantized(x, input) @ weight.T
+    y = dequantized(quantized(y, product), product)
+    y = y if bias is None else y + bias
+    return quantized(np.asarray(ACTIVATIONS[activation](y), np.float32), output)
+
+
+def _whole_linear(
+    x: Array,
+    weight: Array,
+    weight_scale: Array | None,
+    input: Quantization | None,
+    dynamic: str | None,
+) -> Array:
+    """x is stored quantised, or is quantised here over its range (dynamic); float32 result."""
+    scale: Any
+    if input is not None:
+        steps, scale = x.astype(np.float64) - input.zero_point, np.float32(input.scale)
+    elif dynamic is not None:
+        stored, scale, zero = dynamic_quantize_linear(x, axis=-1 if dynamic == "token" else None)
+        steps = stored.astype(np.float64) - zero
+    else:
+        steps, scale = x.astype(np.float64), np.float32(1)
+    sums = steps @ weight.T.astype(np.float64)
+    factor = scale if weight_scale is None else scale * weight_scale.astype(np.float64)
+    return np.asarray(sums * factor, np.float32)
+
+
+def layer_norm(
+    x: Array,
+    skip: Array | None,
+    bias: Array | None,
+    gamma: Array,
+    beta: Array,
+    *,
+    epsilon: float = 1e-12,
+    input: Quantization | None = None,
+    residual: Quantization | None = None,
+    output: Quantization | None = None,
+) -> Array:
+    """The sum of x, bias and skip (the operator's input `residual`), normalised over the last axis."""
+    total = dequantized(x, input)
+    if bias is not None:
+        total = total + bias
+    if skip is not None:
+        total = total + dequantized(skip, residual)
+    return quantized(layer_normalization(total, gamma, beta, epsilon=epsilon)[0], output)
+
+
+def attention(
+    q: Array,  # [B, Sq, C]
+    k: Array,  # [B, S, C]
+    v: Array,  # [B, S, C]
+    mask: Array | None = None,  # [B, S]
+    *,
+    heads: int,
+    scale: float,
+    query: Quantization | None = None,
+    key: Quantization | None = None,
+    value: Quantization | None = None,
+    scores: Quantization | None = None,
+    probabilities: Quantization | None = None,
+    product: Quantization | None = None,
+    output: Quantization | None = None,
+) -> Array:
+    """y [B, Sq, C]."""
+    s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
+    s = dequantized(quantized(s, scores), scores) * np.float32(scale)
+    if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
+        s = np.where(mask[:, None, None, :] != 0, s, np.finfo(np.float32).min)
+    p = quantized(softmax(s), probabilities)
+    y = _product(p, probabilities, _heads(v, heads), value)
+    y = np.moveaxis(y, 1, 2).reshape(q.shape)
+    return quantized(dequantized(quantized(y, product), product), output)
+
+
+def _heads(x: Array, heads: int) -> Array:
+    """[B, S, C] -> [B, heads, S, C / heads]."""
+    return np.moveaxis(x.reshape(*x.shape[:2], heads, -1), 2, 1)
+
+
+def _product(a: Array, a_how: Quantization | None, b: Array, b_how: Quantization | None) -> Array:
+    if a_how is None or b_how is None:
+        return np.asarray(dequantized(a, a_how) @ dequantized(b, b_how))
+    left, right = a.astype(np.float64) - a_how.zero_point, b.astype(np.float64) - b_how.zero_point
+    return np.asarray((left @ right) * (a_how.scale * b_how.scale), np.float32)
+
+
+def select(x: Array, *, index: int = 0) -> Array:
+    """y [B, 1, C] from x [B, S, C]."""
+    return x[:, [index]]
+
+
+OPERATORS = [
+    Operator("Attention", attention, domain="engine"),
+    Operator("Embedding", embedding, domain="engine"),
+    Operator("LayerNorm", layer_norm, domain="engine"),
+    Operator("Linear", linear, domain="engine"),
+    Operator("Select", select, domain="engine"),
+]

@@ -1,0 +1,138 @@
+"""Matrix products of floating-point numbers, and the layers ONNX Runtime's optimiser builds of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .elementwise import gelu, relu
+from .numbers import Array
+from .reduce import layer_normalization, softmax
+from .table import Operator
+
+__all__ = ["OPERATORS", "attention_mask"]
+
+LEAST = np.float32(np.finfo(np.float32).min)
+
+
+def gemm(
+    a: Array,
+    b: Array,
+    c: Array | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,  # noqa: N803  ONNX's name
+    transB: int = 0,  # noqa: N803
+) -> Array:
+    """alpha a b + beta c."""
+    left, right = (a.T if transA else a), (b.T if transB else b)
+    product = left @ right
+    if alpha != 1:
+        product = product * product.dtype.type(alpha)
+    if c is None:
+        return np.asarray(product)
+    addend = c if beta == 1 else c * c.dtype.type(beta)
+    return np.asarray(product + addend, a.dtype)
+
+
+def einsum(*operands: Array, equation: str) -> Array:
+    return np.asarray(np.einsum(equation, *operands))
+
+
+def fused_matmul(
+    a: Array,
+    b: Array,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+    transBatchA: int = 0,  # noqa: N803
+    transBatchB: int = 0,  # noqa: N803
+) -> Array:
+    if transBatchA:
+        a = np.moveaxis(a, 0, -2)
+    if transBatchB:
+        b = np.moveaxis(b, 0, -2)
+    left, right = (np.swapaxes(a, -1, -2) if transA else a), (np.swapaxes(b, -1, -2) if transB else b)
+    return np.asarray(a.dtype.type(alpha) * (left @ right))
+
+
+# --- com.microsoft ---
+def attention_mask(mask: Array, keys: int) -> Array:
+    """What is added to the scores, [B, 1, 1, S] or with queries, from ONNX Runtime's mask_index.
+
+    [B]: lengths; [B, S]: 1 where a key counts; [B, Sq, S]: the same per query.
+    """
+    if mask.ndim == 1:
+        mask = (np.arange(keys) < mask[:, None]).astype(np.int32)
+    spread = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+    return np.where(spread != 0, np.float32(0), LEAST)
+
+
+def attention(
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    mask_index: Array | None = None,
+    *,
+    num_heads: int,
+    scale: float = 0.0,
+    mask_filter_value: float = -10000.0,
+) -> Array:
+    """com.microsoft.Attention without past or unequal sizes: weights is [C, 3 C] for query, key, value."""
+    del mask_filter_value  # a masked key has no probability
+    product = x @ weights if bias is None else x @ weights + bias
+    query, key, value = (_heads(part, num_heads) for part in np.split(product, 3, axis=-1))
+    scores = query @ np.swapaxes(key, -1, -2) * np.float32(scale or query.shape[-1] ** -0.5)
+    if mask_index is not None:
+        scores = scores + attention_mask(mask_index, x.shape[1])
+    result = np.moveaxis(softmax(scores) @ value, 1, 2)
+    return result.reshape(*x.shape[:2], -1)
+
+
+def _heads(x: Array, heads: int) -> Array:
+    """[B, S, C] -> [B, heads, S, C / heads]."""
+    return np.moveaxis(x.reshape(*x.shape[:2], heads, -1), 2, 1)
+
+
+def embed_layer_normalization(
+    input_ids: Array,
+    segment_ids: Array | None,
+    words: Array,
+    positions: Array,
+    segments: Array | None,
+    gamma: Array,
+    beta: Array,
+    mask: Array | None = None,
+    position_ids: Array | None = None,
+    *,
+    epsilon: float = 1e-12,
+    mask_index_type: int = 0,
+) -> tuple[Array, Array, Array]:
+    """Also the lengths by the mask, and the sum before normalisation."""
+    del mask_index_type
+    places = np.arange(input_ids.shape[1])[None] if position_ids is None else position_ids
+    total = words[input_ids] + positions[places]
+    if segment_ids is not None and segments is not None:
+        total = total + segments[segment_ids]
+    lengths = np.zeros(len(input_ids), np.int32) if mask is None else mask.sum(1).astype(np.int32)
+    return layer_normalization(total, gamma, beta, epsilon=epsilon)[0], lengths, total
+
+
+ACTIVATIONS = {"": lambda x: x, "Relu": relu, "Tanh": np.tanh, "Gelu": gelu}
+
+
+def fused_gemm(a: Array, b: Array, c: Array | None = None, *, activation: str = "", **how: float) -> Array:
+    """Gemm followed by an activation."""
+    return np.asarray(ACTIVATIONS[activation](gemm(a, b, c, **how)))  # type: ignore[arg-type]
+
+
+OPERATORS = [
+    Operator("Einsum", einsum),
+    Operator("Gemm", gemm),
+    Operator("MatMul", lambda a, b: np.matmul(a, b)),
+    Operator("Attention", attention, domain="com.microsoft"),
+    Operator("EmbedLayerNormalization", embed_layer_normalization, domain="com.microsoft"),
+    Operator("FusedGemm", fused_gemm, domain="com.microsoft"),
+    Operator("FusedMatMul", fused_matmul, domain="com.microsoft"),
+]

@@ -1,0 +1,178 @@
+"""Operators that run along an axis: reductions, softmax, normalisation, running sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .numbers import Array
+from .table import Operator
+
+__all__ = ["OPERATORS", "layer_normalization", "softmax"]
+
+
+def reduction(
+    function: Callable[..., Any],
+    x: Array,
+    axes_input: Array | None = None,
+    *,
+    axes: Sequence[int] | None = None,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+) -> Array:
+    """Along axes (an attribute in older opsets, an input since), all of them where none are named."""
+    chosen = axes if axes_input is None else axes_input.tolist()
+    if not chosen:
+        if noop_with_empty_axes:
+            chosen = ()
+        else:
+            chosen = None
+    axis = None if chosen is None else tuple(chosen)
+    return np.asarray(function(x, axis=axis, keepdims=bool(keepdims))).astype(x.dtype, copy=False)
+
+
+def l1_norm(x: Array, **where: Any) -> Array:
+    return np.asarray(np.sum(np.abs(x), **where))
+
+
+def l2_norm(x: Array, **where: Any) -> Array:
+    return np.asarray(np.sqrt(np.sum(np.square(x), **where)))
+
+
+def sum_of_squares(x: Array, **where: Any) -> Array:
+    return np.asarray(np.sum(np.square(x), **where))
+
+
+def log_sum(x: Array, **where: Any) -> Array:
+    return np.asarray(np.log(np.sum(x, **where)))
+
+
+def log_sum_exp(x: Array, *, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+    top = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0)
+    total = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
+    return np.asarray(total if keepdims else np.squeeze(total, axis))
+
+
+def arg(
+    function: Callable[..., Any],
+    x: Array,
+    *,
+    axis: int = 0,
+    keepdims: int = 1,
+    select_last_index: int = 0,
+) -> Array:
+    if select_last_index:
+        found = x.shape[axis] - 1 - function(np.flip(x, axis), axis=axis)
+    else:
+        found = function(x, axis=axis)
+    return np.asarray(np.expand_dims(found, axis) if keepdims else found, np.int64)
+
+
+def softmax(x: Array, *, axis: int = -1) -> Array:
+    """A row of nothing but -inf has no maximum to subtract and gives nan, as ONNX's own definition does."""
+    with np.errstate(invalid="ignore"):
+        exponential = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
+        return np.asarray(exponential / np.sum(exponential, axis=axis, keepdims=True))
+
+
+def log_softmax(x: Array, *, axis: int = -1) -> Array:
+    shifted = x - np.max(x, axis=axis, keepdims=True)
+    return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True)))
+
+
+def flattened(function: Callable[..., Array], x: Array, *, axis: int = 1) -> Array:
+    """Before opset 13 the axes from `axis` on count as one."""
+    axis = axis + x.ndim if axis < 0 else axis
+    rows = int(np.prod(x.shape[:axis], dtype=np.int64))
+    return function(x.reshape(rows, -1), axis=1).reshape(x.shape)
+
+
+def layer_normalization(
+    x: Array,
+    scale: Array,
+    bias: Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> tuple[Array, Array, Array]:
+    """Over the axes from `axis` on; also the mean and 1 / deviation."""
+    del stash_type
+    axes = tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
+    mean = np.mean(x, axes, keepdims=True)
+    deviation = x - mean
+    variance = np.mean(deviation * deviation, axes, keepdims=True)
+    inverse = 1 / np.sqrt(variance + x.dtype.type(epsilon))
+    y = deviation * inverse * scale
+    return (y if bias is None else y + bias), mean, inverse
+
+
+def rms_normalization(
+    x: Array, scale: Array, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Array:
+    del stash_type
+    axes = tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
+    square = np.mean(x * x, axes, keepdims=True)
+    return np.asarray(x / np.sqrt(square + x.dtype.type(epsilon)) * scale)
+
+
+def skip_layer_normalization(
+    x: Array,
+    skip: Array,
+    gamma: Array,
+    beta: Array | None = None,
+    bias: Array | None = None,
+    *,
+    epsilon: float = 1e-12,
+) -> tuple[Array, Array, Array, Array]:
+    total = x + skip if bias is None else x + skip + bias
+    return (*layer_normalization(total, gamma, beta, epsilon=epsilon), total)
+
+
+def running_sum(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
+    along = int(axis)
+    x = np.flip(x, along) if reverse else x
+    total = np.cumsum(x, along, dtype=x.dtype)
+    total = total - x if exclusive else total
+    return np.flip(total, along) if reverse else total
+
+
+def top_k(
+    x: Array, k: Array, *, axis: int = -1, largest: int = 1, sorted: int = 1
+) -> tuple[Array, Array]:
+    """Equal values come in the order of their places."""
+    del sorted  # the order asked for is one of those allowed when it is not
+    count = int(k.reshape(-1)[0])
+    if largest:  # stable from the end, read backwards: the first of equals comes first
+        order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    chosen = np.take(order, np.arange(count), axis)
+    return np.take_along_axis(x, chosen, axis), chosen.astype(np.int64)
+
+
+REDUCTIONS = {
+    "ReduceL1": l1_norm, "ReduceL2": l2_norm, "ReduceLogSum": log_sum,
+    "ReduceLogSumExp": log_sum_exp, "ReduceMax": np.max, "ReduceMean": np.mean,
+    "ReduceMin": np.min, "ReduceProd": np.prod, "ReduceSum": np.sum,
+    "ReduceSumSquare": sum_of_squares,
+}  # fmt: skip
+
+OPERATORS = [
+    *(Operator(name, partial(reduction, function)) for name, function in REDUCTIONS.items()),
+    Operator("ArgMax", partial(arg, np.argmax)),
+    Operator("ArgMin", partial(arg, np.argmin)),
+    Operator("CumSum", running_sum),
+    Operator("LayerNormalization", layer_normalization),
+    Operator("LogSoftmax", partial(flattened, log_softmax)),
+    Operator("LogSoftmax", log_softmax, since=13),
+    Operator("RMSNormalization", rms_normalization),
+    Operator("Softmax", partial(flattened, softmax)),
+    Operator("Softmax", softmax, since=13),
+    Operator("TopK", top_k),
+    Operator("SkipLayerNormalization", skip_layer_normalization, domain="com.microsoft"),
+]
