@@ -1,7 +1,8 @@
 """ONNX file -> Graph; the only module that imports onnx.
 
-Constant nodes become constants, tensors arrays, types NumPy's names; bfloat16 becomes float32 holding
-its values (Cast keeps the name "bfloat16", which rounds).  External data must lie in the model's folder.
+Constant nodes become constants, tensors arrays, types NumPy's names; bfloat16 becomes float32
+holding its values (Cast keeps the name "bfloat16", which rounds).  External data must lie in the
+model's folder.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 
 from .errors import EngineError, IntegrityError, ModelError, UnsupportedError
 from .graph import Graph, Node, Value
@@ -24,10 +25,12 @@ __all__ = ["OPSETS", "from_model", "read"]
 
 Array = NDArray[Any]
 
-OPSETS = range(11, 27)  # operators' later versions differ in types we do not have, or have their own row
+OPSETS = range(
+    11, 27
+)  # operators' later versions differ in types we do not have, or have their own row
 DOMAINS = {"ai.onnx": ""}  # another name of ONNX's own
 
-TYPES = {
+TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
     TensorProto.BFLOAT16: "bfloat16", TensorProto.BOOL: "bool",
     TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.INT32: "int32",
@@ -56,7 +59,8 @@ def read(path: str | Path) -> Graph:
         model.ParseFromString(content)
     except DecodeError as error:
         raise IntegrityError(
-            f"{path}: {len(content)} bytes are not a whole ONNX file (truncated, altered or another format)"
+            f"{path}: its {len(content)} bytes are not a whole ONNX file;"
+            " expected one that is neither truncated, altered nor of another format"
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{path}: {len(content)} bytes hold no ONNX graph")
@@ -66,7 +70,7 @@ def read(path: str | Path) -> Graph:
 def from_model(model: onnx.ModelProto, name: str = "model", folder: Path | None = None) -> Graph:
     """The graph of a model in memory; external data is looked for in folder."""
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inliner.inline_local_functions(model)
     opset = _opset(model, name)
     constants = _initializers(model.graph, name, folder)
     try:
@@ -116,7 +120,9 @@ def _type(code: int, place: str) -> str:
     if code not in TYPES:
         known = code in TensorProto.DataType.values()
         shown = TensorProto.DataType.Name(code) if known else str(code)
-        raise UnsupportedError(f"{place}: type {shown}; expected one of {', '.join(TYPES.values())}")
+        raise UnsupportedError(
+            f"{place}: type {shown}; expected one of {', '.join(TYPES.values())}"
+        )
     return TYPES[code]
 
 
@@ -238,7 +244,7 @@ def _external(tensor: TensorProto, place: str, folder: Path | None) -> bytes:
     path = (root / entry.get("location", "")).resolve()
     if not path.is_relative_to(root) or path == root:
         raise ModelError(
-            f"{place}: location {entry.get('location')!r}; expected a file in the model's folder {root}"
+            f"{place}: location {entry.get('location')!r}; expected a file in the model's folder"
         )
     try:
         offset, length = int(entry.get("offset", 0)), int(entry.get("length", -1))
@@ -250,7 +256,8 @@ def _external(tensor: TensorProto, place: str, folder: Path | None) -> bytes:
             )
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(length)
+            content: bytes = file.read(length)
+            return content
     except EngineError:
         raise
     except (OSError, ValueError) as error:

@@ -1,6 +1,6 @@
 """Runs a graph operator by operator with the NumPy meanings of `ops`.
 
-Slow and plain: what kernels, passes and plans are compared with, and what runs where no kernel fits.
+Slow and plain: kernels, passes and plans are compared with it; it runs what no kernel fits.
 """
 
 from __future__ import annotations
@@ -56,21 +56,22 @@ def run(
         if observe is not None:
             observe(node, outputs)
         results.update(
-            (name, array) for name, array in zip(node.outputs, outputs, strict=False) if name in wanted
+            (name, array)
+            for name, array in zip(node.outputs, outputs, strict=False)
+            if name in wanted
         )
     return {value.name: results[value.name] for value in graph.outputs}
 
 
 def steps(graph: Graph, values: dict[str, Array]) -> Iterator[tuple[Node, tuple[Array, ...]]]:
-    """Each node with its outputs; `values`, at first the inputs, holds what later nodes still read."""
+    """Each node with its outputs; `values`, at first the inputs, holds what is still to be read."""
     last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
     for index, node in enumerate(graph.nodes):
         arrays = [_value(graph, values, name) for name in node.inputs]
         outputs = evaluate(node, arrays, graph.opset)
         yield node, outputs
-        for name, array in zip(node.outputs, outputs, strict=False):
-            if last.get(name, -1) > index:
-                values[name] = array
+        made = zip(node.outputs, outputs, strict=False)
+        values.update((name, array) for name, array in made if last.get(name, -1) > index)
         for name in node.inputs:
             if last[name] == index:
                 values.pop(name, None)
@@ -92,7 +93,8 @@ def check_feeds(graph: Graph, feeds: Mapping[str, Array]) -> Mapping[str, Array]
     unknown, missing = sorted(set(feeds) - set(expected)), sorted(set(expected) - set(feeds))
     if unknown or missing:
         raise InputError(
-            f"{graph.name}: inputs missing: {missing}, unknown: {unknown}; expected {sorted(expected)}"
+            f"{graph.name}: inputs missing: {missing}, unknown: {unknown};"
+            f" expected {sorted(expected)}"
         )
     lengths: dict[str, tuple[int, str]] = {}
     arrays = {name: np.asarray(array) for name, array in feeds.items()}

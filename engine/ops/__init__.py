@@ -1,6 +1,6 @@
-"""The meaning of every operator, in NumPy: ONNX's, some of com.microsoft's, and our own (domain "engine").
+"""The meaning of every operator, in NumPy: ONNX's, some of com.microsoft's, and our own ("engine").
 
-Tests, constant folding, ENGINE_CHECK and the execution of what no kernel covers all use these functions.
+Tests, constant folding, ENGINE_CHECK and the run of what no kernel covers use these functions.
 """
 
 from __future__ import annotations

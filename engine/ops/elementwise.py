@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 
@@ -117,19 +119,19 @@ def mean(*operands: Array) -> Array:
     return np.asarray(variadic(np.add, *operands) / operands[0].dtype.type(len(operands)))
 
 
-UNARY = {
+UNARY: Mapping[str, Callable[..., Any]] = {
     "Abs": np.abs, "Ceil": np.ceil, "Cos": np.cos, "Erf": erf, "Exp": np.exp, "Floor": np.floor,
     "IsNaN": np.isnan, "Log": np.log, "Neg": np.negative, "Not": np.logical_not,
     "Round": np.rint, "Sign": np.sign, "Sin": np.sin, "Sqrt": np.sqrt, "Tanh": np.tanh,
 }  # fmt: skip
-BINARY = {
+BINARY: Mapping[str, Callable[..., Any]] = {
     "Add": np.add, "And": np.logical_and, "Equal": np.equal, "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
     "Mul": np.multiply, "Or": np.logical_or, "Sub": np.subtract, "Xor": np.logical_xor,
 }  # fmt: skip
 
 OPERATORS = [
-    *(Operator(name, function) for name, function in (UNARY | BINARY).items()),
+    *(Operator(name, function) for name, function in {**UNARY, **BINARY}.items()),
     Operator("Cast", cast),
     Operator("CastLike", cast_like),
     Operator("Clip", clip),

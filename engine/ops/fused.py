@@ -5,6 +5,7 @@ What is quantised is computed in float64, where sums of products of 8-bit number
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .table import Operator
 
 __all__ = ["OPERATORS"]
 
-ACTIVATIONS = {
+ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
     "gelu": gelu,
     "gelu_tanh": lambda x: gelu(x, approximate="tanh"),
@@ -48,7 +49,9 @@ def embedding(
         places = np.cumsum(real, axis=1) * real + padding_id
     total = words[input_ids] + positions[places]
     if types is not None:
-        total = total + types[np.zeros_like(input_ids) if token_type_ids is None else token_type_ids]
+        total = (
+            total + types[np.zeros_like(input_ids) if token_type_ids is None else token_type_ids]
+        )
     if gamma is not None:
         total = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
     return quantized(total, output)
@@ -116,7 +119,7 @@ def layer_norm(
     residual: Quantization | None = None,
     output: Quantization | None = None,
 ) -> Array:
-    """The sum of x, bias and skip (the operator's input `residual`), normalised over the last axis."""
+    """x + bias + skip (the operator's input `residual`), normalised over the last axis."""
     total = dequantized(x, input)
     if bias is not None:
         total = total + bias

@@ -1,6 +1,9 @@
-"""Matrix products of floating-point numbers, and the layers ONNX Runtime's optimiser builds of them."""
+"""Matrix products of floating-point numbers, and layers that ONNX Runtime's optimiser makes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +56,10 @@ def fused_matmul(
         a = np.moveaxis(a, 0, -2)
     if transBatchB:
         b = np.moveaxis(b, 0, -2)
-    left, right = (np.swapaxes(a, -1, -2) if transA else a), (np.swapaxes(b, -1, -2) if transB else b)
+    left, right = (
+        (np.swapaxes(a, -1, -2) if transA else a),
+        (np.swapaxes(b, -1, -2) if transB else b),
+    )
     return np.asarray(a.dtype.type(alpha) * (left @ right))
 
 
@@ -79,7 +85,7 @@ def attention(
     scale: float = 0.0,
     mask_filter_value: float = -10000.0,
 ) -> Array:
-    """com.microsoft.Attention without past or unequal sizes: weights is [C, 3 C] for query, key, value."""
+    """com.microsoft.Attention without past; weights is [C, 3 C] for query, key and value."""
     del mask_filter_value  # a masked key has no probability
     product = x @ weights if bias is None else x @ weights + bias
     query, key, value = (_heads(part, num_heads) for part in np.split(product, 3, axis=-1))
@@ -119,10 +125,17 @@ def embed_layer_normalization(
     return layer_normalization(total, gamma, beta, epsilon=epsilon)[0], lengths, total
 
 
-ACTIVATIONS = {"": lambda x: x, "Relu": relu, "Tanh": np.tanh, "Gelu": gelu}
+ACTIVATIONS: Mapping[str, Callable[[Array], Any]] = {
+    "": lambda x: x,
+    "Relu": relu,
+    "Tanh": np.tanh,
+    "Gelu": gelu,
+}
 
 
-def fused_gemm(a: Array, b: Array, c: Array | None = None, *, activation: str = "", **how: float) -> Array:
+def fused_gemm(
+    a: Array, b: Array, c: Array | None = None, *, activation: str = "", **how: float
+) -> Array:
     """Gemm followed by an activation."""
     return np.asarray(ACTIVATIONS[activation](gemm(a, b, c, **how)))  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ __all__ = ["OPERATORS", "dynamic_quantize_linear", "whole_product"]
 
 
 def _spread(parameter: Array, x: Array, axis: int, block_size: int) -> Array:
-    """A scale or zero point shaped to broadcast against x: one, one per slice of axis, or one per block."""
+    """A scale or zero point, one in all, per slice of axis or per block, to broadcast against x."""
     if parameter.size == 1 and parameter.ndim <= 1:
         return parameter.reshape(())
     if block_size:
@@ -59,7 +59,7 @@ def dequantize_linear(
 
 
 def dynamic_quantize_linear(x: Array, *, axis: int | None = None) -> tuple[Array, Array, Array]:
-    """To uint8 over the range of x widened to 0: stored, scale, zero point; with axis one range per slice."""
+    """To uint8 over x's range and 0: stored, scale, zero point; with axis, a range per slice."""
     keep = axis is not None
     low = np.minimum(x.min(axis=axis, keepdims=keep, initial=0), 0).astype(np.float32)
     high = np.maximum(x.max(axis=axis, keepdims=keep, initial=0), 0).astype(np.float32)
@@ -71,7 +71,7 @@ def dynamic_quantize_linear(x: Array, *, axis: int | None = None) -> tuple[Array
 
 # --- products ---
 def whole_product(a: Array, b: Array) -> Array:
-    """The exact product of whole numbers, by float64: exact below 2^53, and fast where int64 is not."""
+    """The product of whole numbers by float64: exact below 2^53, and fast where int64 is not."""
     return np.asarray(a.astype(np.float64) @ b.astype(np.float64))
 
 

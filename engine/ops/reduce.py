@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,10 @@ def reduction(
     keepdims: int = 1,
     noop_with_empty_axes: int = 0,
 ) -> Array:
-    """Along axes (an attribute in older opsets, an input since), all of them where none are named."""
+    """Along axes (an attribute in older opsets, an input since); all where none is named."""
     chosen = axes if axes_input is None else axes_input.tolist()
     if not chosen:
-        if noop_with_empty_axes:
-            chosen = ()
-        else:
-            chosen = None
+        chosen = () if noop_with_empty_axes else None
     axis = None if chosen is None else tuple(chosen)
     return np.asarray(function(x, axis=axis, keepdims=bool(keepdims))).astype(x.dtype, copy=False)
 
@@ -73,7 +70,7 @@ def arg(
 
 
 def softmax(x: Array, *, axis: int = -1) -> Array:
-    """A row of nothing but -inf has no maximum to subtract and gives nan, as ONNX's own definition does."""
+    """A row of nothing but -inf gives nan, as ONNX's definition does."""
     with np.errstate(invalid="ignore"):
         exponential = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
         return np.asarray(exponential / np.sum(exponential, axis=axis, keepdims=True))
@@ -155,7 +152,7 @@ def top_k(
     return np.take_along_axis(x, chosen, axis), chosen.astype(np.int64)
 
 
-REDUCTIONS = {
+REDUCTIONS: Mapping[str, Callable[..., Any]] = {
     "ReduceL1": l1_norm, "ReduceL2": l2_norm, "ReduceLogSum": log_sum,
     "ReduceLogSumExp": log_sum_exp, "ReduceMax": np.max, "ReduceMean": np.mean,
     "ReduceMin": np.min, "ReduceProd": np.prod, "ReduceSum": np.sum,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,7 +29,9 @@ def flatten(x: Array, *, axis: int = 1) -> Array:
     return x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
 
 
-def squeeze(x: Array, axes_input: Array | None = None, *, axes: Sequence[int] | None = None) -> Array:
+def squeeze(
+    x: Array, axes_input: Array | None = None, *, axes: Sequence[int] | None = None
+) -> Array:
     """The axes are an attribute before opset 13, an input since."""
     chosen = axes if axes_input is None else axes_input.tolist()
     return np.squeeze(x, None if chosen is None else tuple(chosen))
@@ -90,7 +92,7 @@ def gather_nd(x: Array, indices: Array, *, batch_dims: int = 0) -> Array:
     """indices[..., :] is a coordinate in x; the first batch_dims axes belong to both."""
     batch = indices.shape[:batch_dims]
     grids = np.indices(batch).reshape(batch_dims, *batch, *(1,) * (indices.ndim - 1 - batch_dims))
-    return x[(*grids, *np.moveaxis(indices, -1, 0))]
+    return np.asarray(x[(*grids, *np.moveaxis(indices, -1, 0))])
 
 
 def scatter_elements(
@@ -105,7 +107,12 @@ def scatter_nd(x: Array, indices: Array, updates: Array, *, reduction: str = "no
     return _scatter(x, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
 
 
-SCATTERING = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+SCATTERING: Mapping[str, np.ufunc] = {
+    "add": np.add,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 
 
 def _scatter(x: Array, places: tuple[Array, ...], updates: Array, reduction: str) -> Array:
@@ -148,7 +155,7 @@ def triangle(x: Array, k: Array | None = None, *, upper: int = 1) -> Array:
 
 
 def eye_like(x: Array, *, dtype: str | None = None, k: int = 0) -> Array:
-    return np.eye(*x.shape, k=k, dtype=dtype or x.dtype)
+    return np.eye(x.shape[0], x.shape[1], k=k, dtype=np.dtype(dtype or x.dtype))
 
 
 def non_zero(x: Array) -> Array:

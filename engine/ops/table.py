@@ -1,8 +1,8 @@
-"""A row of the table of operators: ONNX's name, the opset it begins at, the function that is its meaning.
+"""A row of the table of operators: name, the opset it begins at, the function that is its meaning.
 
-A meaning takes the inputs in order (None where one is left out) and the attributes as keywords, and
-returns an array or a tuple of arrays.  Where an operator changed between opsets it has several rows;
-the last one whose `since` is not above the graph's opset counts.
+A meaning takes the inputs in order (None where one is left out) and the attributes as keywords,
+and returns an array or a tuple of arrays.  Where an operator changed between opsets it has several
+rows; the last one whose `since` is not above the graph's opset counts.
 """
 
 from __future__ import annotations
