@@ -1,0 +1,29 @@
+rule benchmark:
+    input:
+        ir=model_files("results/{task}/ir_{precision}"),
+        model="results/{task}/model",
+        sentences="results/{task}/data/validation.npz",
+        dataset="results/{task}/data/source.json",
+        code=code("workflow/scripts/benchmark.py"),
+    output:
+        table="results/{task}_{precision}_{mode}.csv",
+        raw="results/{task}_{precision}_{mode}.raw.csv.gz",
+        run="results/{task}_{precision}_{mode}.run.json",
+    log:
+        "logs/{task}/{mode}_{precision}.log",
+    wildcard_constraints:
+        mode="throughput|latency",
+    conda:
+        "../../envs/engine.yaml"
+    threads: workflow.cores
+    resources:
+        timing=1,
+    params:
+        ir=lambda wildcards, input: Path(input.ir[0]).parent,
+        options=lambda wildcards: json.dumps(config[wildcards.mode]),
+        allocator=json.dumps(config["allocator"]),
+    shell:
+        "python -m workflow.scripts.benchmark --task {wildcards.task} --precision {wildcards.precision}"
+        " --mode {wildcards.mode} --ir {params.ir} --model {input.model} --sentences {input.sentences}"
+        " --dataset {input.dataset} --options {params.options:q} --allocator {params.allocator:q}"
+        " --table {output.table} --raw {output.raw} --run {output.run} 2>&1 | tee {log}"

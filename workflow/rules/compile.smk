@@ -1,0 +1,19 @@
+rule compile:
+    input:
+        model=onnx_of,
+        code=code(
+            "engine/onnx_reader.py", "engine/passes/__init__.py", "engine/store.py"
+        ),
+    output:
+        model_files("results/{task}/ir_{precision}"),
+    log:
+        "logs/{task}/compile_{precision}.log",
+    conda:
+        "../../envs/engine.yaml"
+    threads: 1
+    params:
+        folder="results/{task}/ir_{precision}",
+    shell:
+        "(rm -rf {params.folder}.new"
+        " && python -m engine compile {input.model} {params.folder}.new"
+        " && mv {params.folder}.new/* {params.folder} && rmdir {params.folder}.new) > {log} 2>&1"

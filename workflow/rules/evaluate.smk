@@ -1,0 +1,24 @@
+rule accuracy:
+    input:
+        ir=model_files("results/{task}/ir_{precision}"),
+        onnx=onnx_of,
+        fp32="results/{task}/fp32.onnx",
+        model="results/{task}/model",
+        sentences="results/{task}/data/validation.npz",
+        dataset="results/{task}/data/source.json",
+        code=code("workflow/scripts/evaluate.py"),
+    output:
+        "results/{task}_{precision}_accuracy.json",
+    log:
+        "logs/{task}/accuracy_{precision}.log",
+    conda:
+        "../../envs/onnxruntime.yaml"
+    threads: 2
+    params:
+        ir=lambda wildcards, input: Path(input.ir[0]).parent,
+        options=json.dumps(config["accuracy"]),
+    shell:
+        "python -m workflow.scripts.evaluate --task {wildcards.task} --precision {wildcards.precision}"
+        " --ir {params.ir} --onnx {input.onnx} --fp32 {input.fp32} --model {input.model}"
+        " --sentences {input.sentences} --dataset {input.dataset} --options {params.options:q}"
+        " --threads {threads} --out {output} > {log} 2>&1"

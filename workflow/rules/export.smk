@@ -1,0 +1,16 @@
+rule export:
+    input:
+        model="results/{task}/model",
+        code=code("workflow/scripts/export.py"),
+    output:
+        "results/{task}/fp32.onnx",
+    log:
+        "logs/{task}/export.log",
+    conda:
+        "../../envs/transformers.yaml"
+    threads: 1
+    params:
+        opset=config["export"]["opset"],
+    shell:
+        "python -m workflow.scripts.export --model {input.model} --opset {params.opset}"
+        " --out {output} > {log} 2>&1"

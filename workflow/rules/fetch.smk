@@ -1,0 +1,53 @@
+rule fetch_model:
+    input:
+        code=code("workflow/scripts/fetch_model.py"),
+    output:
+        directory("results/{task}/model"),
+    log:
+        "logs/{task}/fetch_model.log",
+    conda:
+        "../../envs/transformers.yaml"
+    threads: 1
+    params:
+        source=source_of("model"),
+    shell:
+        "python -m workflow.scripts.fetch_model --source {params.source:q} --out {output} > {log} 2>&1"
+
+
+rule fetch_dataset:
+    input:
+        code=code("workflow/scripts/fetch_dataset.py"),
+    output:
+        validation="results/{task}/data/validation.tsv",
+        calibration="results/{task}/data/calibration.tsv",
+        source="results/{task}/data/source.json",
+    log:
+        "logs/{task}/fetch_dataset.log",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    params:
+        source=source_of("dataset"),
+    shell:
+        "python -m workflow.scripts.fetch_dataset --source {params.source:q}"
+        " --validation {output.validation} --calibration {output.calibration}"
+        " --about {output.source} > {log} 2>&1"
+
+
+rule tokenize:
+    input:
+        model="results/{task}/model",
+        sentences="results/{task}/data/{split}.tsv",
+        code=code("workflow/scripts/tokenize_sentences.py"),
+    output:
+        "results/{task}/data/{split}.npz",
+    log:
+        "logs/{task}/tokenize_{split}.log",
+    conda:
+        "../../envs/transformers.yaml"
+    threads: 1
+    params:
+        max_length=lambda wildcards: task_config(wildcards)["max_length"],
+    shell:
+        "python -m workflow.scripts.tokenize_sentences --model {input.model}"
+        " --sentences {input.sentences} --max-length {params.max_length} --out {output} > {log} 2>&1"

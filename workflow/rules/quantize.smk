@@ -1,0 +1,50 @@
+rule quantize_int8:
+    input:
+        model="results/{task}/fp32.onnx",
+        sentences="results/{task}/data/calibration.npz",
+        code=code("workflow/scripts/quantize.py"),
+    output:
+        "results/{task}/int8.onnx",
+    log:
+        "logs/{task}/quantize_int8.log",
+    conda:
+        "../../envs/onnxruntime.yaml"
+    threads: 1
+    params:
+        sentences=config["quantize"]["sentences"],
+        method=config["quantize"]["method"],
+    shell:
+        "python -m workflow.scripts.quantize int8 --model {input.model} --out {output}"
+        " --calibration {input.sentences} --sentences {params.sentences}"
+        " --method {params.method} > {log} 2>&1"
+
+
+rule quantize_dynamic_int8:
+    input:
+        model="results/{task}/fp32.onnx",
+        code=code("workflow/scripts/quantize.py"),
+    output:
+        "results/{task}/dynamic_int8.onnx",
+    log:
+        "logs/{task}/quantize_dynamic_int8.log",
+    conda:
+        "../../envs/onnxruntime.yaml"
+    threads: 1
+    shell:
+        "python -m workflow.scripts.quantize dynamic_int8 --model {input.model} --out {output}"
+        " > {log} 2>&1"
+
+
+rule convert_bf16:
+    input:
+        model="results/{task}/fp32.onnx",
+        code=code("workflow/scripts/bfloat16.py"),
+    output:
+        "results/{task}/bf16.onnx",
+    log:
+        "logs/{task}/convert_bf16.log",
+    conda:
+        "../../envs/onnxruntime.yaml"
+    threads: 1
+    shell:
+        "python -m workflow.scripts.bfloat16 --model {input.model} --out {output} > {log} 2>&1"

@@ -1,0 +1,27 @@
+rule report:
+    input:
+        results=wanted_results(),
+        code=code("workflow/scripts/report.py"),
+    output:
+        "results/report.html",
+    log:
+        "logs/report.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    shell:
+        "python -m workflow.scripts.report {input.results} --out {output} > {log} 2>&1"
+
+
+rule every_result:
+    input:
+        results(config["tasks"], PRECISIONS, SUFFIX),
+    output:
+        touch("results/all"),
+    log:
+        "logs/all.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    shell:
+        "echo 'all results are there' > {log}"

@@ -1,0 +1,58 @@
+"""A Transformer's folder to fp32 ONNX by torch's exporter, batch and length dynamic."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from workflow.scripts.writing import StepError, run_main, whole
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+AXES = {0: "batch", 1: "length"}
+
+
+def load_model(folder: Path) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StepError(f"{folder}: not a model that can be read ({reason})") from error
+    return model.eval()
+
+
+def export(model: Any, out: Path, opset: int) -> None:
+    """Write the ONNX file; inputs in the order of INPUTS, those that the model's forward takes."""
+    import torch
+
+    taken = [name for name in INPUTS if name in model.forward.__code__.co_varnames]
+    ids = torch.tensor([[101, 7592, 2088, 102], [101, 2204, 102, 0]]) % model.config.vocab_size
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    sample = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    model.config.return_dict = False
+    with torch.no_grad():
+        torch.onnx.export(
+            model,
+            ({name: sample[name] for name in taken},),
+            str(out),
+            input_names=taken,
+            output_names=["logits"],
+            dynamic_axes={**dict.fromkeys(taken, AXES), "logits": {0: "batch"}},
+            opset_version=opset,
+            dynamo=False,
+        )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    model = load_model(arguments.model)
+    with whole(arguments.out) as partial:
+        export(model, partial, arguments.opset)
+    print(f"{arguments.out}: opset {arguments.opset}, {arguments.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--opset", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    run_main(main, parser)

@@ -1,0 +1,28 @@
+"""What is in a file or folder, as one short string: names and contents count, times do not."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """Sixteen hexadecimal digits; "" for what is not there (the fetch will say so)."""
+    if path == Path() or not path.exists():
+        return ""
+    newest = max((file.stat().st_mtime_ns for file in _files(path)), default=0)
+    return _fingerprint(path, newest)
+
+
+@cache
+def _fingerprint(path: Path, newest: int) -> str:
+    lines = (f"{sha256(file)}  {file.relative_to(path)}\n" for file in _files(path))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

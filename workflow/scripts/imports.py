@@ -1,0 +1,46 @@
+"""Which files of this repository a module imports, directly or not: `code` of the rules."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGES = ("engine", "workflow")  # ours; everything else is pinned in requirements.txt
+
+
+def imported_files(root: Path, modules: Iterable[str]) -> list[str]:
+    """The modules (paths below root) and what they import, sorted; absent modules are left out.
+
+    `from engine.graph import Graph` means engine/graph.py and not engine/__init__.py: the rule then
+    depends on what it uses, not on all that the package's front door pulls in.
+    """
+    found: set[Path] = set()
+    waiting = [root / module for module in modules]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        waiting.extend(_imports(root, path))
+    return sorted(str(path.relative_to(root)) for path in found)
+
+
+def _imports(root: Path, path: Path) -> Iterator[Path]:
+    package = path.relative_to(root).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _module(root, tuple(alias.name.split(".")))
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = above + tuple(node.module.split(".") if node.module else ())
+            for alias in node.names:
+                inner = list(_module(root, (*base, alias.name)))
+                yield from inner or _module(root, base)
+
+
+def _module(root: Path, name: tuple[str, ...]) -> Iterator[Path]:
+    if name and name[0] in PACKAGES:
+        folder = root.joinpath(*name)
+        for path in (folder.with_suffix(".py"), folder / "__init__.py"):
+            if path.exists():
+                yield path

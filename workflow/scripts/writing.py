@@ -1,0 +1,62 @@
+"""Outputs that appear whole or not at all, and a main that tells a user's mistake in one line."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class StepError(Exception):
+    """A step cannot be done; the message is one line that names the file or key."""
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A place beside `path` to write to, file or folder; it is renamed to `path` if all went well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir():
+            _remove(path)
+        os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def run_main(
+    main: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    *expected: type[Exception],
+) -> None:
+    """Parse the command line, run, and turn expected errors into one line and status 1."""
+    try:
+        main(parser.parse_args())
+    except Exception as error:
+        if not isinstance(error, (StepError, *expected)):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
