@@ -1,0 +1,275 @@
+"""The IR on disk: Graph of engine operators <-> conf.yaml + model.bin.
+
+conf.yaml: format, version, inputs, outputs, operators in order, tensors; its last line is the crc32
+of the lines before it.  model.bin: a header of 64 bytes, then the tensors, little-endian, each at
+a multiple of 64; conf.yaml gives [offset, length], crc32 and form of each.  Forms: "raw"; "4x1" and
+"1x4", blocks (see `blocks`): starts, columns, values, each padded to 64; values of either may be
+bfloat16, two bytes each.
+
+model.bin is mapped read-only: raw tensors are views of it, so processes share one copy; the other
+forms are expanded each time they are asked for and kept by whoever asked.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import blocks, conf
+from .conf import Tensor
+from .errors import IntegrityError, ModelError
+from .graph import Graph
+from .ops.numbers import exact_in_bfloat16
+
+__all__ = ["BIN", "CONF", "Stored", "read", "write"]
+
+Array = NDArray[Any]
+
+CONF, BIN = "conf.yaml", "model.bin"
+ALIGNMENT = 64
+HEADER = b"sparse engine, model.bin, version 1\n".ljust(ALIGNMENT, b"\0")
+
+assert sys.byteorder == "little", "model.bin is mapped as it lies, which needs a little-endian CPU"
+
+
+# --- write ---
+def write(graph: Graph, folder: str | Path) -> None:
+    """conf.yaml and model.bin in folder, which appears whole or not at all.
+
+    Raises:
+        ModelError: the folder holds something else than an IR, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and not set(os.listdir(folder)) <= {CONF, BIN}:
+        raise ModelError(f"{folder}: holds other files; expected an IR to replace, or no folder")
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        tensors = _write_tensors(graph, fresh / BIN)
+        _write_file(fresh / CONF, conf.dump(graph, tensors).encode())
+        _replace(fresh, folder)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot write the IR: {error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _replace(fresh: Path, folder: Path) -> None:
+    if folder.is_dir():
+        stale = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        folder.rename(stale)
+        fresh.rename(folder)
+        shutil.rmtree(stale)
+    else:
+        fresh.rename(folder)
+    parent = os.open(folder.parent, os.O_RDONLY)
+    os.fsync(parent)
+    os.close(parent)
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_tensors(graph: Graph, path: Path) -> list[Tensor]:
+    forms = _forms(graph)
+    tensors = []
+    with path.open("wb") as file:
+        file.write(HEADER)
+        for name, array in graph.constants.items():
+            form = forms.get(name, ("raw", False))
+            offset, content = file.tell(), _encode(array, *form)
+            file.write(content + bytes(-len(content) % ALIGNMENT))
+            tensors.append(
+                Tensor(
+                    name,
+                    array.dtype.name,
+                    array.shape,
+                    (offset, len(content)),
+                    zlib.crc32(content),
+                    *form,
+                )  # fmt: skip
+            )
+        file.flush()
+        os.fsync(file.fileno())
+    return tensors
+
+
+def _forms(graph: Graph) -> dict[str, tuple[str, bool]]:
+    """Weights of Linear: the pattern where its blocks take less room, and whether as bfloat16."""
+    forms = {}
+    for node in graph.nodes:
+        if node.domain != "engine" or node.op != "Linear" or node.inputs[1] not in graph.constants:
+            continue
+        weight = graph.constants[node.inputs[1]]
+        short = node.attributes.get("precision") == "bfloat16" and exact_in_bfloat16(weight)
+        pattern = str(node.attributes.get("pattern", "dense"))
+        if not blocks.fits(weight.shape, pattern) or not _is_smaller(weight, pattern, short):
+            pattern = "raw"
+        forms[node.inputs[1]] = (pattern, short)
+    return forms
+
+
+def _is_smaller(weight: Array, pattern: str, short: bool) -> bool:
+    return len(_encode(weight, pattern, short)) < weight.size * (
+        2 if short else weight.dtype.itemsize
+    )
+
+
+def _encode(array: Array, form: str, bfloat16: bool) -> bytes:
+    if form == "raw":
+        return _stored(array, bfloat16).tobytes()
+    found = blocks.extract(array, form)
+    parts = [found.starts.tobytes(), found.columns.tobytes()]
+    padded = [part + bytes(-len(part) % ALIGNMENT) for part in parts]
+    return b"".join(padded) + _stored(found.values, bfloat16).tobytes()
+
+
+def _stored(array: Array, bfloat16: bool) -> Array:
+    array = np.ascontiguousarray(array)
+    return (array.view(np.uint32) >> np.uint32(16)).astype(np.uint16) if bfloat16 else array
+
+
+# --- read ---
+def read(path: str | Path, weight: str | Path | None = None) -> Graph:
+    """The graph of an IR folder, or of a conf.yaml with the model.bin beside it or given.
+
+    Raises:
+        ModelError: not there, or not an IR of this engine and version.
+        IntegrityError: truncated or altered; the message names file, place, found and expected.
+    """
+    path = Path(path)
+    text_path = path / CONF if path.is_dir() else path
+    bin_path = text_path.with_name(BIN) if weight is None else Path(weight)
+    graph, tensors, size = conf.load(_content(text_path), str(text_path))
+    content = _map(bin_path, size)
+    stored = Stored(content, tensors, str(bin_path))
+    return graph.changed(constants=stored).check()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}; expected an IR's {CONF}") from error
+
+
+def _map(path: Path, expected: int) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != expected:
+                raise IntegrityError(f"{path}: {size} bytes; {CONF} expects {expected}")
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: {error}; expected an IR's {BIN}") from error
+    if bytes(content[:ALIGNMENT]) != HEADER:
+        raise IntegrityError(f"{path}: offset 0: {bytes(content[:16])!r}; expected {HEADER[:16]!r}")
+    return content
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checked tensor and its bytes in the map."""
+
+    tensor: Tensor
+    content: memoryview
+
+
+class Stored(Mapping[str, Array]):
+    """Constants of a mapped model.bin by name; read-only arrays."""
+
+    def __init__(self, content: memoryview, tensors: list[Tensor], path: str) -> None:
+        self.path = path
+        self._entries = {tensor.name: self._check(tensor, content) for tensor in tensors}
+
+    def _check(self, tensor: Tensor, content: memoryview) -> Entry:
+        offset, length = tensor.place
+        where = f"{self.path}: tensor '{tensor.name}' at offset {offset}"
+        if offset < ALIGNMENT or offset % ALIGNMENT or offset + length > len(content):
+            raise IntegrityError(
+                f"{where}, {length} bytes; expected a multiple of {ALIGNMENT}"
+                f" and an end within {len(content)}"
+            )
+        piece = content[offset : offset + length]
+        found = zlib.crc32(piece)
+        if found != tensor.crc32:
+            raise IntegrityError(f"{where}: crc32 {found:08x}; expected {tensor.crc32:08x}")
+        if tensor.form == "raw" and length != tensor.count * tensor.width:
+            raise IntegrityError(
+                f"{where}: {length} bytes; expected {tensor.count * tensor.width}"
+                f" for {tensor.dtype}{list(tensor.shape)}"
+            )
+        if tensor.form != "raw":
+            _cut(Entry(tensor, piece), where)
+        return Entry(tensor, piece)
+
+    def __getitem__(self, name: str) -> Array:
+        entry = self._entries[name]
+        tensor = entry.tensor
+        if tensor.form == "raw":
+            return _values(entry.content, tensor).reshape(tensor.shape)
+        dense = blocks.expand(_cut(entry, self.path), tensor.shape, tensor.form)
+        dense.flags.writeable = False
+        return dense
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def size(self, name: str) -> int:
+        """Bytes the tensor takes on disk."""
+        return self._entries[name].tensor.place[1]
+
+
+def _values(content: memoryview, tensor: Tensor) -> Array:
+    if not tensor.bfloat16:
+        return np.frombuffer(content, tensor.dtype)
+    return (np.frombuffer(content, np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _cut(entry: Entry, where: str) -> blocks.Blocks:
+    """The three parts of a sparse tensor, each checked before the next is looked for."""
+    tensor, content = entry.tensor, entry.content
+    lines, places = blocks.count_lines(tensor.shape, tensor.form)
+    starts = _part(content, 0, lines + 1, np.dtype(np.int32), where)
+    if starts[0] != 0 or np.any(np.diff(starts) < 0) or starts[-1] > lines * places:
+        raise IntegrityError(f"{where}: starts of lines do not ascend from 0 to {lines * places}")
+    count, begin = int(starts[-1]), _padded(starts.nbytes)
+    columns = _part(content, begin, count, blocks.column_type(places), where)
+    if count and int(columns.max()) >= places:
+        raise IntegrityError(f"{where}: column {columns.max()}; expected below {places}")
+    begin += _padded(columns.nbytes)
+    if len(content) - begin != count * 4 * tensor.width:
+        raise IntegrityError(
+            f"{where}: {len(content)} bytes; expected {begin + count * 4 * tensor.width}"
+        )
+    return blocks.Blocks(starts, columns, _values(content[begin:], tensor).reshape(count, 4))
+
+
+def _part(content: memoryview, begin: int, count: int, dtype: np.dtype[Any], where: str) -> Array:
+    end = begin + count * dtype.itemsize
+    if end > len(content):
+        raise IntegrityError(f"{where}: {len(content)} bytes; expected at least {end}")
+    return np.frombuffer(content[begin:end], dtype)
+
+
+def _padded(length: int) -> int:
+    return length + -length % ALIGNMENT
