@@ -15,13 +15,11 @@ import fcntl
 import json
 import os
 import queue
-import select
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,19 +27,16 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from .allocator import find_jemalloc, loaded_allocator
-from .errors import EngineError, InputError, SettingError
+from .allocator import find_jemalloc
+from .errors import EngineError, SettingError
 
-__all__ = ["Load", "Measurement", "Sample", "Split", "make_feeds", "measure", "split_cores"]
+__all__ = ["Load", "Measurement", "Sample", "Split", "measure", "split_cores"]
 
-Feed = dict[str, np.ndarray]  # input name -> int64 (batch, length)
 Report = Callable[[str], None]
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 START_DELAY_NS = (
     100_000_000  # from the word to the common start: enough for every worker to read it
 )
-PROGRESS_NS = 1_000_000_000
 LOCK = Path(tempfile.gettempdir()) / "engine-timing.lock"
 
 
@@ -58,6 +53,7 @@ class Load:
     cpus: tuple[int, ...] = ()
     dataset: str = ""
     mask: Literal["full", "real"] = "full"
+    opener: str = "engine:load"  # module:function, (model, threads=) -> session
 
 
 @dataclass(frozen=True)
@@ -161,43 +157,6 @@ def _machine_to_itself(report: Report) -> Iterator[None]:
         yield
 
 
-# --- what is fed ---
-
-
-def make_feeds(load: Load, *, count: int = 16, seed: int = 0) -> list[Feed]:
-    """Batches of the load's shape, real sentences if it names a dataset, else random token ids.
-
-    Mask "real": one sentence a row, padded. "full": sentences run together, every token counts.
-    """
-    shape = (count * load.batch_size, load.seq_len)
-    if load.dataset:
-        ids, mask = _real_tokens(load, shape)
-    else:
-        ids = np.random.default_rng(seed).integers(0, 128, shape, dtype=np.int64)
-        mask = np.ones(shape, np.int64)
-    rows = [slice(i * load.batch_size, (i + 1) * load.batch_size) for i in range(count)]
-    types = np.zeros((load.batch_size, load.seq_len), np.int64)
-    return [dict(zip(INPUTS, (ids[row], mask[row], types), strict=True)) for row in rows]
-
-
-def _real_tokens(load: Load, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(load.dataset) as file:
-            ids, mask = file["input_ids"], file["attention_mask"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{load.dataset}: expected an .npz with {INPUTS[0]}, {INPUTS[1]} ({error})"
-        ) from error
-    if load.mask == "full":
-        tokens = np.resize(ids[mask == 1], shape).astype(np.int64)
-        return tokens, np.ones_like(tokens)
-    ids, mask = (
-        np.pad(a, ((0, 0), (0, max(0, shape[1] - a.shape[1]))))[:, : shape[1]] for a in (ids, mask)
-    )
-    order = np.resize(np.arange(len(ids)), shape[0])
-    return ids[order].astype(np.int64), mask[order].astype(np.int64)
-
-
 # --- the driver ---
 
 
@@ -262,7 +221,10 @@ class _Workers:
 
     def _read(self, number: int, lines: IO[str]) -> None:
         for line in lines:
-            self.messages.put((number, json.loads(line)))
+            if line.startswith("{"):
+                self.messages.put((number, json.loads(line)))
+            else:
+                sys.stderr.write(line)
         self.messages.put((number, {"event": "gone"}))
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -292,7 +254,7 @@ def _spawn(threads: int, library: Path | None) -> subprocess.Popen[str]:
     variables = [f"{name}_NUM_THREADS={threads}" for name in ("OMP", "NUMBA", "MKL", "OPENBLAS")]
     preload = [f"LD_PRELOAD={library}"] if library else []
     return subprocess.Popen(
-        ["env", *variables, *preload, sys.executable, "-m", f"{__package__}.bench"],
+        ["env", *variables, *preload, sys.executable, "-m", f"{__package__}.bench_worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -305,82 +267,3 @@ def _send(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
     with contextlib.suppress(BrokenPipeError):  # its end is reported by the reading side
         process.stdin.write(json.dumps(message) + "\n")
         process.stdin.flush()
-
-
-# --- the worker ---
-
-
-def _work() -> None:
-    """One instance: read the load, get ready, run from the given start until told to stop."""
-    load = Load(**json.loads(sys.stdin.readline()))
-    try:
-        _serve(load)
-    except (EngineError, OSError, MemoryError) as error:
-        _say("failed", error=f"{type(error).__name__}: {error}")
-        raise SystemExit(1) from error
-
-
-def _serve(load: Load) -> None:
-    os.sched_setaffinity(0, load.cpus)
-    import engine  # here, so that threads and caches are made on the CPUs they will use
-
-    session = engine.load(load.model, threads=load.threads)
-    feeds = make_feeds(load)
-    for number in range(load.warmup):
-        session.run(feeds[number % len(feeds)])
-    _say("ready", **_self_description(engine, session))
-    order = sys.stdin.readline()
-    if not order:
-        return
-    _wait_until(json.loads(order)["start"])
-    starts, ends = _timed_calls(session.run, feeds, load.iterations)
-    _say("times", starts=starts, ends=ends)
-
-
-def _timed_calls(
-    run: Callable[[Feed], object], feeds: Sequence[Feed], iterations: int
-) -> tuple[list[int], list[int]]:
-    """Call until the driver says stop; say so when the asked number is reached."""
-    clock = time.perf_counter_ns
-    starts: list[int] = []
-    ends: list[int] = []
-    reported = clock()
-    while len(ends) <= iterations or not select.select([sys.stdin], [], [], 0)[0]:
-        feed = feeds[len(ends) % len(feeds)]
-        starts.append(clock())
-        run(feed)
-        ends.append(clock())
-        if len(ends) == iterations:
-            _say("finished", end=ends[-1])
-        elif ends[-1] - reported > PROGRESS_NS and len(ends) < iterations:
-            reported = ends[-1]
-            mean = sum(ends[i] - starts[i] for i in range(len(ends))) / len(ends) / 1e6
-            _say("progress", done=len(ends), mean_ms=mean)
-    return starts, ends
-
-
-def _self_description(engine: Any, session: Any) -> dict[str, str]:
-    kernels = Counter(row["kernel"] for row in session.describe() if row.get("kernel"))
-    summary = " ".join(f"{name}:{count}" for name, count in sorted(kernels.items()))
-    machine = engine.isa.describe()
-    return {
-        "allocator": loaded_allocator(),
-        "kernels": summary,
-        "isa": machine["isa"],
-        "cpu_model": machine["cpu_model"],
-        "version": engine.__version__,
-    }
-
-
-def _wait_until(instant: int) -> None:
-    while (left := instant - time.perf_counter_ns()) > 0:
-        time.sleep(left / 2e9 if left > 2_000_000 else 0)
-
-
-def _say(event: str, **values: object) -> None:
-    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _work()

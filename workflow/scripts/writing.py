@@ -17,7 +17,7 @@ class StepError(Exception):
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A place beside `path` to write to, file or folder; it is renamed to `path` if all went well."""
+    """A place beside `path` to write to, file or folder; renamed to `path` if all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")

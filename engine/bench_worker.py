@@ -1,0 +1,146 @@
+"""One instance of a measurement: a process that runs its load from the start until told to stop.
+
+Started by bench.py; JSON lines on stdin (load, start, stop) and stdout (ready, progress, finished,
+times, failed).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import __version__, isa
+from .allocator import loaded_allocator
+from .bench import Load
+from .errors import EngineError, InputError
+
+__all__ = ["make_feeds"]
+
+Feed = dict[str, np.ndarray]  # input name -> int64 (batch, length)
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PROGRESS_NS = 1_000_000_000
+
+
+# --- what is fed ---
+
+
+def make_feeds(load: Load, *, count: int = 16, seed: int = 0) -> list[Feed]:
+    """Batches of the load's shape, real sentences if it names a dataset, else random token ids.
+
+    Mask "real": one sentence a row, padded. "full": sentences run together, every token counts.
+    """
+    shape = (count * load.batch_size, load.seq_len)
+    if load.dataset:
+        ids, mask = _real_tokens(load, shape)
+    else:
+        ids = np.random.default_rng(seed).integers(0, 128, shape, dtype=np.int64)
+        mask = np.ones(shape, np.int64)
+    rows = [slice(i * load.batch_size, (i + 1) * load.batch_size) for i in range(count)]
+    types = np.zeros((load.batch_size, load.seq_len), np.int64)
+    return [dict(zip(INPUTS, (ids[row], mask[row], types), strict=True)) for row in rows]
+
+
+def _real_tokens(load: Load, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with np.load(load.dataset) as file:
+            ids, mask = file["input_ids"], file["attention_mask"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{load.dataset}: expected an .npz with {INPUTS[0]}, {INPUTS[1]} ({error})"
+        ) from error
+    if load.mask == "full":
+        tokens = np.resize(ids[mask == 1], shape).astype(np.int64)
+        return tokens, np.ones_like(tokens)
+    ids, mask = (
+        np.pad(a, ((0, 0), (0, max(0, shape[1] - a.shape[1]))))[:, : shape[1]] for a in (ids, mask)
+    )
+    order = np.resize(np.arange(len(ids)), shape[0])
+    return ids[order].astype(np.int64), mask[order].astype(np.int64)
+
+
+# --- what it does ---
+
+
+def _work() -> None:
+    """One instance: read the load, get ready, run from the given start until told to stop."""
+    load = Load(**json.loads(sys.stdin.readline()))
+    try:
+        _serve(load)
+    except (EngineError, OSError, MemoryError) as error:
+        _say("failed", error=f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from error
+
+
+def _serve(load: Load) -> None:
+    os.sched_setaffinity(0, load.cpus)
+    module, _, function = load.opener.partition(":")
+    session = getattr(importlib.import_module(module), function)(load.model, threads=load.threads)
+    feeds = make_feeds(load)
+    for number in range(load.warmup):
+        session.run(feeds[number % len(feeds)])
+    _say("ready", **_self_description(session))
+    order = sys.stdin.readline()
+    if not order:
+        return
+    _wait_until(json.loads(order)["start"])
+    starts, ends = _timed_calls(session.run, feeds, load.iterations)
+    _say("times", starts=starts, ends=ends)
+
+
+def _timed_calls(
+    run: Callable[[Feed], object], feeds: Sequence[Feed], iterations: int
+) -> tuple[list[int], list[int]]:
+    """Call until the driver says stop; say so when the asked number is reached."""
+    clock = time.perf_counter_ns
+    starts: list[int] = []
+    ends: list[int] = []
+    reported = clock()
+    while len(ends) <= iterations or not select.select([sys.stdin], [], [], 0)[0]:
+        feed = feeds[len(ends) % len(feeds)]
+        starts.append(clock())
+        run(feed)
+        ends.append(clock())
+        if len(ends) == iterations:
+            _say("finished", end=ends[-1])
+        elif ends[-1] - reported > PROGRESS_NS and len(ends) < iterations:
+            reported = ends[-1]
+            mean = sum(ends[i] - starts[i] for i in range(len(ends))) / len(ends) / 1e6
+            _say("progress", done=len(ends), mean_ms=mean)
+    return starts, ends
+
+
+def _self_description(session: Any) -> dict[str, str]:
+    kernels = Counter(row["kernel"] for row in session.describe() if row.get("kernel"))
+    summary = " ".join(f"{name}:{count}" for name, count in sorted(kernels.items()))
+    machine = isa.describe()
+    return {
+        "allocator": loaded_allocator(),
+        "kernels": summary,
+        "isa": machine["isa"],
+        "cpu_model": machine["cpu_model"],
+        "version": getattr(session, "version", __version__),
+    }
+
+
+def _wait_until(instant: int) -> None:
+    while (left := instant - time.perf_counter_ns()) > 0:
+        time.sleep(left / 2e9 if left > 2_000_000 else 0)
+
+
+def _say(event: str, **values: object) -> None:
+    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _work()

@@ -1,0 +1,135 @@
+"""The driver and its workers, with a session that sleeps."""
+
+import fcntl
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from engine import bench
+from engine.allocator import find_jemalloc, loaded_allocator
+from engine.bench import Load, Split, measure, split_cores
+from engine.bench_worker import make_feeds
+from engine.errors import EngineError, InputError, SettingError
+
+OPENER = "tests.workflow.sleeper:load"
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+def load(model="sleeps", **options):
+    return Load(model, iterations=20, warmup=2, seq_len=8, opener=OPENER, **options)
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "LOCK", tmp_path / "lock")
+
+
+# --- who runs where ---
+
+
+def test_split_clips_to_what_is_there(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    split = split_cores(4)
+    assert split.instances == ((0, 1),)
+    assert split.note == "4 cores per instance were asked for, 2 are here"
+
+
+def test_split_fills_the_machine_and_says_what_idles(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2, 12)))
+    split = split_cores(4)
+    assert split.instances == ((2, 3, 4, 5), (6, 7, 8, 9))
+    assert split.note == "CPUs 10-11 stay idle"
+
+
+def test_split_refuses_cpus_it_may_not_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(SettingError, match="cpus 5: this process may use 0-1 only"):
+        split_cores(1, cpus=[0, 5])
+    with pytest.raises(SettingError, match="3 instances of 1 cores: only 2 CPUs are here"):
+        split_cores(1, instances=3)
+
+
+# --- what is fed ---
+
+
+def test_feeds_without_a_dataset_are_full():
+    feeds = make_feeds(load(batch_size=3), count=2)
+    assert [feed["input_ids"].shape for feed in feeds] == [(3, 8), (3, 8)]
+    assert all(feed["attention_mask"].all() for feed in feeds)
+
+
+def test_feeds_of_sentences(tmp_path):
+    path = tmp_path / "sentences.npz"
+    ids = np.array([[1, 2, 3, 0], [4, 5, 0, 0]])
+    np.savez(path, input_ids=ids, attention_mask=(ids > 0).astype(int))
+    real = make_feeds(load(dataset=str(path), mask="real"), count=3)
+    assert real[1]["input_ids"].tolist() == [[4, 5, 0, 0, 0, 0, 0, 0]]
+    assert real[1]["attention_mask"].sum() == 2
+    full = make_feeds(load(dataset=str(path)), count=1)
+    assert full[0]["input_ids"].tolist() == [[1, 2, 3, 4, 5, 1, 2, 3]]
+    assert full[0]["attention_mask"].all()
+
+
+def test_feeds_name_a_file_that_is_no_dataset(tmp_path):
+    with pytest.raises(InputError, match="absent.npz"):
+        make_feeds(load(dataset=str(tmp_path / "absent.npz")))
+
+
+# --- the measurement ---
+
+
+def test_every_instance_counts_in_one_window():
+    split = split_cores(1, instances=min(2, len(CPUS)))
+    measured = measure(load(batch_size=4), split, jemalloc=False)
+    assert len(measured.samples) == len(split.instances)
+    for sample in measured.samples:
+        assert len(sample.starts) == len(sample.ends) >= 20
+        assert sample.starts.min() >= 0
+        assert sample.ends.max() <= measured.seconds * 1e9
+        assert sample.milliseconds.min() >= 1.0
+    assert min(len(sample.ends) for sample in measured.samples) == 20
+    rate = sum(4 * len(s.ends) / (s.ends[-1] / 1e9) for s in measured.samples)
+    assert measured.sentences_per_second == pytest.approx(rate)
+
+
+def test_a_worker_describes_itself():
+    measured = measure(load(), Split(((CPUS[0],),)), jemalloc=False)
+    assert measured.worker["kernels"] == "sleep:2"
+    assert measured.worker["version"] == "9.9"
+    assert measured.worker["allocator"].startswith("glibc")
+
+
+@pytest.mark.skipif(find_jemalloc() is None, reason="no jemalloc here")
+def test_jemalloc_is_loaded_in_the_worker_alone():
+    measured = measure(load(), Split(((CPUS[0],),)))
+    assert measured.worker["allocator"].startswith("jemalloc 5")
+    assert loaded_allocator().startswith("glibc")
+
+
+def test_absent_jemalloc_is_said(monkeypatch):
+    monkeypatch.setattr(bench, "find_jemalloc", lambda places: None)
+    lines = []
+    measured = measure(load(), Split(((CPUS[0],),)), report=lines.append)
+    assert "jemalloc was asked for and not found" in lines[0]
+    assert measured.worker["allocator"].startswith("glibc")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("fails", "OSError: the disk is gone"), ("dies", "ended with status 7, no result")],
+)
+def test_a_failed_instance_fails_all(model, message):
+    with pytest.raises(EngineError, match=rf"instance 0 \(CPUs {CPUS[0]}\): {message}"):
+        measure(load(model), Split(((CPUS[0],),)), jemalloc=False)
+
+
+def test_a_second_measurement_waits_for_the_first():
+    lines = []
+    bench.LOCK.touch()
+    with bench.LOCK.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.5, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        measure(load(), Split(((CPUS[0],),)), jemalloc=False, report=lines.append)
+    assert "waiting for another measurement" in lines[0]
