@@ -1,0 +1,159 @@
+"""Python kernel -> LLVM IR (by Numba, as a front end only) -> machine code for a chosen instruction set, cached on disk.
+
+A kernel is a Python function of four int64: params (address of its parameter block), context (address of the run's context), begin and end
+(the units of work to do).  Numba types it and lowers it; the abstract instructions of simd.py stay calls named "simd...", which are given
+their bodies for the instruction set here, inlined and optimised.  So one process can hold code for several instruction sets, code can be
+made for CPUs other than this one, and a warm start loads object files without importing Numba.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from . import settings
+from .errors import IsaError
+from .isa import Isa
+
+__all__ = ["Compiled", "assembly", "compiled", "object_code"]
+
+KERNEL_TYPES = 4  # params, context, begin, end
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code in this process: void address(int64 params, int64 context, int64 begin, int64 end)."""
+
+    name: str
+    address: int
+    keep: Any  # the execution engine that owns the code
+
+
+@cache
+def _targets_are_ready() -> bool:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return True
+
+
+@lru_cache(maxsize=1)
+def _host_features() -> frozenset[str]:
+    return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
+
+
+def target_machine(isa: Isa, *, cpu: str = "", triple: str = "", jit: bool = True) -> llvm.TargetMachine:
+    """Code generator for an instruction set: this CPU's scheduling model and nothing above the set's features, or a named CPU."""
+    _targets_are_ready()
+    if triple and not triple.startswith("x86_64"):
+        features = ""
+    else:
+        features = ",".join(f"+{name}" for name in isa.features)
+        if not cpu:
+            above = sorted(_host_features() - set(isa.features))
+            features = ",".join([features, *(f"-{name}" for name in above if name.startswith(("avx", "amx", "fma", "f16c", "xop")))])
+            features = features.strip(",")
+    target = llvm.Target.from_triple(triple or llvm.get_process_triple())
+    host = "x86-64" if isa.name == "generic" else llvm.get_host_cpu_name()
+    return target.create_target_machine(cpu=cpu or host, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "default", jit=jit)
+
+
+def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_unrolling = False  # the inner loops are full-width already; unrolling costs registers
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def optimised_module(name: str, build: Callable[[], Any], isa: Isa, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """The kernel and all it calls in one module, every abstract instruction given its body."""
+    from . import lower  # imports Numba: only when something has to be compiled
+
+    module = llvm.parse_assembly(lower.kernel_module(name, build(), isa))
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    _optimise(module, machine)
+    return module
+
+
+def object_code(name: str, build: Callable[[], Any], isa: Isa, **target: Any) -> bytes:
+    """Machine code as an object file; see target_machine for the options.
+
+    Raises:
+        IsaError: LLVM lacks the feature (it would end the process otherwise).
+    """
+    machine = target_machine(isa, **target)
+    try:
+        return bytes(machine.emit_object(optimised_module(name, build, isa, machine)))
+    except RuntimeError as error:
+        raise IsaError(f"kernel {name} for {isa}: {error}") from error
+
+
+def assembly(name: str, build: Callable[[], Any], isa: Isa, **target: Any) -> str:
+    """The same as text, for people and for tests that look for instructions."""
+    machine = target_machine(isa, **target)
+    return str(machine.emit_assembly(optimised_module(name, build, isa, machine)))
+
+
+@cache
+def _source_hash() -> str:
+    """Of everything that kernels are made from: code is compiled again when any of it changes."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for path in sorted([*here.glob("*.py"), *here.glob("kernels/*.py"), *here.glob("simd/*.py")]):
+        if path.parent.name in ("kernels", "simd") or path.name in ("compile.py", "lower.py", "simd.py", "isa.py"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cached_path(name: str, isa: Isa) -> Path:
+    cpu = f"{llvm.get_host_cpu_name()} {' '.join(sorted(_host_features()))}"
+    key = hashlib.sha256(f"{_source_hash()} {name} {isa.name} {cpu}".encode()).hexdigest()[:24]
+    return Path(settings.current().cache) / "code" / f"{key}.o"
+
+
+def _write(path: Path, code: bytes) -> None:
+    """By rename; a cache that cannot be written only costs time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(code)
+        os.replace(temporary, path)
+    except OSError:
+        return
+
+
+def _load(name: str, code: bytes, isa: Isa) -> Compiled:
+    _targets_are_ready()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(isa))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return Compiled(name, engine.get_function_address(name), engine)
+
+
+_loaded: dict[tuple[str, str], Compiled] = {}
+
+
+def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
+    """The kernel in this process: from memory, the disk, or newly made."""
+    key = (name, isa.name)
+    if key not in _loaded:
+        path = _cached_path(name, isa)
+        code = path.read_bytes() if path.exists() else b""
+        if not code:
+            code = object_code(name, build, isa)
+            _write(path, code)
+        _loaded[key] = _load(name, code, isa)
+    return _loaded[key]

@@ -1,0 +1,63 @@
+"""All kernels: a row names the function that builds it and the variants there are; tests, benchmarks and the plan's choice read it.
+
+A kernel's full name is its row's name and its variant joined by "_", e.g. sparse_dot_u8s8_4x1_64_table_none: it is the test id, the line of
+the profile and the key of the code cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..compile import Compiled, compiled
+from ..isa import Isa
+
+__all__ = ["KERNELS", "Kernel", "kernel", "kernel_name"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A family of kernels: module and function that build a variant, and the names of what a variant is made of."""
+
+    name: str
+    module: str
+    function: str
+    variant: tuple[str, ...]
+    meaning: str  # the operator of ops whose NumPy meaning it has
+
+
+KERNELS: dict[str, Kernel] = {
+    row.name: row
+    for row in (
+        Kernel("embedding", "embedding", "embedding", ("output", "normalised"), "Embedding"),
+        Kernel("sparse_dot_u8s8_4x1", "linear", "sparse_dot_u8s8_4x1", ("lanes", "epilogue", "activation"), "Linear"),
+        Kernel("interleave_keys", "attention", "interleave_keys", ("depth",), "Attention"),
+        Kernel("attention_u8", "attention", "attention_u8", ("depth",), "Attention"),
+        Kernel("attention_u8_rows", "attention", "attention_u8_rows", ("depth",), "Attention"),
+        Kernel("layer_norm_bytes", "normalize", "layer_norm_bytes", ("lanes", "output"), "LayerNorm"),
+        Kernel("layer_norm_floats", "normalize", "layer_norm_floats", ("lanes", "x_type", "residual_type", "output"), "LayerNorm"),
+        Kernel("select", "rows", "select", ("kind",), "Select"),
+        Kernel("dense_rows", "rows", "dense_rows", ("kind", "activation"), "Linear"),
+        Kernel("prepare", "drive", "prepare", (), ""),
+        Kernel("run", "drive", "run", ("profiled",), ""),
+    )
+}
+
+
+def kernel_name(name: str, *variant: Any) -> str:
+    """The full name of a variant."""
+    return "_".join([name, *(str(part) for part in variant)])
+
+
+def builder(name: str, *variant: Any) -> Callable[[], Any]:
+    """A function that makes the kernel's Python function; imports Numba when called."""
+    row = KERNELS[name]
+    assert len(variant) == len(row.variant), f"{name} takes {row.variant}, got {variant}"
+    return lambda: getattr(importlib.import_module(f".{row.module}", __package__), row.function)(*variant)
+
+
+def kernel(isa: Isa, name: str, *variant: Any) -> Compiled:
+    """The compiled kernel."""
+    return compiled(kernel_name(name, *variant), builder(name, *variant), isa)

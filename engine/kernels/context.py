@@ -1,0 +1,27 @@
+"""What a kernel is given: the slots of the context, and how activations lie in memory.
+
+Every kernel is `kernel(params, context, begin, end)`: params is the address of its own block of 8-byte slots (each kernel's file lists
+them), context that of the worker's block below, [begin, end) the units of work.  Floats in a slot are float32 in its low four bytes.
+
+Activations are [tile][channel][lane]: a tile is 64 tokens ("tokens" domain) or 16 sentences ("rows" domain, after the [CLS] selection).
+Sentences stand end to end; a tile may hold parts of several.  Buffers are byte offsets into the worker's arena.
+"""
+
+ARENA = 0  # address of the activations
+TOKENS = 8  # in this pack
+TILES = 16  # of 64 tokens
+SENTENCES = 24
+ROW_TILES = 32  # of 16 sentences
+STARTS = 40  # address of int32 [sentences + 1]: first token of each sentence
+IDS = 48  # address of int32 [tokens]
+TYPES = 56  # address of int32 [tokens]
+POSITIONS = 64  # address of int32 [tokens]
+SCRATCH = 72  # address of memory of this worker alone
+FIRST = 80  # index of the pack's first sentence in the call's batch
+PLACES = 88  # address of int32 [tokens]: row of the call's [batch * length] that a token came from
+OUTPUTS = 96  # address of int64 [outputs]: where the call's results go
+CONTEXT_BYTES = 128
+
+TILE = 64  # tokens
+ROWS = 16  # sentences
+SCRATCH_BYTES = 1 << 20

@@ -1,0 +1,120 @@
+"""The run itself: packs of sentences go through all steps, one pack at a time, without returning to Python.
+
+call (int64 slots): 0 ids, 1 types or 0, 2 mask or 0 (addresses of int64 [batch][length]), 3 batch, 4 length, 5 address of the addresses of
+outputs, 6 counter of packs taken, 7 tokens a pack may hold, 8 address of steps, 9 steps, 10 workers that share a pack (1: each takes its
+own), 11 address of packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] tokens per sentence, 14 barrier's counter,
+15 position of the first token.
+step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the context, or 0: one unit), 3 units each, 4 cycles
+spent, 5 calls.
+"""
+
+import numba as nb
+
+from ..lower import routine
+from ..simd import call_kernel, cycles, fetch_add, load_i64, load_int, load_shared, pause, store_unaligned, yield_core
+from .context import FIRST, IDS, PLACES, POSITIONS, ROW_TILES, ROWS, SENTENCES, STARTS, TILE, TILES, TOKENS, TYPES
+
+i32, i64 = nb.int32, nb.int64
+MOST_SENTENCES = 64  # in a pack
+STEP_BYTES = 64
+
+
+def prepare():
+    """Counts each sentence's tokens and cuts the batch into packs of whole sentences.  params: call."""
+
+    def kernel(params, context, begin, end):
+        mask, batch, length, limit = load_i64(params + 16), load_i64(params + 24), load_i64(params + 32), load_i64(params + 56)
+        packs, counts = load_i64(params + 88), load_i64(params + 104)
+        made, held, sentences, first = 0, 0, 0, 0
+        for sentence in range(batch):
+            tokens = length
+            if mask:
+                tokens = 0
+                for t in range(length):
+                    tokens += load_i64(mask + 8 * (sentence * length + t)) != 0
+            store_unaligned(counts + 4 * sentence, i32(tokens))
+            if sentences and (held + tokens > limit or sentences == MOST_SENTENCES):
+                store_unaligned(packs + 8 * made, i32(first))
+                store_unaligned(packs + 8 * made + 4, i32(sentences))
+                made, held, sentences, first = made + 1, 0, 0, sentence
+            held, sentences = held + tokens, sentences + 1
+        store_unaligned(packs + 8 * made, i32(first))
+        store_unaligned(packs + 8 * made + 4, i32(sentences))
+        store_unaligned(params + 96, i64(made + 1))
+
+    return kernel
+
+
+@routine
+def fill(call, context, pack):
+    """The context of one pack: its tokens gathered, masked ones left out."""
+    at = load_i64(call + 88) + 8 * pack
+    first, sentences = load_int(at), load_int(at + 4)
+    ids, types, mask, length = load_i64(call), load_i64(call + 8), load_i64(call + 16), load_i64(call + 32)
+    starts, to_ids, to_types = load_i64(context + STARTS), load_i64(context + IDS), load_i64(context + TYPES)
+    to_positions, to_places, origin = load_i64(context + POSITIONS), load_i64(context + PLACES), load_i64(call + 120)
+    token = 0
+    for sentence in range(sentences):
+        store_unaligned(starts + 4 * sentence, i32(token))
+        row = (first + sentence) * length
+        for t in range(length):
+            if mask == 0 or load_i64(mask + 8 * (row + t)) != 0:
+                store_unaligned(to_ids + 4 * token, i32(load_i64(ids + 8 * (row + t))))
+                kind = 0
+                if types:
+                    kind = load_i64(types + 8 * (row + t))
+                store_unaligned(to_types + 4 * token, i32(kind))
+                store_unaligned(to_positions + 4 * token, i32(t + origin))
+                store_unaligned(to_places + 4 * token, i32(row + t))
+                token += 1
+    store_unaligned(starts + 4 * sentences, i32(token))
+    store_unaligned(context + TOKENS, i64(token))
+    store_unaligned(context + TILES, i64((token + TILE - 1) // TILE))
+    store_unaligned(context + SENTENCES, i64(sentences))
+    store_unaligned(context + ROW_TILES, i64((sentences + ROWS - 1) // ROWS))
+    store_unaligned(context + FIRST, i64(first))
+
+
+@routine
+def meet(counter, target):
+    """A barrier: every worker adds one and waits until all have."""
+    fetch_add(counter, 1)
+    spins = 0
+    while load_shared(counter) < target:
+        pause()
+        spins += 1
+        if spins > 2000:  # another process has one of our cores: let it have this one
+            yield_core()
+
+
+def run(profiled):
+    """params: call; context: this worker's; begin: its number; end: how many there are."""
+
+    def kernel(params, context, begin, end):
+        steps, count, packs = load_i64(params + 64), load_i64(params + 72), load_i64(params + 96)
+        team = load_i64(params + 80)
+        met = 0
+        pack = 0
+        while True:
+            if team == 1:
+                pack = fetch_add(params + 48, 1)
+            if pack >= packs:
+                break
+            fill(params, context, pack)
+            for number in range(count):
+                step = steps + STEP_BYTES * number
+                what, units = load_i64(step + 16), load_i64(step + 24)
+                if what:
+                    units *= load_i64(context + what)
+                began = cycles() if profiled else i64(0)
+                call_kernel(load_i64(step), load_i64(step + 8), context, units * begin // team if team > 1 else 0, units * (begin + 1) // team if team > 1 else units)
+                if team > 1:
+                    met += team
+                    meet(params + 112, met)
+                if profiled and begin == 0:
+                    store_unaligned(step + 32, load_i64(step + 32) + cycles() - began)
+                    store_unaligned(step + 40, load_i64(step + 40) + 1)
+            if team > 1:
+                pack += 1
+
+    return kernel

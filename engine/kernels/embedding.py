@@ -1,0 +1,99 @@
+"""Embeddings: three gathers, their sum, LayerNorm along the row, then a transposition into tiles with tokens in lanes.
+
+A unit is a tile of 64 tokens.
+params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels (a multiple of 64), 4 y, 5 bytes of a y tile,
+6 address of gamma then beta (float32), 7 epsilon, 8 1 / channels.  For bytes gamma and beta hold scale and zero point (with MAGIC).
+Scratch: one row of float32, 64 rows of results, one block of 64 x 64.
+"""
+
+import numba as nb
+import numpy as np
+
+from ..lower import routine
+from ..simd import (
+    add, fma, load_f32, load_i64, load_int, loads, loads_unaligned, mul, pack_in_order, prefetch, splats, store, sub, total, zip_high, zip_low,
+)  # fmt: skip
+from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TILES, TOKENS, TYPES
+
+f32 = nb.float32
+CHUNK = 64  # floats at a time
+load_bytes = loads("u8", TILE)
+load_row, load_kept = loads_unaligned("f32", CHUNK), loads("f32", CHUNK)
+load_line = loads("f32", 16)
+splat = splats("f32", CHUNK)
+
+
+def transposition(load, element_bytes, lanes, rounds):
+    """A lanes x lanes block, rows `stride` apart, to rows `out_stride` apart: rounds of interleaving row i with row i + lanes / 2."""
+    line = element_bytes * lanes
+
+    def transpose(x, stride, y, out_stride, scratch):
+        for step in range(rounds):
+            source, apart = (x, stride) if step == 0 else (scratch + line * lanes * (step & 1), line)
+            target, out = (y, out_stride) if step == rounds - 1 else (scratch + line * lanes * (1 - (step & 1)), line)
+            for i in range(lanes // 2):
+                p, q = load(source + apart * i), load(source + apart * (i + lanes // 2))
+                store(target + 2 * out * i, zip_low(p, q))
+                store(target + 2 * out * i + out, zip_high(p, q))
+
+    return routine(transpose)
+
+
+def _store_row(output):
+    def bytes_(to, v):
+        store(to, pack_in_order(v))
+
+    def floats(to, v):
+        store(to, v)
+
+    return routine(bytes_ if output == "u8" else floats)
+
+
+def embedding(output, normalised):
+    """y in "u8" or "f32"; normalised: with LayerNorm."""
+    size = 1 if output == "u8" else 4
+    block = 64 if output == "u8" else 16
+    transpose = transposition(load_bytes if output == "u8" else load_line, size, block, 6 if output == "u8" else 4)
+    put = _store_row(output)
+
+    def kernel(params, context, begin, end):
+        arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
+        words, positions, types, channels = load_i64(params), load_i64(params + 8), load_i64(params + 16), load_i64(params + 24)
+        ids, places, kinds = load_i64(context + IDS), load_i64(context + POSITIONS), load_i64(context + TYPES)
+        gamma, epsilon, count = load_i64(params + 48), load_f32(params + 56), load_f32(params + 64)
+        tokens, row_bytes = load_i64(context + TOKENS), 4 * channels
+        rows = kept + row_bytes
+        block_scratch = rows + size * TILE * channels
+        beta = gamma + row_bytes
+        for tile in range(begin, end):
+            for t in range(min(tokens - TILE * tile, TILE)):
+                at = 4 * (TILE * tile + t)
+                word, position = words + row_bytes * load_int(ids + at), positions + row_bytes * load_int(places + at)
+                ahead = words + row_bytes * load_int(ids + 4 * min(TILE * tile + t + 16, tokens - 1))
+                kind = types + row_bytes * load_int(kinds + at)
+                sums, squares = splat(f32(0)), splat(f32(0))
+                for n in range(0, row_bytes, 4 * CHUNK):
+                    prefetch(ahead + n)
+                    prefetch(ahead + n + 64)
+                    prefetch(ahead + n + 128)
+                    prefetch(ahead + n + 192)
+                    v = add(load_row(word + n), load_row(position + n))
+                    if types:
+                        v = add(v, load_row(kind + n))
+                    store(kept + n, v)
+                    sums, squares = add(sums, v), fma(v, v, squares)
+                mean, factor = f32(0), f32(1)
+                if normalised:
+                    mean = total(sums) * count
+                    factor = f32(1) / np.sqrt(total(squares) * count - mean * mean + epsilon)
+                a, b = splat(factor), splat(-mean * factor)
+                for n in range(0, row_bytes, 4 * CHUNK):
+                    v = fma(load_kept(kept + n), a, b)
+                    v = fma(v, load_row(gamma + n), load_row(beta + n))
+                    put(rows + size * (channels * t) + n * size // 4, v)
+            y = arena + load_i64(params + 32) + load_i64(params + 40) * tile
+            for channel in range(0, channels, block):
+                for t in range(0, TILE, block):
+                    transpose(rows + size * (channels * t + channel), size * channels, y + size * (TILE * channel + t), size * TILE, block_scratch)
+
+    return kernel

@@ -1,0 +1,88 @@
+"""The "rows" domain, one lane a sentence: choosing each sentence's first token, and dense float32 layers for a few rows.
+
+select params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 index of the token in its sentence.
+dense_rows params: 0 x, 1 bytes of an x tile, 2 y (index of an output, or offset when 7 is 0), 3 bytes of a y tile, 4 inputs, 5 outputs rounded
+up to 16, 6 address of weights [inputs][outputs up to 16] then bias, 7 outputs of the row in the call's result, or 0, 8 float32 scale, 9 zero
+point of x (bytes only).
+dense_rows puts outputs in lanes: a sentence at a time, x broadcast, as there may be one sentence only.
+"""
+
+import numba as nb
+
+from ..lower import routine
+from ..simd import (
+    fma, load_f32, load_i64, load_int, load_u8, loads, splats, store, store_u8, store_unaligned,
+)  # fmt: skip
+from .activations import ACTIVATIONS
+from .context import ARENA, FIRST, OUTPUTS, ROWS, SCRATCH, SENTENCES, STARTS, TILE
+
+f32 = nb.float32
+load_line, splat_line = loads("f32", 16), splats("f32", 16)
+load_wide, splat_wide = loads("f32", 64), splats("f32", 64)
+
+
+def select(kind):
+    """The chosen token of each sentence, from tiles of tokens to tiles of sentences; kind: "u8" or "f32".  A unit is a tile of rows."""
+    size = 1 if kind == "u8" else 4
+
+    def kernel(params, context, begin, end):
+        arena, starts, sentences = load_i64(context + ARENA), load_i64(context + STARTS), load_i64(context + SENTENCES)
+        channels, index = load_i64(params + 32), load_i64(params + 40)
+        for tile in range(begin, end):
+            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            for lane in range(min(sentences - ROWS * tile, ROWS)):
+                token = load_int(starts + 4 * (ROWS * tile + lane)) + index
+                x = arena + load_i64(params) + load_i64(params + 8) * (token // TILE) + size * (token % TILE)
+                for n in range(channels):
+                    if size == 1:
+                        store_u8(y + ROWS * n + lane, load_u8(x + TILE * n))
+                    else:
+                        store_unaligned(y + 4 * (ROWS * n + lane), load_f32(x + 4 * TILE * n))
+
+    return kernel
+
+
+def dense_rows(kind, activation):
+    """y = activation(x W + bias) in float32; x of kind "f32" or "u8" in tiles of rows.  A unit is a tile of rows."""
+    act = ACTIVATIONS[activation](16)
+
+    def value_of_float(x, n, lane, scale, zero):
+        return load_f32(x + 4 * (ROWS * n + lane))
+
+    def value_of_byte(x, n, lane, scale, zero):
+        return f32(load_u8(x + ROWS * n + lane) - zero) * scale
+
+    value = routine(value_of_float if kind == "f32" else value_of_byte)
+
+    def kernel(params, context, begin, end):
+        arena, sentences, scratch = load_i64(context + ARENA), load_i64(context + SENTENCES), load_i64(context + SCRATCH)
+        inputs, outputs, weights = load_i64(params + 32), load_i64(params + 40), load_i64(params + 48)
+        results, scale, zero = load_i64(params + 56), load_f32(params + 64), load_i64(params + 72)
+        for tile in range(begin, end):
+            x = arena + load_i64(params) + load_i64(params + 8) * tile
+            for lane in range(min(sentences - ROWS * tile, ROWS)):
+                for n in range(0, outputs // 64 * 64, 64):
+                    acc, w = load_wide(weights + 4 * (inputs * outputs + n)), weights + 4 * n
+                    for k in range(inputs):
+                        acc = fma(splat_wide(value(x, k, lane, scale, zero)), load_wide(w), acc)
+                        w += 4 * outputs
+                    store(scratch + 4 * n, acc)
+                for n in range(outputs // 64 * 64, outputs, 16):
+                    acc, w = load_line(weights + 4 * (inputs * outputs + n)), weights + 4 * n
+                    for k in range(inputs):
+                        acc = fma(splat_line(value(x, k, lane, scale, zero)), load_line(w), acc)
+                        w += 4 * outputs
+                    store(scratch + 4 * n, acc)
+                for n in range(0, outputs, 16):
+                    store(scratch + 4 * n, act(load_line(scratch + 4 * n)))
+                if results:
+                    row = load_i64(context + FIRST) + ROWS * tile + lane
+                    to = load_i64(load_i64(context + OUTPUTS) + 8 * load_i64(params + 16)) + 4 * results * row
+                    for n in range(results):
+                        store_unaligned(to + 4 * n, load_f32(scratch + 4 * n))
+                else:
+                    y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + 4 * lane
+                    for n in range(outputs):
+                        store_unaligned(y + 4 * ROWS * n, load_f32(scratch + 4 * n))
+
+    return kernel
