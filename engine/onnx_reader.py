@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 
@@ -25,9 +25,7 @@ __all__ = ["OPSETS", "from_model", "read"]
 
 Array = NDArray[Any]
 
-OPSETS = range(
-    11, 27
-)  # operators' later versions differ in types we do not have, or have their own row
+OPSETS = range(11, 29)  # after 21 operators only gain types, or have their own row in `ops`
 DOMAINS = {"ai.onnx": ""}  # another name of ONNX's own
 
 TYPES: Mapping[int, str] = {

@@ -31,6 +31,18 @@ def reduction(
     return np.asarray(function(x, axis=axis, keepdims=bool(keepdims))).astype(x.dtype, copy=False)
 
 
+def extreme(function: np.ufunc, x: Array, *, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+    """The maximum or minimum; of nothing, the lowest or highest value of the type."""
+    if x.dtype == bool:
+        least: Any = function is np.minimum
+    elif x.dtype.kind == "f":
+        least = np.inf if function is np.minimum else -np.inf
+    else:
+        limits = np.iinfo(x.dtype)
+        least = limits.max if function is np.minimum else limits.min
+    return np.asarray(function.reduce(x, axis=axis, keepdims=keepdims, initial=least))
+
+
 def l1_norm(x: Array, **where: Any) -> Array:
     return np.asarray(np.sum(np.abs(x), **where))
 
@@ -154,8 +166,8 @@ def top_k(
 
 REDUCTIONS: Mapping[str, Callable[..., Any]] = {
     "ReduceL1": l1_norm, "ReduceL2": l2_norm, "ReduceLogSum": log_sum,
-    "ReduceLogSumExp": log_sum_exp, "ReduceMax": np.max, "ReduceMean": np.mean,
-    "ReduceMin": np.min, "ReduceProd": np.prod, "ReduceSum": np.sum,
+    "ReduceLogSumExp": log_sum_exp, "ReduceMax": partial(extreme, np.maximum), "ReduceMean": np.mean,
+    "ReduceMin": partial(extreme, np.minimum), "ReduceProd": np.prod, "ReduceSum": np.sum,
     "ReduceSumSquare": sum_of_squares,
 }  # fmt: skip
 
