@@ -166,9 +166,9 @@ def top_k(
 
 REDUCTIONS: Mapping[str, Callable[..., Any]] = {
     "ReduceL1": l1_norm, "ReduceL2": l2_norm, "ReduceLogSum": log_sum,
-    "ReduceLogSumExp": log_sum_exp, "ReduceMax": partial(extreme, np.maximum), "ReduceMean": np.mean,
-    "ReduceMin": partial(extreme, np.minimum), "ReduceProd": np.prod, "ReduceSum": np.sum,
-    "ReduceSumSquare": sum_of_squares,
+    "ReduceLogSumExp": log_sum_exp, "ReduceMax": partial(extreme, np.maximum),
+    "ReduceMean": np.mean, "ReduceMin": partial(extreme, np.minimum), "ReduceProd": np.prod,
+    "ReduceSum": np.sum, "ReduceSumSquare": sum_of_squares,
 }  # fmt: skip
 
 OPERATORS = [
