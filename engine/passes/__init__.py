@@ -1,0 +1,69 @@
+"""Graph as read -> graph of the engine's operators (docs/design.md, section 1).
+
+`optimize` runs PIPELINE in order and checks the graph after each pass; ENGINE_CHECK=1 also compares its numbers with
+those before the pass, ENGINE_DEBUG=1 logs what each pass left.  What no fusion matches stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..graph import Graph
+from . import attention as _attention
+from . import embedding as _embedding
+from . import gelu as _gelu
+from . import layer_norm as _layer_norm
+from . import linear as _linear
+from . import select as _select
+from .fusion import Fusion, why
+from .run import run_pipeline
+from .attention import attention
+from .clean import clean
+from .dead_rows import dead_rows
+from .embedding import embedding
+from .gelu import gelu
+from .layer_norm import layer_norm, residual
+from .linear import linear
+from .quantize import quantize
+from .select import select
+from .simulate import simulate
+from .sparsity import sparsity
+
+__all__ = ["FUSIONS", "PIPELINE", "optimize", "why"]
+
+PIPELINE: list[Callable[[Graph], Graph]] = [
+    clean,  # constants, shapes and idle operators first: fewer spellings for all that follow
+    simulate,  # quantised arithmetic in whatever form -> float arithmetic on FakeQuantize
+    gelu,  # before linear, which takes it as its activation
+    layer_norm,
+    embedding,  # needs LayerNorm without its residual
+    linear,
+    residual,  # after linear: the layer's own result is x, the other the residual
+    attention,  # needs the linear layers' results as [batch, sequence, channels]
+    select,  # the rows a classifier reads, and the Squeeze behind it
+    quantize,  # FakeQuantize -> attributes: what is stored in 8 bits
+    dead_rows,  # rows nobody reads are not computed
+    sparsity,  # pattern and share of zeros of each weight, last: weights change no more
+]
+
+FUSIONS: dict[str, Fusion] = {
+    fusion.name: fusion
+    for fusion in (
+        *_gelu.FUSIONS,
+        *_layer_norm.FUSIONS,
+        _layer_norm.RESIDUAL,
+        _embedding.FUSION,
+        *_linear.FUSIONS,
+        _attention.FUSION,
+        *_select.FUSIONS,
+    )
+}
+
+
+def optimize(graph: Graph) -> Graph:
+    """The graph of fused operators.
+
+    Raises:
+        PassError: a pass failed or left an unsound graph; names the pass and its number.
+    """
+    return run_pipeline(graph, PIPELINE)

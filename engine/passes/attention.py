@@ -1,0 +1,234 @@
+"""Scaled dot-product attention over heads (Vaswani et al. 2017), as one Attention on [batch, sequence, channels].
+
+The pattern is the mathematics; how channels become heads is checked by moving numbered elements (movement.py), how
+the mask is spelled by running it (probe.py).  A factor on query, key or scores becomes `scale`, and the scales of
+quantisations after it are divided by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node, Quantization
+from .fusion import Fusion, Match, fuse
+from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
+from .movement import VIEWS, Chain, chain_above, lengths, moved, size
+from .names import layer_name
+from .probe import part_above, probe
+from .shapes import Fact, infer
+from .simulate import fake_quantize
+
+__all__ = ["FUSION", "attention"]
+
+Array = NDArray[Any]
+HOPELESS = -9999.0  # exp of anything this low is 0
+
+
+def scaled_dot_product(op: Operators, query: Tensor, key: Tensor, value: Tensor, scores: Tensor, mask: Tensor,
+                       low: Scalar) -> Pattern:  # fmt: skip
+    masked = either(
+        scores + mask,
+        op.Where(mask, low, scores).named("masked_where"),
+        op.Where(mask, scores, low).named("kept_where"),
+        scores,
+    )
+    softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
+    softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax))
+    probabilities = either(op.FakeQuantize(softmax).named("probabilities"), softmax)
+    return Viewed(op.MatMul(probabilities, value).named("context"), VIEWS | {"FakeQuantize"})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A match taken apart."""
+
+    query: Chain
+    key: Chain
+    value: Chain
+    scores: Chain
+    heads: int
+    mask: str
+
+
+def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
+    """The parts of an attention, or a sentence why it is none."""
+    search = match.search
+    scores = chain_above(match["scores"], search)
+    product = search.producer.get(scores.source)
+    if product is None or product.op != "MatMul":
+        return f"'{scores.source}' is not a product of query and key"
+    query, key, value = (chain_above(name, search) for name in (*product.inputs, match["value"]))
+    shape = facts[value.source].shape
+    if shape is None or len(shape) != 3 or not isinstance(shape[2], int):
+        return f"'{value.source}' is not [batch, sequence, channels]: {shape}"
+    depth = (facts[value.result].shape or ("",))[-1]
+    if not isinstance(depth, int) or depth < 1 or shape[2] % depth:
+        return f"'{value.result}' is not split into heads: {facts[value.result].shape}"
+    if not np.isclose(value.factor, 1):
+        return f"the values are scaled by {value.factor}"
+    heads = shape[2] // depth
+    reason = wrong_layout(match, facts, query, key, value, heads) or shape_of_scores(scores, match, facts)
+    if reason:
+        return reason
+    mask = mask_of(match, facts)
+    return mask if isinstance(mask, str) else Parts(query, key, value, scores, heads, mask.value)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The graph input that is 1 where a token is real, "" where every token is."""
+
+    value: str
+
+
+# --- layout ---
+def wrong_layout(
+    match: Match, facts: Mapping[str, Fact], query: Chain, key: Chain, value: Chain, heads: int
+) -> str | None:
+    """A sentence where the chains do not split channels into heads and join them again."""
+    sources = [chain.source for chain in (query, key, value)]
+    names = lengths(facts, sources)
+    if names is None or any(facts[name].rank != 3 for name in sources):
+        return f"query, key and value are not [batch, sequence, channels]: {[facts[s].shape for s in sources]}"
+    for chain, order in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 1, 3))):
+        batch, tokens, channels = size(facts[chain.source].shape or (), names)
+        numbered = np.arange(batch * tokens * channels).reshape(batch, tokens, channels)
+        split = numbered.reshape(batch, tokens, heads, channels // heads).transpose(order)
+        if differs(moved(chain.nodes, numbered, match.graph), split):
+            return f"'{chain.result}' is not '{chain.source}' split into {heads} heads"
+    shape = size(facts[query.source].shape or (), names)
+    joined = np.arange(np.prod(shape)).reshape(shape)
+    split = joined.reshape(*shape[:2], heads, -1).transpose(0, 2, 1, 3)
+    given = facts[match["context"]].shape
+    start = split if given is None or len(given) != 3 else split.reshape(-1, *split.shape[2:])
+    views = match.nodes[: next(i for i, n in enumerate(match.nodes) if n.op == "MatMul")]
+    result = moved(views[::-1], start, match.graph)
+    if result is None or result.shape != joined.shape or differs(result, joined):
+        return f"'{match.root.outputs[0]}' does not join the heads to [batch, sequence, channels]"
+    return None
+
+
+def differs(got: Array | None, wanted: Array) -> bool:
+    """Not the same numbers, batch and heads taken together or apart."""
+    if got is None or got.size != wanted.size or got.shape[-2:] != wanted.shape[-2:]:
+        return True
+    return not np.array_equal(got.reshape(wanted.shape), wanted)
+
+
+def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> str | None:
+    """Between product and softmax batch and heads may be joined or parted, nothing else moves."""
+    names = lengths(facts, [scores.source])
+    if names is None:
+        return f"the shape of '{scores.source}' is not known"
+    shape = size(facts[scores.source].shape or (), names)
+    numbered = np.arange(np.prod(shape)).reshape(shape)
+    result = moved(scores.nodes, numbered, match.graph)
+    if result is None or result.shape[-2:] != shape[-2:] or differs(result, numbered):
+        return f"'{scores.result}' rearranges the scores"
+    return None
+
+
+# --- mask ---
+def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
+    """The mask behind what is added to the scores, or a sentence."""
+    if "mask" not in match:
+        return Mask("")
+    low = -np.inf if "low" not in match else match.number("low")
+    if "low" in match and low > HOPELESS:
+        return f"masked scores become {low}, which is not low enough to vanish"
+    part = part_above(match["mask"], match.search, facts)
+    if part is None or len(part.inputs) > 1:
+        return f"'{match['mask']}' is not made from one mask"
+    graph = match.graph
+    given = [v for v in graph.inputs if v.name in part.inputs]
+    if given and (len(given[0].shape) != 2 or not given[0].dtype.startswith(("int", "uint", "bool"))):
+        return f"the mask '{given[0].name}' is {given[0].dtype}{list(given[0].shape)}, expected [batch, sequence]"
+    for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
+        feeds = sentences(graph, batch, tokens, seed)
+        got = probe(part, graph, facts, feeds)
+        keep = feeds[given[0].name] != 0 if given else np.ones((batch, tokens), bool)
+        if got is None or not means(got, keep, match):
+            return f"'{match['mask']}' is not the mask of the padded tokens"
+    return Mask(given[0].name if given else "")
+
+
+def sentences(graph: Graph, batch: int, tokens: int, seed: int) -> dict[str, Array]:
+    """Feeds of a shape; numbers 0 and 1 do as masks, token types and ids."""
+    rng = np.random.default_rng(seed)
+    return {
+        value.name: rng.integers(0, 2, (batch, tokens)).astype(value.dtype)
+        for value in graph.inputs
+        if len(value.shape) == 2
+    }
+
+
+def means(got: Array, keep: Array, match: Match) -> bool:
+    """Whether what was computed keeps these tokens and takes the others out."""
+    try:
+        shape = (len(keep), 1, keep.shape[1], keep.shape[1])
+        got = np.broadcast_to(got, shape if got.ndim < 4 else (len(keep), got.shape[1], *shape[2:]))
+    except ValueError:
+        return False
+    wanted = np.broadcast_to(keep[:, None, None], got.shape)
+    if "masked_where" in match or "kept_where" in match:
+        return bool(np.array_equal(got.astype(bool), wanted ^ ("masked_where" in match)))
+    return bool((got[wanted] == 0).all() and (got[~wanted] <= HOPELESS).all())
+
+
+# --- rewriting ---
+def build(match: Match) -> Sequence[Node]:
+    parts = taken_apart(match, infer(match.graph))
+    assert isinstance(parts, Parts), "the guard has seen it"
+    out = match.root.outputs[0]
+    nodes: list[Node] = []
+
+    def rounded(chain: Chain, name: str) -> str:
+        if chain.quantization is None:
+            return chain.source
+        nodes.append(fake_quantize(chain.source, f"{out}.{name}", chain.quantization))
+        return f"{out}.{name}"
+
+    inputs = (rounded(parts.query, "query"), rounded(parts.key, "key"), rounded(parts.value, "value"), parts.mask)
+    before = parts.query.factor * parts.key.factor
+    softmax = match.node("probabilities") if "probabilities" in match else None
+    attributes = {
+        "heads": parts.heads,
+        "scale": before * parts.scores.factor,
+        "query": None,
+        "key": None,
+        "value": None,
+        "scores": divided(parts.scores.quantization, before),
+        "probabilities": softmax.attributes["quantization"] if softmax else None,
+        "product": None,
+        "output": None,
+    }
+    later = [n for n in match.nodes[: next(i for i, n in enumerate(match.nodes) if n.op == "MatMul")]
+             if n.op == "FakeQuantize"][::-1]  # fmt: skip
+    results = [f"{out}.context{i}" for i in range(len(later))] + [out]
+    name = layer_name([match.node("softmax"), match.root])
+    nodes.append(Node("Attention", inputs, (results[0],), attributes, name, "engine"))
+    for i, node in enumerate(later):
+        nodes.append(node.changed(inputs=(results[i],), outputs=(results[i + 1],)))
+    return nodes
+
+
+def divided(how: Quantization | None, factor: float) -> Quantization | None:
+    return None if how is None else Quantization(how.scale / factor, how.zero_point, how.dtype)
+
+
+def objection(match: Match) -> str | None:
+    parts = taken_apart(match, infer(match.graph))
+    return parts if isinstance(parts, str) else None
+
+
+FUSION = Fusion("attention", scaled_dot_product, build, objection)
+
+
+def attention(graph: Graph) -> Graph:
+    """Scores, mask, softmax and the weighted sum as one Attention."""
+    return fuse(graph, FUSION)

@@ -1,0 +1,164 @@
+"""Words + positions (+ token types), normalised, as one Embedding.
+
+Positions are recognised by running what makes them (probe.py): 0, 1, 2 ... from an offset, or RoBERTa's, which count
+only what is not padding.  Token types that are always the same are added to the positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node
+from .fusion import Fusion, Match, fuse
+from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of
+from .names import layer_name
+from .probe import part_above, probe
+from .shapes import Fact, infer
+
+__all__ = ["FUSION", "embedding"]
+
+Array = NDArray[Any]
+SHAPES = ((1, 4), (3, 7))
+
+
+def looked_up(op: Operators, words: Tensor, ids: Tensor, positions: Tensor, places: Tensor, types: Tensor,
+              kinds: Tensor, gamma: Constant, beta: Constant) -> Pattern:  # fmt: skip
+    word, place, kind = row(op, words, ids), row(op, positions, places), row(op, types, kinds)
+    total = either(sum_of(word, place, kind), sum_of(word, place))
+    return op.LayerNorm(total, Missing(), Missing(), gamma, beta)
+
+
+def row(op: Operators, table: Tensor, index: Tensor) -> Pattern:
+    return either(op.Gather(table, index, axis=0), op.Gather(table, index, axis=None))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What an Embedding reads; kinds is "" where the types are added to the positions already."""
+
+    words: Array
+    positions: Array
+    types: Array | None
+    kinds: str
+    offset: int
+    padding: int | None
+
+
+def tables(match: Match) -> Tables | str:
+    search, facts = match.search, infer(match.graph)
+    words, positions = (table(match[name], search) for name in ("words", "positions"))
+    if words is None or positions is None:
+        return f"'{match['words']}' and '{match['positions']}' are not constant tables"
+    inputs = {value.name for value in match.graph.inputs if len(value.shape) == 2}
+    if match["ids"] not in inputs:
+        return f"'{match['ids']}' is not an input [batch, sequence]"
+    numbering = positions_of(match, facts, len(words), len(positions))
+    if numbering is None:
+        return f"'{match['places']}' does not number the tokens"
+    if "types" not in match:
+        return Tables(words, positions, None, "", *numbering)
+    types = table(match["types"], search)
+    if types is None or len(types) > len(words):
+        return f"'{match['types']}' is not a table of token types"
+    if match["kinds"] in inputs:
+        return Tables(words, positions, types, match["kinds"], *numbering)
+    always = always_the_same(match, facts)
+    if always is None or always >= len(types):
+        return f"'{match['kinds']}' is neither an input nor always the same"
+    return Tables(words, positions + types[always], None, "", *numbering)
+
+
+def table(value: str, search: Search) -> Array | None:
+    """The rows of a constant, dequantised if need be."""
+    array = search.graph.constants.get(value)
+    node = search.producer.get(value)
+    if array is None and node is not None and node.op == "DequantizeLinear":
+        parts = [search.graph.constants.get(name) for name in node.inputs]
+        if any(part is None or (i and part.size > 1) for i, part in enumerate(parts)):
+            return None
+        zero = parts[2].astype(np.int32) if len(parts) > 2 else 0  # type: ignore[union-attr]
+        array = ((parts[0].astype(np.int32) - zero) * parts[1]).astype(np.float32)  # type: ignore[union-attr,operator]
+    return array if array is not None and array.ndim == 2 and array.dtype == np.float32 else None
+
+
+def positions_of(match: Match, facts: Mapping[str, Fact], words: int, rows: int) -> tuple[int, int | None] | None:
+    """Offset and padding id of the positions."""
+    part = part_above(match["places"], match.search, facts)
+    if part is None or set(part.inputs) - {match["ids"]}:
+        return None
+    guess: tuple[int, int | None] | None = None
+    for seed, shape in enumerate(SHAPES):
+        ids = np.random.default_rng(seed).integers(0, min(words, 4), shape)
+        feeds = {v.name: ids.astype(v.dtype) for v in match.graph.inputs if len(v.shape) == 2}
+        got = probe(part, match.graph, facts, feeds)
+        if got is None or got.ndim > 2:
+            return None
+        guess = guess or (int(got.reshape(-1)[0]), None) if not part.inputs else (0, int(got.min()))
+        offset, padding = guess
+        wanted = np.arange(shape[1])[None] + offset
+        if padding is not None:
+            real = (ids != padding).astype(np.int64)
+            wanted = np.cumsum(real, 1) * real + padding
+        if not np.array_equal(np.broadcast_to(got, shape), np.broadcast_to(wanted, shape)):
+            return None
+    return guess
+
+
+def always_the_same(match: Match, facts: Mapping[str, Fact]) -> int | None:
+    part = part_above(match["kinds"], match.search, facts)
+    if part is None or part.inputs:
+        return None
+    seen = set[int]()
+    for shape in SHAPES:
+        feeds = {v.name: np.zeros(shape, v.dtype) for v in match.graph.inputs if len(v.shape) == 2}
+        got = probe(part, match.graph, facts, feeds)
+        seen.update([-1] if got is None else np.unique(got).tolist())
+    return seen.pop() if len(seen) == 1 and min(seen) >= 0 else None
+
+
+def objection(match: Match) -> str | None:
+    found = tables(match)
+    return found if isinstance(found, str) else None
+
+
+def build(match: Match) -> Sequence[Node]:
+    found = tables(match)
+    assert isinstance(found, Tables), "the guard has seen it"
+    norm = match.root
+    attributes = {
+        "epsilon": norm.attributes["epsilon"],
+        "position_offset": found.offset,
+        "padding_id": found.padding,
+        "output": None,
+    }
+    kept = {match.graph.constants[name].__array_interface__["data"]: name for name in match.graph.constants}
+
+    def constant(array: Array | None, name: str) -> str:
+        if array is None:
+            return ""
+        return kept.get(array.__array_interface__["data"]) or match.constant(f"{name}.table", array)
+
+    inputs = (
+        match["ids"],
+        found.kinds,
+        constant(found.words, match["words"]),
+        constant(found.positions, match["positions"]),
+        constant(found.types, match.get("types")),
+        match["gamma"],
+        match["beta"],
+    )
+    name = layer_name([], [match["gamma"]]).rsplit(".", 1)[0] or layer_name([norm])
+    return [Node("Embedding", inputs, norm.outputs, attributes, name, "engine")]
+
+
+FUSION = Fusion("embedding", looked_up, build, objection)
+
+
+def embedding(graph: Graph) -> Graph:
+    """The sum of looked up rows and its normalisation as one Embedding."""
+    return fuse(graph, FUSION)

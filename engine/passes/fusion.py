@@ -1,0 +1,178 @@
+"""A fusion: a pattern, a guard that says why not, and what to put in place of a match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node
+from .match import Found, Pattern, Search, names_in, pattern_of
+
+__all__ = ["Fusion", "Match", "fuse", "fuse_all", "why"]
+
+Array = NDArray[Any]
+
+
+class Match:
+    """One place where a pattern fits: values by the pattern's names."""
+
+    def __init__(self, search: Search, root: Node, found: Found, names: dict[str, list[Pattern]]) -> None:
+        self.search = search
+        self.graph = search.graph
+        self.root = root
+        self.nodes = found.nodes
+        self.added: dict[str, Array] = {}
+        self._values = {
+            name: found.values[pattern]
+            for name, patterns in names.items()
+            for pattern in patterns
+            if pattern in found.values
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def get(self, name: str) -> str:
+        """The value, or "" where this spelling does not have it."""
+        return self._values.get(name, "")
+
+    def array(self, name: str) -> Array:
+        """A constant's array."""
+        return self.graph.constants[self[name]]
+
+    def number(self, name: str) -> float:
+        """A constant scalar."""
+        return float(np.reshape(self.array(name), ()))
+
+    def node(self, name: str) -> Node:
+        """The node that makes a named value."""
+        return self.search.producer[self[name]]
+
+    def only_reader(self, value: str) -> Node | None:
+        """The one node that reads a value, None where it is a graph output or has several readers."""
+        readers = self.search.consumers.get(value, [])
+        return readers[0] if len(readers) == 1 and value not in self.search.outputs else None
+
+    def constant(self, name: str, array: Array) -> str:
+        """A new constant of the graph."""
+        taken = self.graph.constants
+        fresh = name
+        while fresh in taken or fresh in self.search.producer or fresh in self.added:
+            fresh += "_"
+        self.added[fresh] = array
+        return fresh
+
+
+def no_objection(match: Match) -> str | None:
+    return None
+
+
+@dataclass
+class Fusion:
+    """build returns the nodes that replace the match; the last one makes the root's output."""
+
+    name: str
+    pattern: Callable[..., Pattern]
+    build: Callable[[Match], Sequence[Node]]
+    guard: Callable[[Match], str | None] = no_objection
+    _seen: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def root(self) -> Pattern:
+        return pattern_of(self.pattern)
+
+    @cached_property
+    def names(self) -> dict[str, list[Pattern]]:
+        return names_in(self.root, {})
+
+    def match(self, node: Node, search: Search) -> Match | None:
+        """The first way in which the pattern fits with its result at this node."""
+        for found in self.root.find(node.outputs[0], Found(), search):
+            if not found.nodes or found.nodes[0] is not node:
+                continue
+            reason = escapes(found, search)
+            match = Match(search, node, found, self.names)
+            reason = reason or self.guard(match)
+            if reason is None:
+                return match
+            search.miss(Found(nodes=(*found.nodes, node)), reason, node=node)
+        return None
+
+
+def escapes(found: Found, search: Search) -> str | None:
+    """A value inside the match that something else reads."""
+    inside = {id(node) for node in found.nodes}
+    for node in found.nodes[1:]:
+        for value in node.outputs:
+            if value in search.outputs:
+                return f"'{value}' inside the match is an output of the graph"
+            for reader in search.consumers.get(value, ()):
+                if id(reader) not in inside:
+                    return f"'{value}' inside the match is also read by {reader}"
+    return None
+
+
+def sweep(graph: Graph, fusion: Fusion) -> tuple[Graph, int]:
+    """Every match that overlaps no earlier one replaced, and their number."""
+    search, taken = Search(graph), set[int]()
+    built: dict[int, Sequence[Node]] = {}
+    constants = dict(graph.constants)
+    for node in graph.nodes:
+        match = fusion.match(node, search)
+        if match is None or taken.intersection(map(id, match.nodes)):
+            continue
+        built[id(node)] = fusion.build(match)
+        taken.update(map(id, match.nodes))
+        constants.update(match.added)
+    if not built:
+        return graph, 0
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if id(node) in built:
+            nodes.extend(built[id(node)])
+        elif id(node) not in taken:
+            nodes.append(node)
+    return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes(), len(built)
+
+
+def fuse(graph: Graph, fusion: Fusion) -> Graph:
+    """The graph with every match of the fusion replaced."""
+    count = 1
+    while count:
+        graph, count = sweep(graph, fusion)
+    return graph
+
+
+def fuse_all(graph: Graph, fusions: Sequence[Fusion]) -> Graph:
+    """Each fusion in turn, until none of them finds anything more."""
+    count = 1
+    while count:
+        count = 0
+        for fusion in fusions:
+            graph, changed = sweep(graph, fusion)
+            count += changed
+    return graph
+
+
+def near_misses(graph: Graph, fusion: Fusion) -> Iterator[Search]:
+    for node in graph.nodes:
+        search = Search(graph)
+        if fusion.match(node, search) is None and search.reached > 0:
+            yield search
+
+
+def why(graph: Graph, fusion: Fusion) -> str:
+    """A sentence: where the fusion came nearest to a match, and what was in the way."""
+    best = max(near_misses(graph, fusion), key=lambda search: search.reached, default=None)
+    if best is None:
+        return f"{fusion.name}: nothing in the graph looks like it"
+    place = f" at {best.place}" if best.place else ""
+    return f"{fusion.name}: {best.reached} operators fit{place}, but {best.reason}"

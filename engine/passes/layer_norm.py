@@ -1,0 +1,108 @@
+"""Layer normalisation (Ba, Kiros, Hinton 2016) over the last axis, and the residual added before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..graph import Graph, Node
+from .fusion import Fusion, Match, fuse, fuse_all
+from .match import Constant, Missing, Operators, Pattern, Scalar, Tensor, either
+from .names import layer_name
+
+__all__ = ["FUSIONS", "RESIDUAL", "layer_norm", "residual"]
+
+
+def written_out(op: Operators, x: Tensor, gamma: Constant, beta: Constant, epsilon: Scalar) -> Pattern:
+    mean = op.ReduceMean(x)
+    mean = either(mean, op.ReduceMean(x, Constant().named("axes")).named("mean"))
+    deviation = x - mean
+    square = either(op.Pow(deviation, 2.0), deviation * deviation)
+    variance = either(op.ReduceMean(square), op.ReduceMean(square, Constant().named("axes2")))
+    variance = variance.named("variance")
+    root = op.Sqrt(variance + epsilon)
+    return either(
+        deviation / root * gamma + beta,
+        deviation * op.Reciprocal(root) * gamma + beta,
+        deviation * (op.Reciprocal(root) * gamma) + beta,
+    )
+
+
+def one_operator(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
+    return either(
+        op.LayerNormalization(x, gamma, beta, axis=-1).named("operator"),
+        op.LayerNormalization(x, gamma, beta, axis=None).named("operator"),
+        op.LayerNormalization(x, gamma, beta, axis=2).named("operator"),
+    )
+
+
+def reductions(match: Match) -> str | None:
+    """The reductions run over the last axis and keep it."""
+    for node in match.nodes:
+        if node.op != "ReduceMean":
+            continue
+        axes = node.attributes.get("axes")
+        if axes is None and len(node.inputs) > 1 and node.inputs[1]:
+            axes = match.graph.constants[node.inputs[1]]
+        if axes is None or list(np.reshape(axes, -1)) not in ([-1], [2]):
+            return f"{node} does not reduce the last axis: axes {axes}"
+        if not node.attributes.get("keepdims", 1):
+            return f"{node} does not keep the axis it reduces"
+    return channels(match)
+
+
+def channels(match: Match) -> str | None:
+    gamma, beta = match.array("gamma"), match.array("beta")
+    if gamma.ndim != 1 or gamma.shape != beta.shape:
+        return f"gamma {gamma.shape} and beta {beta.shape} are not one number per channel"
+    return None
+
+
+def build(match: Match) -> Sequence[Node]:
+    epsilon = match.number("epsilon") if "epsilon" in match else match.root.attributes.get("epsilon", 1e-5)
+    attributes = {"epsilon": epsilon, "input": None, "residual": None, "output": None}
+    inputs = (match["x"], "", "", match["gamma"], match["beta"])
+    name = layer_name([match.root], [match["gamma"], match["beta"]])
+    return [Node("LayerNorm", inputs, match.root.outputs[:1], attributes, name, "engine")]
+
+
+FUSIONS = [
+    Fusion("layer_norm", written_out, build, reductions),
+    Fusion("layer_normalization", one_operator, build, channels),
+]
+
+
+def layer_norm(graph: Graph) -> Graph:
+    """The operators of a layer normalisation as one LayerNorm."""
+    return fuse_all(graph, FUSIONS)
+
+
+# --- residual ---
+def added(op: Operators, x: Tensor, other: Tensor, gamma: Constant, beta: Constant) -> Pattern:
+    return op.LayerNorm(x + other, Missing(), Missing(), gamma, beta)
+
+
+def not_activations(match: Match) -> str | None:
+    for name in ("x", "other"):
+        if match[name] in match.graph.constants:
+            return f"'{match[name]}' is a constant, not a residual"
+    return None
+
+
+def with_residual(match: Match) -> Sequence[Node]:
+    """x is the layer's own result, the residual what went round it."""
+    x, other = match["x"], match["other"]
+    producers = [match.search.producer.get(name) for name in (x, other)]
+    if producers[1] is not None and producers[1].op == "Linear" and not (producers[0] and producers[0].op == "Linear"):
+        x, other = other, x
+    norm = match.root
+    return [norm.changed(inputs=(x, other, "", match["gamma"], match["beta"]))]
+
+
+RESIDUAL = Fusion("residual", added, with_residual, not_activations)
+
+
+def residual(graph: Graph) -> Graph:
+    """The sum before a LayerNorm becomes its input `residual`."""
+    return fuse(graph, RESIDUAL)

@@ -1,0 +1,196 @@
+"""Linear layers: a product with a constant matrix, its quantisation, its bias, its activation.
+
+Weights come as [inputs, outputs] (MatMul, Gemm) or [outputs, inputs] (Gemm with transB) and are kept [outputs, inputs].
+8-bit weights keep their 8 bits and one scale per output; a zero point goes where the result still fits int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node
+from ..ops.numbers import exact_in_bfloat16
+from .fusion import Fusion, Match, fuse_all
+from .match import Constant, Operators, Pattern, Search, Tensor, either
+from .names import layer_name
+
+__all__ = ["FUSIONS", "linear"]
+
+Array = NDArray[Any]
+
+
+# --- weights ---
+@dataclass(frozen=True)
+class Weight:
+    """[outputs, inputs]; scale [outputs] where the values are int8."""
+
+    values: Array
+    scale: Array | None
+    source: str  # the constant it was
+
+    @property
+    def precision(self) -> str:
+        if self.scale is not None:
+            return "int8"
+        return "bfloat16" if exact_in_bfloat16(self.values) else "float32"
+
+
+def weight_of(value: str, search: Search, *, transposed: bool) -> Weight | str:
+    """The weight a value stands for, or a sentence why it is none.  transposed: it is [outputs, inputs] already."""
+    constants = search.graph.constants
+    if value in constants:
+        array = constants[value]
+        if array.ndim != 2 or array.dtype != np.float32:
+            return f"the weight '{value}' is {array.dtype}{list(array.shape)}, expected a float32 matrix"
+        return Weight(np.ascontiguousarray(array if transposed else array.T), None, value)
+    node = search.producer.get(value)
+    if node is None or node.op != "DequantizeLinear" or node.inputs[0] not in constants:
+        return f"the weight '{value}' is not constant"
+    return stored_weight(node, search.graph, transposed=transposed)
+
+
+def stored_weight(node: Node, graph: Graph, *, transposed: bool) -> Weight | str:
+    array, scale = (graph.constants.get(name) for name in node.inputs[:2])
+    zero = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(())
+    if array is None or scale is None or zero is None or array.ndim != 2:
+        return f"{node} is not a matrix with constant scale and zero point"
+    if array.dtype not in (np.int8, np.uint8) or node.attributes.get("block_size"):
+        return f"{node} holds {array.dtype}, expected 8 bits and one scale per output"
+    outputs = 0 if transposed else 1
+    if scale.size > 1 and node.attributes.get("axis", 1) % 2 != outputs:
+        return f"{node} has a scale per input, expected one per output"
+    aligned = (-1, 1) if outputs == 0 else (1, -1)
+    values = array.astype(np.int16) - zero.astype(np.int16).reshape(aligned if zero.size > 1 else (1, 1))
+    if values.min(initial=0) < -128 or values.max(initial=0) > 127:
+        return f"{node} does not fit int8 without its zero point"
+    matrix = np.ascontiguousarray(values.astype(np.int8) if transposed else values.astype(np.int8).T)
+    factors = np.broadcast_to(scale.reshape(-1), len(matrix)).astype(np.float32)
+    return Weight(matrix, factors, node.inputs[0])
+
+
+# --- product ---
+def product(op: Operators, x: Tensor, weight: Tensor) -> Pattern:
+    return op.MatMul(x, weight)
+
+
+def gemm(op: Operators, x: Tensor, weight: Tensor, bias: Constant) -> Pattern:
+    return either(op.Gemm(x, weight, bias), op.Gemm(x, weight))
+
+
+def no_weight(match: Match) -> str | None:
+    root = match.root
+    if root.op == "Gemm" and (root.attributes.get("transA") or root.attributes.get("alpha", 1.0) != 1.0):
+        return f"{root} scales or transposes its input"
+    if match["x"] in match.graph.constants:
+        return f"'{match['x']}' is constant too"
+    weight = weight_of(match["weight"], match.search, transposed=bool(root.attributes.get("transB")))
+    if isinstance(weight, str):
+        return weight
+    if "bias" in match:
+        if root.attributes.get("beta", 1.0) != 1.0:
+            return f"{root} scales its bias"
+        if match.array("bias").size not in (1, len(weight.values)):
+            return f"the bias '{match['bias']}' is not one number per output"
+    return None
+
+
+def build(match: Match) -> Sequence[Node]:
+    root = match.root
+    weight = weight_of(match["weight"], match.search, transposed=bool(root.attributes.get("transB")))
+    assert isinstance(weight, Weight), "the guard has seen it"
+    stem = layer_name([], [weight.source]) or layer_name([root], [match.get("bias")])
+    values = match.constant(f"{weight.source}.linear", weight.values)
+    scale = "" if weight.scale is None else match.constant(f"{weight.source}.linear.scale", weight.scale)
+    attributes = {
+        "input": None,
+        "dynamic": None,
+        "product": None,
+        "activation": None,
+        "output": None,
+        "precision": weight.precision,
+    }
+    bias = per_output(match, len(weight.values)) if "bias" in match else ""
+    inputs = (match["x"], values, scale, bias)
+    return [Node("Linear", inputs, root.outputs, attributes, stem, "engine")]
+
+
+def per_output(match: Match, count: int) -> str:
+    """The bias as [outputs] in float32."""
+    bias = match.array("bias")
+    if bias.shape == (count,) and bias.dtype == np.float32:
+        return match["bias"]
+    wide = np.broadcast_to(bias.reshape(-1), count).astype(np.float32)
+    return match.constant(f"{match['bias']}.vector", wide)
+
+
+# --- what follows the product ---
+def biased(op: Operators, layer: Tensor, bias: Constant) -> Pattern:
+    return either(layer + bias, op.FakeQuantize(layer).named("rounded") + bias)
+
+
+def no_bias(match: Match) -> str | None:
+    node = match.search.producer.get(match["layer"])
+    if node is None or node.op != "Linear":
+        return f"'{match['layer']}' is not a linear layer's"
+    if match.only_reader(match["layer"]) is None:
+        return f"'{match['layer']}' is read by others too"
+    if node.inputs[3] or node.attributes["activation"] or node.attributes["output"]:
+        return f"{node} is complete already"
+    count = len(match.graph.constants[node.inputs[1]])
+    bias = match.array("bias")
+    if bias.size not in (1, count) or bias.shape not in ((count,), (), (1,), (1, count), (1, 1, count)):
+        return f"the bias '{match['bias']}' {bias.shape} is not one number per output"
+    return None
+
+
+def with_bias(match: Match) -> Sequence[Node]:
+    node = match.node("layer")
+    quantization = match.node("rounded").attributes["quantization"] if "rounded" in match else None
+    count = len(match.graph.constants[node.inputs[1]])
+    attributes = {**node.attributes, "product": quantization}
+    name = layer_name([], [match["bias"]]) or node.name
+    inputs = (*node.inputs[:3], per_output(match, count))
+    return [node.changed(inputs=inputs, outputs=match.root.outputs, attributes=attributes, name=name)]
+
+
+def activated(op: Operators, layer: Tensor) -> Pattern:
+    return either(op.Gelu(layer), op.Tanh(layer), op.Relu(layer))
+
+
+ACTIVATIONS = {("Gelu", "none"): "gelu", ("Gelu", "tanh"): "gelu_tanh", ("Tanh", None): "tanh", ("Relu", None): "relu"}
+
+
+def no_activation(match: Match) -> str | None:
+    node = match.search.producer.get(match["layer"])
+    if node is None or node.op != "Linear":
+        return f"'{match['layer']}' is not a linear layer's"
+    if node.attributes["activation"]:
+        return f"{node} has an activation already"
+    if match.only_reader(match["layer"]) is None:
+        return f"'{match['layer']}' is read by others too"
+    return None
+
+
+def with_activation(match: Match) -> Sequence[Node]:
+    node, root = match.node("layer"), match.root
+    kind = root.attributes.get("approximate", "none") if root.op == "Gelu" else None
+    attributes = {**node.attributes, "activation": ACTIVATIONS[root.op, kind]}
+    return [node.changed(outputs=root.outputs, attributes=attributes)]
+
+
+FUSIONS = [
+    Fusion("product", product, build, no_weight),
+    Fusion("gemm", gemm, build, no_weight),
+    Fusion("bias", biased, with_bias, no_bias),
+    Fusion("activation", activated, with_activation, no_activation),
+]
+
+
+def linear(graph: Graph) -> Graph:
+    """Products with constant matrices as Linear, with what follows them."""
+    return fuse_all(graph, FUSIONS)

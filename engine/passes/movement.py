@@ -1,0 +1,132 @@
+"""Operators that only move numbers, and what a chain of them does, found by moving the numbers 0, 1, 2, ...
+
+An exporter has many ways to split channels into heads (Reshape and Transpose in some order, through three
+dimensions or four).  Instead of a pattern for each, the chain runs on numbered elements and the result is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from ..graph import Graph, Node, Quantization
+from ..reference import evaluate
+from .match import Search
+from .shapes import Fact
+
+__all__ = ["MOVEMENTS", "Chain", "chain_above", "chain_below", "lengths", "moved"]
+
+Array = NDArray[Any]
+MOVEMENTS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Gather", "Slice", "Select"}
+VIEWS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand"}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Movements, scalings and quantisations between a value and what they start from, first one first."""
+
+    source: str
+    nodes: tuple[Node, ...]
+    factor: float
+    quantization: Quantization | None
+    result: str
+
+
+def chain_above(value: str, search: Search) -> Chain:
+    """From the value up to the first operator that is neither a view, a scaling nor a quantisation."""
+    nodes: list[Node] = []
+    while True:
+        node = search.producer.get(value)
+        if node is None or not (node.op in VIEWS or node.op == "FakeQuantize" or scaling(node, search)):
+            return folded(value, tuple(reversed(nodes)), search)
+        nodes.append(node)
+        value = next(name for name in node.inputs if name not in search.graph.constants)
+
+
+def scaling(node: Node, search: Search) -> float | None:
+    """The factor of x * c or x / c with a constant scalar."""
+    if node.op not in ("Mul", "Div"):
+        return None
+    for i, name in enumerate(node.inputs):
+        array = search.graph.constants.get(name)
+        if array is not None and array.size == 1 and array.ndim <= 1 and (i == 1 or node.op == "Mul"):
+            number = float(array.reshape(()))
+            return number if node.op == "Mul" else 1 / number
+    return None
+
+
+def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
+    """Scalings multiplied together; a quantisation after a factor c has its scale divided by c.
+
+    Only nodes up to a second, different quantisation belong to the chain: it starts after the first then.
+    """
+    factor, how = 1.0, None
+    for i, node in reversed(list(enumerate(nodes))):
+        if node.op == "FakeQuantize":
+            if how is not None:
+                return folded(nodes[i].outputs[0], nodes[i + 1 :], search)
+            how = node
+    quantization = None
+    for node in nodes:
+        if node.op == "FakeQuantize":
+            given = node.attributes["quantization"]
+            quantization = Quantization(given.scale / factor, given.zero_point, given.dtype)
+        factor *= scaling(node, search) or 1.0
+    if factor <= 0:  # a quantised range cannot be turned round
+        return Chain(nodes[-1].outputs[0] if nodes else source, (), 1.0, None, source)
+    return Chain(source, nodes, factor, quantization, nodes[-1].outputs[0] if nodes else source)
+
+
+def chain_below(value: str, search: Search) -> list[tuple[Node, ...]]:
+    """The views and quantisations that read a value one after the other, shortest first; each has one reader only."""
+    chains: list[tuple[Node, ...]] = [()]
+    while value not in search.outputs:
+        readers = search.consumers.get(value, [])
+        if len(readers) != 1 or readers[0].op not in VIEWS | {"FakeQuantize"} or readers[0].inputs[0] != value:
+            break
+        chains.append((*chains[-1], readers[0]))
+        value = readers[0].outputs[0]
+    return chains
+
+
+def lengths(facts: Mapping[str, Fact], values: Sequence[str]) -> dict[str, int] | None:
+    """Small different numbers for the free lengths in the shapes of some values; None where a shape is not known."""
+    names: dict[str, int] = {}
+    primes = iter((2, 3, 5, 7, 11, 13))
+    for value in values:
+        shape = facts[value].shape if value in facts else None
+        if shape is None:
+            return None
+        for length in shape:
+            for part in length.split("*") if isinstance(length, str) else ():
+                if not part.isdigit() and part not in names:
+                    names[part] = next(primes, 17)
+    return names
+
+
+def size(shape: Sequence[int | str], names: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape with its free lengths replaced."""
+    return tuple(
+        length if isinstance(length, int) else int(np.prod([names.get(p) or int(p) for p in length.split("*")]))
+        for length in shape
+    )
+
+
+def moved(nodes: Sequence[Node], source: Array, graph: Graph) -> Array | None:
+    """What the views of a chain make of an array; None where they do not fit it."""
+    for node in nodes:
+        if node.op not in VIEWS:
+            continue
+        inputs = [source, *(graph.constants.get(name) for name in node.inputs[1:])]
+        if any(array is None for array in inputs):
+            return None
+        try:
+            source = evaluate(node, inputs, graph.opset)[0]
+        except EngineError:
+            return None
+    return source

@@ -1,0 +1,105 @@
+"""What a value means, found by running the part of the graph that makes it on small inputs.
+
+Masks and positions are whole numbers spelled in dozens of ways (Range, Slice of a table, Expand, CumSum, Where,
+GatherND ...) and cost nothing: the spelling is not matched, its result is compared with the meaning, on inputs of
+several shapes.  A part that reads weights or activations is no candidate (`probe` answers None).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from ..graph import Graph, Node
+from ..reference import evaluate
+from .match import Search
+from .shapes import Fact
+
+__all__ = ["Part", "part_above", "probe"]
+
+Array = NDArray[Any]
+HEAVY = {"MatMul", "Gemm", "Linear", "LayerNorm", "Attention", "Embedding", "MatMulInteger", "Softmax", "Erf", "Tanh"}
+LARGEST = 200  # nodes; a mask is made of a few dozen at most
+
+
+class Part:
+    """The nodes that make a value, the graph inputs whose numbers they read, the values known as lengths."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.nodes: list[Node] = []
+        self.inputs: list[str] = []
+        self.lengths: list[str] = []
+
+
+def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | None:
+    """Everything above a value, cut where contents follow from lengths; None where it is not small integer work."""
+    part, seen = Part(value), set[str]()
+    inputs = {item.name for item in search.graph.inputs}
+
+    def visit(name: str) -> bool:
+        if not name or name in seen or name in search.graph.constants:
+            return True
+        seen.add(name)
+        if facts[name].contents is not None:
+            part.lengths.append(name)
+            return True
+        if name in inputs:
+            part.inputs.append(name)
+            return True
+        node = search.producer[name]
+        if node.op in HEAVY or len(part.nodes) > LARGEST:
+            return False
+        if node.op == "Shape":  # its contents are not known: the shape of something heavy
+            return False
+        if not all(visit(parent) for parent in node.inputs):
+            return False
+        if node not in part.nodes:
+            part.nodes.append(node)
+        return True
+
+    return part if visit(value) else None
+
+
+def probe(part: Part, graph: Graph, facts: Mapping[str, Fact], feeds: Mapping[str, Array]) -> Array | None:
+    """The value for these feeds; None where it cannot be computed."""
+    names = lengths_of(graph, feeds)
+    values: dict[str, Array] = {name: feeds[name] for name in part.inputs if name in feeds}
+    for name in part.lengths:
+        numbers = [number_of(length, names) for length in facts[name].contents or ()]
+        if None in numbers:
+            return None
+        shape = () if facts[name].shape == () else (len(numbers),)
+        values[name] = np.array(numbers, facts[name].dtype or "int64").reshape(shape)
+    try:
+        for node in part.nodes:
+            arrays = [graph.constants.get(n, values.get(n)) if n else None for n in node.inputs]
+            if any(a is None for a, n in zip(arrays, node.inputs, strict=True) if n):
+                return None
+            with np.errstate(all="ignore"):
+                values.update(zip(node.outputs, evaluate(node, arrays, graph.opset), strict=False))
+    except EngineError:
+        return None
+    return values.get(part.value)
+
+
+def lengths_of(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, int]:
+    names: dict[str, int] = {}
+    for value in graph.inputs:
+        if value.name in feeds:
+            for length, number in zip(value.shape, feeds[value.name].shape, strict=True):
+                if isinstance(length, str):
+                    names[length] = number
+    return names
+
+
+def number_of(length: int | str, names: Mapping[str, int]) -> int | None:
+    if isinstance(length, int):
+        return length
+    factors = [int(part) if part.isdigit() else names.get(part) for part in length.split("*")]
+    known = [factor for factor in factors if factor is not None]
+    return int(np.prod(known)) if len(known) == len(factors) else None

@@ -1,0 +1,197 @@
+"""Simulated quantisation becomes what is stored: attributes of the fused operators.
+
+Case 1: all readers of an operator's result take it quantised the same way: the operator stores it so (`output`).
+Case 2: some reader takes the float32 value: a QuantizeLinear stands beside it.
+Case 3: a reader with an attribute for it (Linear, LayerNorm, Attention) takes the stored value, any other one reads
+        a DequantizeLinear.
+Case 4: the product of a Linear whose result goes only to a LayerNorm is stored; the bias moves to the LayerNorm.
+Case 5: 8-bit weights whose input is float32 are no integer product: they become float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..graph import Graph, Node, Quantization
+from .clean import merge_twins
+from .simulate import quantization_constants, spelled_out
+
+__all__ = ["quantize"]
+
+STORING = {"Embedding", "Linear", "LayerNorm", "Attention"}
+SLOTS: Mapping[str, tuple[str, ...]] = {  # input -> the attribute that says how it is stored
+    "Linear": ("input",),
+    "LayerNorm": ("input", "residual"),
+    "Attention": ("query", "key", "value"),
+}
+
+
+def quantize(graph: Graph) -> Graph:
+    """The graph with no simulated quantisation left."""
+    graph = twice_quantized(merge_twins(graph))
+    graph = dynamic_inputs(moved_bias(graph))
+    graph = spelled_out(stored(graph))
+    return float_weights(graph).without_dead_nodes()
+
+
+# --- cases 1 to 3 ---
+@dataclass
+class Storage:
+    """Where the quantised form of a FakeQuantize's result lies, and nodes to add after a node."""
+
+    stored: dict[str, tuple[str, Quantization]] = field(default_factory=dict)
+    output: dict[str, tuple[str, Quantization]] = field(default_factory=dict)  # producer's value -> its new name
+
+
+def stored(graph: Graph) -> Graph:
+    storage, constants = storage_of(graph), dict(graph.constants)
+    outputs = {value.name for value in graph.outputs}
+    floats = {name for node in graph.nodes for name in read_as_float(node, storage)} | outputs
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op == "FakeQuantize":
+            nodes.extend(unfolded(node, storage, constants, floats))
+        else:
+            nodes.append(reading_stored(storing(node, storage), storage))
+    return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes()
+
+
+def storage_of(graph: Graph) -> Storage:
+    consumers, producer = graph.consumers(), graph.producer()
+    outputs, storage = {value.name for value in graph.outputs}, Storage()
+    for node in graph.nodes:
+        if node.op != "FakeQuantize":
+            continue
+        source, how = node.inputs[0], node.attributes["quantization"]
+        name = f"{node.outputs[0]}.stored"
+        storage.stored[node.outputs[0]] = (name, how)
+        made = producer.get(source)
+        if made and made.op in STORING and source not in outputs and consumers[source] == [node]:
+            storage.output[source] = (name, how)
+    return storage
+
+
+def storing(node: Node, storage: Storage) -> Node:
+    """A fused operator that stores its result."""
+    if node.outputs[0] not in storage.output:
+        return node
+    name, how = storage.output[node.outputs[0]]
+    return node.changed(outputs=(name,), attributes={**node.attributes, "output": how})
+
+
+def slots(node: Node, storage: Storage) -> list[tuple[int, str]]:
+    """The inputs that the node takes stored, with their attributes."""
+    if node.op == "Linear" and node.attributes["dynamic"]:
+        return []
+    names = SLOTS.get(node.op, ()) if node.domain == "engine" else ()
+    return [(i, a) for i, a in enumerate(names) if node.inputs[i] in storage.stored]
+
+
+def reading_stored(node: Node, storage: Storage) -> Node:
+    inputs, attributes = list(node.inputs), dict(node.attributes)
+    for i, attribute in slots(node, storage):
+        inputs[i], attributes[attribute] = storage.stored[node.inputs[i]]
+    return node.changed(inputs=tuple(inputs), attributes=attributes)
+
+
+def read_as_float(node: Node, storage: Storage) -> set[str]:
+    taken = {i for i, _ in slots(node, storage)}
+    return {name for i, name in enumerate(node.inputs) if i not in taken}
+
+
+def unfolded(node: Node, storage: Storage, constants: dict[str, Any], floats: set[str]) -> list[Node]:
+    """QuantizeLinear where the producer does not store, DequantizeLinear where somebody reads float32."""
+    name, how = storage.stored[node.outputs[0]]
+    parameters = quantization_constants(constants, how)
+    nodes = []
+    if node.inputs[0] not in storage.output:
+        nodes.append(Node("QuantizeLinear", (node.inputs[0], *parameters), (name,), {}, node.name))
+    if node.outputs[0] in floats:
+        nodes.append(Node("DequantizeLinear", (name, *parameters), node.outputs, {}, node.name))
+    return nodes
+
+
+def twice_quantized(graph: Graph) -> Graph:
+    """Attention -> FakeQuantize -> FakeQuantize: the first is that of the product p . v."""
+    producer, consumers = graph.producer(), graph.consumers()
+    outputs = {value.name for value in graph.outputs}
+    replaced: dict[str, Node | None] = {}
+    for node in graph.nodes:
+        first = producer.get(node.inputs[0]) if node.op == "FakeQuantize" else None
+        made = producer.get(first.inputs[0]) if first is not None and first.op == "FakeQuantize" else None
+        if first is None or made is None or made.op != "Attention":
+            continue
+        if consumers[first.outputs[0]] == [node] and consumers[made.outputs[0]] == [first]:
+            if outputs.intersection((*first.outputs, *made.outputs)):
+                continue
+            product = {**made.attributes, "product": first.attributes["quantization"]}
+            replaced[made.outputs[0]] = made.changed(outputs=first.outputs, attributes=product)
+            replaced[first.outputs[0]] = None
+    nodes = tuple(
+        new for node in graph.nodes if (new := replaced.get(node.outputs[0], node)) is not None
+    )
+    return graph.changed(nodes=nodes)
+
+
+# --- case 4 ---
+def moved_bias(graph: Graph) -> Graph:
+    """Linear(product, bias) -> LayerNorm becomes Linear(product) -> FakeQuantize -> LayerNorm(bias)."""
+    consumers = graph.consumers()
+    outputs = {value.name for value in graph.outputs}
+    biases: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        value = node.outputs[0]
+        readers = consumers.get(value, [])
+        if node.op == "Linear" and value not in outputs and goes_to_layer_norm(node, readers):
+            attributes = {**node.attributes, "product": None}
+            nodes.append(node.changed(
+                inputs=(*node.inputs[:3], ""), outputs=(f"{value}.product",), attributes=attributes))  # fmt: skip
+            how = {"quantization": node.attributes["product"]}
+            nodes.append(Node("FakeQuantize", (f"{value}.product",), (value,), how, node.name, "engine"))
+            biases[value] = node.inputs[3]
+        elif node.op == "LayerNorm" and node.inputs[0] in biases:
+            x, skip, _, gamma, beta = node.inputs
+            nodes.append(node.changed(inputs=(x, skip, biases[x], gamma, beta)))
+        else:
+            nodes.append(node)
+    return graph.changed(nodes=tuple(nodes))
+
+
+def goes_to_layer_norm(node: Node, readers: list[Node]) -> bool:
+    if node.attributes["product"] is None or node.attributes["activation"] or len(readers) != 1:
+        return False
+    norm = readers[0]
+    return norm.op == "LayerNorm" and norm.inputs.count(node.outputs[0]) == 1 and norm.inputs[0] == node.outputs[0] \
+        and not norm.inputs[2]  # fmt: skip
+
+
+# --- dynamic quantisation, case 5 ---
+def dynamic_inputs(graph: Graph) -> Graph:
+    """Linear(DynamicFakeQuantize(x)) quantises x itself."""
+    producer, nodes = graph.producer(), []
+    for node in graph.nodes:
+        source = producer.get(node.inputs[0]) if node.op == "Linear" else None
+        if source is not None and source.op == "DynamicFakeQuantize" and node.attributes["precision"] == "int8":
+            attributes = {**node.attributes, "dynamic": source.attributes["dynamic"]}
+            node = node.changed(inputs=(source.inputs[0], *node.inputs[1:]), attributes=attributes)
+        nodes.append(node)
+    return graph.changed(nodes=tuple(nodes)).without_dead_nodes()
+
+
+def float_weights(graph: Graph) -> Graph:
+    constants, nodes = dict(graph.constants), []
+    for node in graph.nodes:
+        if node.op == "Linear" and node.attributes["precision"] == "int8":
+            if not (node.attributes["input"] or node.attributes["dynamic"]):
+                name = f"{node.inputs[1]}.float"
+                scale = constants[node.inputs[2]][:, None]
+                constants[name] = (constants[node.inputs[1]] * scale).astype(np.float32)
+                inputs = (node.inputs[0], name, "", node.inputs[3])
+                node = node.changed(inputs=inputs, attributes={**node.attributes, "precision": "float32"})
+        nodes.append(node)
+    return graph.changed(nodes=tuple(nodes), constants=constants)

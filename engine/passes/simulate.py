@@ -1,0 +1,260 @@
+"""Every spelling of quantised arithmetic becomes float arithmetic on simulated quantisation.
+
+    FakeQuantize(x; quantization)            x quantised and dequantised again
+    DynamicFakeQuantize(x; dynamic)          the same with the range found at run time
+    DequantizeLinear(constant, scale, zero)  a weight stored in 8 bits
+
+QDQ pairs, QLinearMatMul, QGemm and MatMulInteger all come here, so the fusions after this pass see one form.
+Both operators live between passes only: the pass `quantize` turns them into attributes, or QuantizeLinear
+and DequantizeLinear again (`spelled_out`, also used wherever such a graph has to run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..graph import Graph, Node, Quantization
+from .clean import merge_twins, substitute
+from .fusion import Fusion, Match, fuse
+from .match import Constant, Operators, Pattern, Tensor, either
+from .movement import MOVEMENTS
+
+__all__ = ["fake_quantize", "quantization_of", "simulate", "spelled_out"]
+
+
+def simulate(graph: Graph) -> Graph:
+    """The graph in terms of FakeQuantize."""
+    graph = graph.changed(nodes=tuple(part for node in graph.nodes for part in opened(node, graph)))
+    graph = transposed_weights(graph)
+    for fusion in INTEGER_PRODUCTS:
+        graph = fuse(graph, fusion)
+    before: tuple[Node, ...] = ()
+    while before != graph.nodes:
+        before = graph.nodes
+        graph = merge_twins(drop_repeated(raised(joined(raised_dequantize(graph)))))
+    return graph.without_dead_nodes()
+
+
+def quantization_of(graph: Graph, node: Node) -> Quantization | None:
+    """The quantisation of a QuantizeLinear or DequantizeLinear with one constant scale in 8 bits."""
+    scale = graph.constants.get(node.inputs[1])
+    zero = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
+    if len(node.inputs) == 2 and node.attributes.get("output_dtype") not in (None, "uint8"):
+        zero = np.zeros((), node.attributes["output_dtype"])
+    if scale is None or zero is None or np.size(scale) != 1 or np.size(zero) != 1:
+        return None
+    zero = np.asarray(zero)
+    if zero.dtype not in (np.uint8, np.int8) or node.attributes.get("block_size"):
+        return None
+    return Quantization(float(np.reshape(scale, ())), int(zero.reshape(())), str(zero.dtype))
+
+
+def fake_quantize(x: str, y: str, how: Quantization, name: str = "") -> Node:
+    return Node("FakeQuantize", (x,), (y,), {"quantization": how}, name, "engine")
+
+
+# --- QOperator and MatMulInteger ---
+def opened(node: Node, graph: Graph) -> list[Node]:
+    """QLinearMatMul and QGemm as DequantizeLinear, the float operator, QuantizeLinear."""
+    if node.op == "QLinearMatMul":
+        a, b, y = node.inputs[:3], node.inputs[3:6], node.inputs[6:8]
+        return around(node, graph, "MatMul", [a, b], y, 1)
+    if node.op == "QGemm":
+        a, b, rest = node.inputs[:3], node.inputs[3:6], (*node.inputs[6:], "", "", "")
+        axis = 0 if node.attributes.get("transB") else 1
+        if rest[0] and (rest[0] not in graph.constants or a[1] not in graph.constants):
+            return [node]
+        return around(node, graph, "Gemm", [a, b], rest[1:3], axis, rest[0])
+    return [node]
+
+
+def around(
+    node: Node,
+    graph: Graph,
+    op: str,
+    operands: Sequence[Sequence[str]],
+    result: Sequence[str],
+    axis: int,
+    bias: str = "",
+) -> list[Node]:
+    out, names, nodes = node.outputs[0], [], []
+    for i, operand in enumerate(operands):
+        names.append(f"{out}.operand{i}")
+        attributes = {"axis": axis} if i else {}
+        nodes.append(Node("DequantizeLinear", tuple(operand), (names[-1],), attributes, node.name))
+    if bias:  # int32, in steps of the product of both scales, which the constant holds already
+        names.append(float_bias(graph, bias, operands[0][1], operands[1][1]))
+    floating = f"{out}.float" if result[0] else out
+    nodes.append(Node(op, tuple(names), (floating,), node.attributes, node.name))
+    if result[0]:
+        nodes.append(Node("QuantizeLinear", (floating, *result), (out,), {}, node.name))
+    return nodes
+
+
+def float_bias(graph: Graph, bias: str, a_scale: str, b_scale: str) -> str:
+    constants = graph.constants
+    name = f"{bias}.float"
+    assert isinstance(constants, dict), "constants are a dict inside the pipeline"
+    scale = constants[a_scale].astype(np.float64) * constants[b_scale]
+    constants[name] = (constants[bias] * scale).astype(np.float32)
+    return name
+
+
+def integer_product(op: Operators, x: Tensor, weight: Constant, x_zero: Tensor, weight_zero: Constant,
+                    x_scale: Tensor, weight_scale: Constant, scales: Constant) -> Pattern:  # fmt: skip
+    product = op.Cast(
+        either(op.MatMulInteger(x, weight, x_zero, weight_zero), op.MatMulInteger(x, weight, x_zero))
+    )
+    return either(product * scales, product * (x_scale * weight_scale), product * x_scale * weight_scale)
+
+
+def unlike_quantized(match: Match) -> str | None:
+    source = match.search.producer.get(match["x"])
+    if source is None or source.op not in ("DynamicQuantizeLinear", "QuantizeLinear"):
+        return f"'{match['x']}' is not made by QuantizeLinear or DynamicQuantizeLinear"
+    if source.op == "QuantizeLinear":
+        how = quantization_of(match.graph, source)
+        if how is None:
+            return f"{source} does not have one constant scale"
+        zero = match.graph.constants.get(match["x_zero"])
+        if zero is None or int(np.reshape(zero, ())) != how.zero_point:
+            return f"zero point '{match['x_zero']}' is not that of {source}"
+        return None if "scales" in match else f"the scale of {source} is not constant"
+    if "x_scale" not in match or (match["x_scale"], match["x_zero"]) != source.outputs[1:]:
+        return f"scale and zero point are not those of {source}"
+    return None
+
+
+def float_product(match: Match) -> Sequence[Node]:
+    source, out = match.search.producer[match["x"]], match.root.outputs[0]
+    node = next(node for node in match.nodes if node.op == "MatMulInteger")
+    name, x = node.name, f"{out}.x"
+    if source.op == "QuantizeLinear":
+        how = quantization_of(match.graph, source)
+        assert how is not None, "the guard has seen it"
+        first = fake_quantize(source.inputs[0], x, how)
+        scale = match.array("scales").astype(np.float32) / np.float32(how.scale)
+    else:
+        attributes = {"dynamic": "tensor"}
+        first = Node("DynamicFakeQuantize", (source.inputs[0],), (x,), attributes, "", "engine")
+        scale = match.array("weight_scale")
+    weight = match.array("weight")
+    zero = match.array("weight_zero") if "weight_zero" in match else np.zeros((), weight.dtype)
+    scale = scale.reshape(-1) if scale.size > 1 else scale.reshape(())
+    zero = np.broadcast_to(zero.reshape(-1) if zero.size > 1 else zero.reshape(()), scale.shape)
+    inputs = (
+        match["weight"],
+        match.constant(f"{match['weight']}.scale", np.asarray(scale, np.float32)),
+        match.constant(f"{match['weight']}.zero", zero),
+    )
+    return [
+        first,
+        Node("DequantizeLinear", inputs, (f"{out}.weight",), {"axis": 1}, name),
+        Node("MatMul", (x, f"{out}.weight"), (out,), {}, name),
+    ]
+
+
+INTEGER_PRODUCTS = [Fusion("integer_product", integer_product, float_product, unlike_quantized)]
+
+
+# --- QDQ ---
+def joined(graph: Graph) -> Graph:
+    """DequantizeLinear(QuantizeLinear(x)) is FakeQuantize(x)."""
+    producer, nodes = graph.producer(), []
+    for node in graph.nodes:
+        source = producer.get(node.inputs[0]) if node.op == "DequantizeLinear" else None
+        if source is not None and source.op == "QuantizeLinear":
+            how = quantization_of(graph, node)
+            if how is not None and how == quantization_of(graph, source):
+                node = fake_quantize(source.inputs[0], node.outputs[0], how, node.name)
+        elif source is not None and source.op == "DynamicQuantizeLinear" and node.inputs == source.outputs:
+            attributes = {"dynamic": "tensor"}
+            node = Node("DynamicFakeQuantize", source.inputs[:1], node.outputs, attributes, node.name, "engine")
+        nodes.append(node)
+    return graph.changed(nodes=tuple(nodes)).without_dead_nodes()
+
+
+def raised_dequantize(graph: Graph) -> Graph:
+    """DequantizeLinear after an operator that only moves numbers goes before it."""
+    return exchanged(graph, "DequantizeLinear", lambda node: quantization_of(graph, node) is not None)
+
+
+def raised(graph: Graph) -> Graph:
+    """FakeQuantize after an operator that only moves numbers goes before it."""
+    return exchanged(graph, "FakeQuantize", lambda node: True)
+
+
+def exchanged(graph: Graph, op: str, fits: Callable[[Node], bool]) -> Graph:
+    producer, consumers = graph.producer(), graph.consumers()
+    outputs = {value.name for value in graph.outputs}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        move = producer.get(node.inputs[0]) if node.op == op and fits(node) else None
+        alone = move is not None and move.outputs[0] not in outputs and len(consumers[move.outputs[0]]) == 1
+        if move is None or not alone or move.op not in MOVEMENTS or move.inputs[0] in graph.constants:
+            nodes.append(node)
+            continue
+        between = f"{node.outputs[0]}.before"
+        nodes.append(node.changed(inputs=(move.inputs[0], *node.inputs[1:]), outputs=(between,)))
+        nodes.append(move.changed(inputs=(between, *move.inputs[1:]), outputs=node.outputs))
+    return graph.changed(nodes=tuple(nodes)).without_dead_nodes()
+
+
+def drop_repeated(graph: Graph) -> Graph:
+    """Quantising what has just been quantised the same way changes nothing."""
+    producer, idle = graph.producer(), {}
+    for node in graph.nodes:
+        source = producer.get(node.inputs[0]) if node.op == "FakeQuantize" else None
+        if source is not None and source.op == "FakeQuantize" and source.attributes == node.attributes:
+            idle[node.outputs[0]] = node.inputs[0]
+    return substitute(graph, idle).without_dead_nodes() if idle else graph
+
+
+def transposed_weights(graph: Graph) -> Graph:
+    """Transpose(DequantizeLinear(weight)) is DequantizeLinear(transposed weight)."""
+    producer, constants, nodes = graph.producer(), dict(graph.constants), []
+    for node in graph.nodes:
+        source = producer.get(node.inputs[0]) if node.op == "Transpose" else None
+        weight = constants.get(source.inputs[0]) if source and source.op == "DequantizeLinear" else None
+        if source is not None and weight is not None and weight.ndim == 2:
+            name = f"{source.inputs[0]}.transposed"
+            constants[name] = np.ascontiguousarray(weight.T)
+            axis = 1 - source.attributes.get("axis", 1) % 2
+            node = source.changed(
+                inputs=(name, *source.inputs[1:]), outputs=node.outputs, attributes={"axis": axis}
+            )
+        nodes.append(node)
+    return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes()
+
+
+# --- back to ONNX ---
+def spelled_out(graph: Graph) -> Graph:
+    """The same graph in operators that can run: no FakeQuantize, no DynamicFakeQuantize."""
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op == "FakeQuantize":
+            how, stored = node.attributes["quantization"], f"{node.outputs[0]}.stored"
+            names = quantization_constants(constants, how)
+            nodes.append(Node("QuantizeLinear", (*node.inputs, *names), (stored,), {}, node.name))
+            nodes.append(Node("DequantizeLinear", (stored, *names), node.outputs, {}, node.name))
+        elif node.op == "DynamicFakeQuantize":
+            parts = tuple(f"{node.outputs[0]}.{part}" for part in ("stored", "scale", "zero"))
+            nodes.append(Node("DynamicQuantizeLinear", node.inputs, parts, {}, node.name))
+            nodes.append(Node("DequantizeLinear", parts, node.outputs, {}, node.name))
+        else:
+            nodes.append(node)
+    return graph.changed(nodes=tuple(nodes), constants=constants)
+
+
+def quantization_constants(constants: dict[str, np.ndarray], how: Quantization) -> tuple[str, str]:
+    """Names of a scale and a zero point, put among the constants."""
+    name = f"{how.dtype}:{how.scale!r}:{how.zero_point}"
+    constants[f"{name}.scale"] = np.array(how.scale, np.float32)
+    constants[f"{name}.zero"] = np.array(how.zero_point, how.dtype)
+    return f"{name}.scale", f"{name}.zero"
+
+
+Names = Mapping[str, str]
