@@ -8,14 +8,23 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from workflow.scripts.checked_config import ConfigError, checked
 from workflow.scripts.fingerprint import fingerprint
 from workflow.scripts.imports import imported_files
-
-PRECISIONS = ("fp32", "int8", "bf16", "dynamic_int8")
-SUFFIX = {"accuracy": "json", "throughput": "csv", "latency": "csv"}
+from workflow.scripts.names import (
+    PRECISIONS,
+    SUFFIX,
+    UnknownNameError,
+    check_target,
+    known,
+    results,
+)
 
 try:
     config = checked(config, "workflow/schemas/config.schema.yaml")
-except ConfigError as error:
-    raise WorkflowError(str(error))
+    for word in sys.argv[
+        1:
+    ]:  # the targets are not known otherwise while rules are read
+        check_target(word, config["tasks"])
+except (ConfigError, UnknownNameError) as error:
+    raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:
@@ -23,25 +32,8 @@ wildcard_constraints:
     precision="[a-z0-9_]+",
 
 
-def known(kind, name, names):
-    """The name, if it is one of the names; the error says which there are."""
-    if name not in names:
-        raise WorkflowError(f"unknown {kind} '{name}': there is {', '.join(names)}")
-    return name
-
-
 def task_config(wildcards):
     return config["tasks"][known("task", wildcards.task, config["tasks"])]
-
-
-def results(tasks, precisions, modes):
-    """The targets results/<task>_<precision>_<mode>.{json,csv}."""
-    return [
-        f"results/{task}_{precision}_{mode}.{SUFFIX[mode]}"
-        for task in tasks
-        for precision in precisions
-        for mode in modes
-    ]
 
 
 def wanted_results():
@@ -63,8 +55,8 @@ def source_of(part):
     return parameters
 
 
-def model_files(precision_folder):
-    return [f"{precision_folder}/conf.yaml", f"{precision_folder}/model.bin"]
+def model_files(folder):
+    return [f"{folder}/conf.yaml", f"{folder}/model.bin"]
 
 
 def onnx_of(wildcards):

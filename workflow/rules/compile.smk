@@ -1,9 +1,7 @@
 rule compile:
     input:
         model=onnx_of,
-        code=code(
-            "engine/onnx_reader.py", "engine/passes/__init__.py", "engine/store.py"
-        ),
+        code=code("engine/commands/compile.py"),
     output:
         model_files("results/{task}/ir_{precision}"),
     log:

@@ -1,0 +1,122 @@
+"""A copy of the workflow to run in, and a model so small that every step takes seconds."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "workflow", "config", "profiles", "envs", "engine", "pyproject.toml")
+WORDS = "a an the film story is was not very good bad great dull warm cold , . [PAD]"
+
+
+class Clone:
+    """The workflow in a folder of its own, with a configuration of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for part in PARTS:
+            source = ROOT / part
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            if source.is_dir():
+                copy(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                copy(source, folder / part)
+
+    def configure(self, **changes):
+        """Write config/test.yaml, which `snakemake` is told to read."""
+        (self.folder / "config/test.yaml").write_text(yaml.safe_dump(changes))
+
+    def snakemake(self, *arguments, check=True, **environment):
+        extra = ["--configfile", "config/test.yaml"]
+        extra = extra if (self.folder / "config/test.yaml").exists() else []
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments, *extra],
+            cwd=self.folder,
+            env={**os.environ, "PATH": path, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            pytest.fail(f"snakemake {' '.join(arguments)}:\n{done.stdout[-6000:]}")
+        return done
+
+    def steps(self, *targets):
+        """Rule -> number of jobs that a dry run lists."""
+        text = self.snakemake(*targets, "--dry-run").stdout
+        table = text.rsplit("Job stats:", 1)[-1] if "Job stats:" in text else ""
+        rows = re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)
+        return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+@pytest.fixture
+def clone(tmp_path):
+    return Clone(tmp_path)
+
+
+def write_tiny_model(folder, *, layers=2, width=64):
+    """A random BERT and its vocabulary, as save_pretrained writes them."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(WORDS.split()[:-1]))]
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder, safe_serialization=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+
+
+def write_sentences(folder, count=16):
+    folder.mkdir(parents=True, exist_ok=True)
+    words = WORDS.split()[:-1]
+    for split in ("train", "validation"):
+        rows = ["sentence\tlabel"]
+        for number in range(count):
+            text = " ".join(words[(number * 3 + k) % len(words)] for k in range(3 + number % 9))
+            rows.append(f"{text}\t{number % 2}")
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+
+
+TINY = {
+    "tasks": {
+        "tiny": {
+            "model": {"source": "local", "name": "tiny/model"},
+            "dataset": {"source": "local", "name": "tiny/sentences"},
+            "max_length": 32,
+        }
+    },
+    "quantize": {"sentences": 8},
+    "accuracy": {"batch_size": 4},
+    "throughput": {"batch_sizes": [2], "seq_lens": [8, 16], "iterations": 5, "warmup": 1},
+    "latency": {"batch_sizes": [1], "seq_lens": [16], "iterations": 10, "warmup": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(folder / "model")
+    write_sentences(folder / "sentences")
+    return folder
+
+
+@pytest.fixture
+def tiny_clone(clone, tiny_files):
+    shutil.copytree(tiny_files, clone.folder / "tiny")
+    clone.configure(**TINY)
+    return clone
