@@ -28,7 +28,14 @@ def test_throughput_of_int8_lists_every_step(clone):
         ("results/sst2/ir_fp32/model.bin", {**EXPORT, "compile": 1}),
         (
             "results/sst2_dynamic_int8_latency.csv",
-            {**EXPORT, **FETCH, "tokenize": 1, "quantize_dynamic_int8": 1, "compile": 1, "benchmark": 1},
+            {
+                **EXPORT,
+                **FETCH,
+                "tokenize": 1,
+                "quantize_dynamic_int8": 1,
+                "compile": 1,
+                "benchmark": 1,
+            },
         ),
         (
             "results/sst2_fp32_accuracy.json",
@@ -76,8 +83,14 @@ def test_unknown_targets_are_named(clone, target, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": ["int8"]}, "top level: unknown key 'precision'; there is accuracy, allocator,"),
-        ({"precisions": ["int4"]}, "precisions.0: 'int4' is not one of fp32, int8, bf16, dynamic_int8"),
+        (
+            {"precision": ["int8"]},
+            "top level: unknown key 'precision'; there is accuracy, allocator,",
+        ),
+        (
+            {"precisions": ["int4"]},
+            "precisions.0: 'int4' is not one of fp32, int8, bf16, dynamic_int8",
+        ),
         ({"export": {"opsets": 14}}, "export: unknown key 'opsets'; there is opset"),
         ({"export": {"opset": "14"}}, "export.opset: '14' is not of type 'integer'"),
     ],

@@ -14,14 +14,18 @@ def fingerprint(path: Path) -> str:
     """Sixteen hexadecimal digits; "" for what is not there (the fetch will say so)."""
     if path == Path() or not path.exists():
         return ""
-    newest = max((file.stat().st_mtime_ns for file in _files(path)), default=0)
-    return _fingerprint(path, newest)
+    state = tuple((file, *_state(file)) for file in _files(path))
+    return _fingerprint(path, state)
 
 
-@cache
-def _fingerprint(path: Path, newest: int) -> str:
-    lines = (f"{sha256(file)}  {file.relative_to(path)}\n" for file in _files(path))
+@cache  # the rules of one run ask again and again
+def _fingerprint(path: Path, state: tuple[tuple[Path, int, int], ...]) -> str:
+    lines = (f"{sha256(file)}  {file.relative_to(path)}\n" for file, _, _ in state)
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _state(file: Path) -> tuple[int, int]:
+    return file.stat().st_mtime_ns, file.stat().st_size
 
 
 def _files(path: Path) -> list[Path]:

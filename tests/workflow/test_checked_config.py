@@ -1,0 +1,61 @@
+"""Defaults of the schema, and the one line that a fault gets."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow.scripts.checked_config import ConfigError, checked
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+SOURCE = {"source": "local", "name": "folder"}
+TASK = {"model": SOURCE, "dataset": SOURCE}
+
+
+def test_config_yaml_shows_every_key_with_its_default():
+    """What config.yaml says is what one gets without saying it, but for the tasks."""
+    shown = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    assert checked({"tasks": shown["tasks"]}, SCHEMA) == shown == checked(shown, SCHEMA)
+
+
+def test_hub_yaml_differs_in_its_sources_alone():
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    hub = yaml.safe_load((ROOT / "config/hub.yaml").read_text())
+    assert list(hub) == ["tasks"]
+    for part in ("model", "dataset"):
+        config["tasks"]["sst2"][part].update(hub["tasks"]["sst2"][part])
+    assert checked(config, SCHEMA)["tasks"]["sst2"]["model"]["source"] == "hub"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "configuration, top level: 'tasks' is a required property"),
+        (
+            {"tasks": {"a_b": TASK}},
+            "configuration, tasks: unknown key 'a_b'; there is names like ^[A-Za-z0-9-]+$",
+        ),
+        (
+            {"tasks": {"a": {**TASK, "model": {"source": "web", "name": "x"}}}},
+            "configuration, tasks.a.model.source: 'web' is not one of embedded, hub, local",
+        ),
+        (
+            {"tasks": {"a": {**TASK, "model": {"source": "hub", "name": "x/y"}}}},
+            "configuration, tasks.a.model: 'revision' is a required property",
+        ),
+        (
+            {"tasks": {"a": {**TASK, "model": {"source": "hub", "name": "x/y", "revision": ""}}}},
+            "configuration, tasks.a.model.revision: a source 'hub' needs the 40 hexadecimal digits",
+        ),
+        (
+            {"tasks": {"a": TASK}, "throughput": {"batch_sizes": [8, 0]}},
+            "configuration, throughput.batch_sizes.1: 0 is less than the minimum of 1",
+        ),
+    ],
+)
+def test_a_fault_is_one_line_with_its_key(config, message):
+    with pytest.raises(ConfigError) as caught:
+        checked(config, SCHEMA)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,99 @@
+"""Fingerprints, outputs that appear whole, labelled sentences, provenance."""
+
+import json
+import os
+
+import pytest
+
+from workflow.scripts.fingerprint import fingerprint, sha256
+from workflow.scripts.labelled import Labelled, read_labelled, write_labelled
+from workflow.scripts.provenance import run_record
+from workflow.scripts.writing import StepError, whole, write_json
+
+# --- fingerprint ---
+
+
+def test_fingerprint_is_of_content_and_names(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "x").write_text("1")
+    first = fingerprint(folder)
+    os.utime(folder / "x", (0, 0))
+    assert fingerprint(folder) == first
+    (folder / "x").write_text("2")
+    second = fingerprint(folder)
+    (folder / "x").rename(folder / "y")
+    assert len({first, second, fingerprint(folder)}) == 3
+    assert fingerprint(tmp_path / "absent") == ""
+
+
+# --- writing ---
+
+
+def test_a_file_appears_only_if_all_went_well(tmp_path):
+    target = tmp_path / "deep" / "x.json"
+    with pytest.raises(RuntimeError), whole(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert list(target.parent.iterdir()) == []
+    write_json(target, {"a": 1})
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_replaces_the_one_before(tmp_path):
+    for name in ("first", "second"):
+        with whole(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / name).touch()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["second"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# --- labelled sentences ---
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [Labelled("good .", 1), Labelled("bad .", 0)],
+        [Labelled("a", 2, second="b"), Labelled("c", 0, second="d")],
+    ],
+)
+def test_labelled_sentences_are_read_as_written(tmp_path, rows):
+    path = tmp_path / "x.tsv"
+    write_labelled(path, rows)
+    assert read_labelled(path) == rows
+
+
+def test_tabs_and_lines_inside_a_sentence_become_spaces(tmp_path):
+    write_labelled(tmp_path / "x.tsv", [Labelled("a\tb\nc ", 1)])
+    assert read_labelled(tmp_path / "x.tsv") == [Labelled("a b c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: expected the header"),
+        ("text\tlabel\n", "line 1: expected the header"),
+        ("sentence\tlabel\n", "no sentence after the header"),
+        ("sentence\tlabel\na\t1\nb\n", "line 3: 1 columns, expected 2"),
+        ("sentence\tlabel\na\tyes\n", "line 2: label 'yes' is not a whole number"),
+    ],
+)
+def test_faults_are_told_with_their_line(tmp_path, text, message):
+    path = tmp_path / "x.tsv"
+    path.write_text(text)
+    with pytest.raises(StepError, match=f"{path}.*{message}"):
+        read_labelled(path)
+
+
+# --- provenance ---
+
+
+def test_run_record_says_how_to_make_it_again(tmp_path):
+    (tmp_path / "x").write_text("x")
+    record = run_record([tmp_path / "x"])
+    assert record["sha256"] == {str(tmp_path / "x"): sha256(tmp_path / "x")}
+    assert record["versions"]["numpy"]
+    assert record["machine"]["cpus"] >= 1

@@ -1,0 +1,51 @@
+"""The files a module imports, which are inputs of the rules that run it."""
+
+from pathlib import Path
+
+from workflow.scripts.imports import imported_files
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(root, **files):
+    for name, text in files.items():
+        path = root / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_imports_are_followed(tmp_path):
+    write(
+        tmp_path,
+        engine__a="from .b import x\nimport numpy\n",
+        engine__b="from . import c\n\ndef f():\n    from engine.passes.d import y\n",
+        engine__c="",
+        engine__passes__d="from ..e import z\n",
+        engine__e="import engine.c\n",
+        engine__unused="",
+    )
+    (tmp_path / "engine/__init__.py").write_text("from .unused import u\n")
+    assert imported_files(tmp_path, ["engine/a.py", "engine/absent.py"]) == [
+        "engine/a.py",
+        "engine/b.py",
+        "engine/c.py",
+        "engine/e.py",
+        "engine/passes/d.py",
+    ]
+
+
+def test_the_front_door_is_followed_when_it_is_used(tmp_path):
+    write(tmp_path, workflow__run="import engine\n", engine__a="")
+    (tmp_path / "engine/__init__.py").write_text("from .a import load\n")
+    found = imported_files(tmp_path, ["workflow/run.py"])
+    assert found == ["engine/__init__.py", "engine/a.py", "workflow/run.py"]
+
+
+def test_export_does_not_depend_on_the_engine():
+    found = imported_files(ROOT, ["workflow/scripts/export.py"])
+    assert not [path for path in found if path.startswith("engine")]
+
+
+def test_benchmark_depends_on_the_engine():
+    found = imported_files(ROOT, ["workflow/scripts/benchmark.py"])
+    assert {"engine/bench.py", "workflow/scripts/timings.py"} <= set(found)

@@ -1,0 +1,133 @@
+"""Export, quantisation and bf16 of a tiny model, checked with ONNX Runtime."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from workflow.scripts import bfloat16, export, quantize
+from workflow.scripts.labelled import read_labelled
+from workflow.scripts.tokenize_sentences import tokenize
+from workflow.scripts.writing import StepError
+
+# --- bf16 ---
+
+
+def test_bfloat16_rounds_to_nearest_even():
+    ones = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -(1 + 2**-8)], np.float32)
+    back = (bfloat16.to_bfloat16(ones).astype(np.uint32) << 16).view(np.float32)
+    assert back.tolist() == [1.0, 1.0, 1 + 2**-6, 1 + 2**-7, -1.0]
+
+
+def test_bfloat16_of_what_is_no_number():
+    odd = np.array([np.inf, -np.inf, np.nan, 3.4e38, 0.0], np.float32)
+    back = (bfloat16.to_bfloat16(odd).astype(np.uint32) << 16).view(np.float32)
+    assert back[:2].tolist() == [np.inf, -np.inf]
+    assert np.isnan(back[2])
+    assert back[3] == np.inf
+    assert back[4] == 0
+
+
+# --- files ---
+
+
+@pytest.fixture(scope="module")
+def files(tiny_files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    export.export(export.load_model(tiny_files / "model"), folder / "fp32.onnx", 14)
+    rows = read_labelled(tiny_files / "sentences/train.tsv")
+    np.savez(folder / "train.npz", **tokenize(tiny_files / "model", rows, 32))
+    model = quantize.prepared(folder / "fp32.onnx", folder)
+    quantize.quantize_static(model, folder / "int8.onnx", folder / "train.npz", 8, "minmax")
+    quantize.quantize_dynamic(model, folder / "dynamic_int8.onnx")
+    onnx.save(bfloat16.convert(onnx.load(folder / "fp32.onnx")), folder / "bf16.onnx")
+    return folder
+
+
+def feed(batch=3, length=7):
+    ids = np.random.default_rng(0).integers(5, 20, (batch, length))
+    mask = (np.arange(length) < np.arange(length - batch + 1, length + 1)[:, None]).astype(np.int64)
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+def logits(path, inputs):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], inputs)[0]
+
+
+@pytest.mark.slow
+def test_export_computes_what_torch_does(files, tiny_files):
+    import torch
+
+    inputs = feed()
+    model = export.load_model(tiny_files / "model")
+    with torch.no_grad():
+        expected = model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).logits.numpy()
+    np.testing.assert_allclose(logits(files / "fp32.onnx", inputs), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_batch_and_length_are_free(files):
+    for shape in ((1, 1), (2, 33), (5, 64)):
+        assert logits(files / "fp32.onnx", feed(*shape)).shape == (shape[0], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "far"), [("int8", 0.1), ("dynamic_int8", 0.1), ("bf16", 0.02)])
+def test_each_precision_stays_near_fp32(files, name, far):
+    inputs = feed()
+    found = logits(files / f"{name}.onnx", inputs)
+    np.testing.assert_allclose(found, logits(files / "fp32.onnx", inputs), atol=far)
+
+
+@pytest.mark.slow
+def test_int8_quantises_all_products_and_keeps_names(files):
+    graph = onnx.load(files / "int8.onnx").graph
+    producers = {output: node.op_type for node in graph.node for output in node.output}
+    products = [node for node in graph.node if node.op_type in quantize.PRODUCTS]
+    assert len(products) == 2 * 8 + 2
+    for node in products:
+        assert [producers[name] for name in node.input[:2]] == ["DequantizeLinear"] * 2
+    assert "/bert/encoder/layer.1/attention/self/query/MatMul" in {node.name for node in products}
+    weights = [t for t in graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) == 2]
+    scales = {t.name: t for t in graph.initializer if t.name.endswith("_scale")}
+    assert len(weights) == 2 * 6 + 2
+    for weight in weights:
+        scale = scales[weight.name.removesuffix("_quantized") + "_scale"]
+        assert scale.dims[0] in (64, 128, 2), "one scale a channel"
+
+
+@pytest.mark.slow
+def test_bf16_keeps_the_weights_once(files):
+    graph = onnx.load(files / "bf16.onnx").graph
+    narrow = [t for t in graph.initializer if t.data_type == TensorProto.BFLOAT16]
+    assert len(narrow) == 2 * 6 + 2
+    wide = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+    assert not wide & {t.name.removesuffix("_bf16") for t in narrow}
+    assert all(numpy_helper.to_array(t).size for t in narrow)
+
+
+def test_too_few_sentences_are_named(tmp_path):
+    ids = np.ones((3, 4), np.int64)
+    path = tmp_path / "x.npz"
+    np.savez(path, input_ids=ids, attention_mask=ids, token_type_ids=ids)
+    with pytest.raises(StepError, match=r"3 sentences, quantize.sentences asks for 8"):
+        quantize.Sentences(path, 8, ["input_ids"])
+
+
+def test_calibration_has_no_padding(tmp_path):
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
+    path = tmp_path / "x.npz"
+    np.savez(path, input_ids=mask * 7, attention_mask=mask, token_type_ids=mask * 0)
+    reader = quantize.Sentences(path, 2, ["input_ids", "attention_mask"])
+    first, second, end = reader.get_next(), reader.get_next(), reader.get_next()
+    assert first["input_ids"].tolist() == [[7, 7]]
+    assert second["attention_mask"].tolist() == [[1, 1, 1, 1]]
+    assert end is None
+
+
+def test_a_broken_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(StepError, match=f"{tmp_path}: not a model that can be read"):
+        export.load_model(tmp_path)
