@@ -65,7 +65,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
             torch.onnx.export(
                 model, tuple(torch.ones(2, 5, dtype=torch.int64) for _ in names), path,
                 input_names=names, output_names=["logits"], opset_version=opset, dynamo=False,
-                dynamic_axes={name: shape for name in names} | {"logits": {0: "batch"}},
+                dynamic_axes=dict.fromkeys(names, shape) | {"logits": {0: "batch"}},
             )  # fmt: skip
         return path
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError
 from . import elementwise, fused, product, quantized, reduce, shape
+from .fused import activation_of
 from .table import Operator
 
-__all__ = ["OPERATORS", "Operator", "find", "supported"]
+__all__ = ["OPERATORS", "Operator", "activation_of", "find", "supported"]
 
 OPERATORS: tuple[Operator, ...] = tuple(
     row

@@ -17,7 +17,7 @@ from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, softmax
 from .table import Operator
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "activation_of"]
 
 ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
@@ -26,6 +26,11 @@ ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, np.float32(0)),
 }
+
+
+def activation_of(name: str | None, x: Array) -> Array:
+    """Linear's `activation` of float32 x, as float32."""
+    return np.asarray(ACTIVATIONS[name](x), np.float32)
 
 
 def embedding(
@@ -83,7 +88,7 @@ def linear(
         y = dequantized(x, input) @ weight.T
     y = dequantized(quantized(y, product), product)
     y = y if bias is None else y + bias
-    return quantized(np.asarray(ACTIVATIONS[activation](y), np.float32), output)
+    return quantized(activation_of(activation, y), output)
 
 
 def _whole_linear(

@@ -1,0 +1,126 @@
+"""`engine inspect ir/`: a line per operator: what it is, how it is stored, what runs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import models, store
+from ..errors import ModelError
+from ..graph import Graph, Node
+
+__all__ = ["Layer", "add_arguments", "layers", "main"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator as shown; empty where a column says nothing about it."""
+
+    name: str
+    op: str
+    shape: str
+    type: str
+    pattern: str
+    zero_ratio: float | None
+    kernel: str
+    bytes: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="IR folder, conf.yaml or ONNX file")
+    parser.add_argument("--weight", type=Path, help="model.bin, where it is not beside conf.yaml")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--why", action="store_true", help="for an ONNX file: what each fusion nearly matched"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    if arguments.why:
+        if arguments.model.suffix != ".onnx":
+            raise ModelError(
+                f"{arguments.model}: --why needs the ONNX file: in an IR fusions are over"
+            )
+        sys.stdout.write("\n".join(models.reasons(arguments.model)) + "\n")
+        return 0
+    found = layers(models.read(arguments.model, arguments.weight))
+    if arguments.json:
+        sys.stdout.write(json.dumps([asdict(layer) for layer in found], indent=1) + "\n")
+    else:
+        sys.stdout.write(_table(found))
+    return 0
+
+
+def layers(graph: Graph) -> list[Layer]:
+    """A row per operator; a constant's bytes count where it is read first."""
+    counted: set[str] = set()
+    rows = []
+    for node in graph:
+        constants = [n for n in node.inputs if n in graph.constants and n not in counted]
+        counted.update(constants)
+        rows.append(_layer(node, graph, sum(_size(graph, name) for name in constants)))
+    return rows
+
+
+def _size(graph: Graph, name: str) -> int:
+    constants = graph.constants
+    return constants.size(name) if isinstance(constants, store.Stored) else constants[name].nbytes
+
+
+def _layer(node: Node, graph: Graph, size: int) -> Layer:
+    weights = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    largest = max(weights, key=np.size, default=None)
+    attributes = node.attributes
+    return Layer(
+        node.name or node.outputs[0],
+        node.op,
+        "" if largest is None else "x".join(str(n) for n in largest.shape),
+        str(attributes.get("precision") or ("" if largest is None else largest.dtype)),
+        str(attributes.get("pattern", "")),
+        attributes.get("zero_ratio"),
+        kernel_of(node),
+        size,
+    )
+
+
+def kernel_of(node: Node) -> str:
+    """The family of kernels an operator runs on; which member is chosen depends on the CPU."""
+    if node.domain != "engine":
+        return "numpy"
+    if node.op != "Linear":
+        return node.op.lower()
+    pattern = node.attributes.get("pattern", "dense")
+    return f"{'dense' if pattern == 'dense' else 'sparse'}_{node.attributes['precision']}_{pattern}"
+
+
+HEAD = ("name", "op", "shape", "type", "pattern", "zeros", "kernel", "bytes")
+
+
+def _table(found: Sequence[Layer]) -> str:
+    rows = [HEAD, *(_cells(layer) for layer in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    right = {HEAD.index("zeros"), HEAD.index("bytes")}
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    sparse = sum(layer.pattern not in ("", "dense") for layer in found)
+    total = sum(layer.bytes for layer in found)
+    return "\n".join(lines) + f"\n{len(found)} operators, {sparse} sparse, {total} bytes\n"
+
+
+def _cells(layer: Layer) -> tuple[str, ...]:
+    zeros = "" if layer.zero_ratio is None else f"{layer.zero_ratio:.3f}"
+    return (
+        layer.name, layer.op, layer.shape, layer.type, layer.pattern, zeros, layer.kernel,
+        str(layer.bytes),
+    )  # fmt: skip

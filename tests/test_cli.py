@@ -1,0 +1,144 @@
+"""The command line, in this process: what it prints, its exit status, its errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from engine import models, reference, store
+from engine.cli import COMMANDS, main
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Two layers: a sparse one, a dense one, and an operator no fusion knows."""
+    random = np.random.default_rng(0)
+    sparse = np.zeros((16, 32), np.float32)  # [inputs, outputs]: 4 x 1 blocks lie along outputs
+    sparse[3, 4:8], sparse[9, 20:24] = 0.3, random.normal(size=4)
+    dense = random.normal(size=(32, 2)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MatMul", ["x", "sparse"], ["h"], "first"),
+        helper.make_node("MatMul", ["h", "dense"], ["z"], "second"),
+        helper.make_node("Softplus", ["z"], ["y"], "last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["batch", 16])],
+        [value("y", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(sparse, "sparse"), numpy_helper.from_array(dense, "dense")],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    status = main([str(word) for word in words])
+    return (status, *capsys.readouterr())
+
+
+def test_compile_and_inspect(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    ir = tmp_path / "ir"
+    status, out, err = run(capsys, "compile", model, ir)
+    assert (status, err) == (0, "")
+    assert "3 operators, 2 of them fused" in out
+    assert {path.name for path in ir.iterdir()} == {"conf.yaml", "model.bin"}
+
+    status, out, _ = run(capsys, "inspect", ir)
+    assert status == 0
+    head, first, second, last, total = out.splitlines()
+    assert head.split() == ["name", "op", "shape", "type", "pattern", "zeros", "kernel", "bytes"]
+    assert first.split()[1:6] == ["Linear", "32x16", "float32", "4x1", "0.984"]
+    assert second.split()[1:6] == ["Linear", "2x32", "float32", "dense", "0.000"]
+    assert "Softplus" in last
+    assert total.startswith("3 operators, 1 sparse")
+
+    status, out, _ = run(capsys, "inspect", ir / "conf.yaml", "--json")
+    rows = json.loads(out)
+    assert [row["op"] for row in rows] == ["Linear", "Linear", "Softplus"]
+    assert rows[0]["bytes"] < 32 * 16 * 4
+
+
+def test_ir_means_what_the_model_means(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    run(capsys, "compile", model, tmp_path / "ir")
+    feeds = {"x": np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)}
+    found = reference.run(store.read(tmp_path / "ir"), feeds)["y"]
+    expected = reference.run(models.onnx_reader.read(model), feeds)["y"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_why(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    status, out, _ = run(capsys, "inspect", model, "--why")
+    assert status == 0
+    assert "layer_norm: nothing in the graph looks like it" in out
+    run(capsys, "compile", model, tmp_path / "ir")
+    status, _, err = run(capsys, "inspect", tmp_path / "ir", "--why")
+    assert status == 2
+    assert "--why needs the ONNX file" in err
+
+
+def test_passes_can_be_left_out(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    run(capsys, "compile", model, tmp_path / "ir", "--keep-dense")
+    _, out, _ = run(capsys, "inspect", tmp_path / "ir")
+    assert "3 operators, 0 sparse" in out
+
+
+def test_isa(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "isa")
+    assert status == 0
+    assert out.count("in use") == 1
+    _, out, _ = run(capsys, "isa", "--json")
+    content = json.loads(out)
+    assert content["isa"] in content["available"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["inspect", "{folder}/none.onnx"],
+            "none.onnx: No such file or directory; expected an ONNX",
+        ),
+        (["inspect", "{folder}"], "conf.yaml: No such file or directory; expected an IR's"),
+        (["compile", "{folder}/text.onnx", "{folder}/ir"], "are not a whole ONNX file"),
+        (["inspect", "{folder}/text.onnx", "--weight", "model.bin"], "not with ONNX"),
+    ],
+)
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "text.onnx").write_text("not a model")
+    status, out, err = run(capsys, *(word.format(folder=tmp_path) for word in words))
+    assert (status, out) == (2, "")
+    assert err.startswith("engine: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["fly"], [], ["compile", "--fast"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+    assert "usage: engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert COMMANDS[name].split()[0] in capsys.readouterr().out

@@ -1,0 +1,214 @@
+"""Small ONNX files made here: what is read, and what is refused with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from engine import onnx_reader, reference
+from engine.errors import EngineError, IntegrityError, ModelError, UnsupportedError
+from engine.graph import Value
+
+WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def model_of(
+    *nodes: onnx.NodeProto, opset: int = 17, weight: TensorProto | None = None
+) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        list(nodes) or [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "g",
+        [value("x", TensorProto.FLOAT, ["batch", 3])],
+        [value("y", TensorProto.FLOAT, ["batch", 4])],
+        [weight or numpy_helper.from_array(WEIGHT, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_structure(tmp_path: Path) -> None:
+    graph = onnx_reader.read(saved(model_of(), tmp_path))
+    assert graph.inputs == (Value("x", "float32", ("batch", 3)),)
+    assert graph.outputs == (Value("y", "float32", ("batch", 4)),)
+    assert graph.opset == 17
+    (node,) = graph.nodes
+    assert (node.op, node.inputs, node.outputs, node.name) == (
+        "MatMul", ("x", "w"), ("y",), "product",
+    )  # fmt: skip
+    np.testing.assert_array_equal(graph.constants["w"], WEIGHT)
+
+
+def test_constant_nodes_become_constants() -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["a"], value=numpy_helper.from_array(WEIGHT[:1])),
+        helper.make_node("Constant", [], ["b"], value_floats=[1.0, 2.0, 3.0, 4.0]),
+        helper.make_node("Constant", [], ["axes"], value_int=7),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    graph = onnx_reader.from_model(model_of(*nodes))
+    assert [node.op for node in graph] == ["Add"]
+    assert graph.constants["b"].dtype == np.float32
+    assert graph.constants["axes"].dtype == np.int64
+    assert graph.constants["axes"].shape == ()
+
+
+def test_types_are_numpy_names() -> None:
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT16)
+    assert onnx_reader.from_model(model_of(cast)).nodes[0].attributes == {"to": "float16"}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_bfloat16_becomes_float32(raw: bool) -> None:
+    values = np.array([1.0, -2.5, 3.140625], np.float32)
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    data = bits.tobytes() if raw else values
+    tensor = helper.make_tensor("w", TensorProto.BFLOAT16, [3], data, raw=raw)
+    found = onnx_reader.from_model(model_of(weight=tensor)).constants["w"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, values)
+
+
+def test_initialisers_that_are_inputs_are_constants() -> None:
+    model = model_of()
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 4]))
+    assert [value.name for value in onnx_reader.from_model(model).inputs] == ["x"]
+
+
+def test_functions_are_inlined() -> None:
+    model = model_of(helper.make_node("Twice", ["x"], ["y"], domain="own"), opset=18)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.ir_version = 8
+    add = helper.make_node("Add", ["a", "a"], ["b"])
+    imports = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], [add], imports))
+    assert [node.op for node in onnx_reader.from_model(model)] == ["Add"]
+
+
+# --- external data ---
+def external(folder: Path, **entry: str) -> Path:
+    model = model_of()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "weights.bin", **entry}.items():
+        tensor.external_data.add(key=key, value=value)
+    (folder / "weights.bin").write_bytes(bytes(64) + WEIGHT.tobytes())
+    return saved(model, folder)
+
+
+def test_external_data(tmp_path: Path) -> None:
+    for entry in ({"offset": "64"}, {"offset": "64", "length": "48"}):
+        found = onnx_reader.read(external(tmp_path, **entry)).constants["w"]
+        np.testing.assert_array_equal(found, WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"offset": "80"}, "tensor 'w': 32 bytes; expected 48"),
+        ({"offset": "64", "length": "49"}, "offset 64, length 49; .* has 112 bytes"),
+        ({"offset": "-8"}, "offset -8"),
+        ({"offset": "many"}, "external data .*many"),
+        ({"location": "none.bin"}, "No such file"),
+        ({"location": "../weights.bin"}, "expected a file in the model's folder"),
+        ({"location": "/etc/passwd"}, "expected a file in the model's folder"),
+        ({"location": ""}, "expected a file in the model's folder"),
+    ],
+)
+def test_external_data_is_confined(tmp_path: Path, entry: dict[str, str], message: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(ModelError, match=message):
+        onnx_reader.read(external(folder, **entry))
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(48))
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match="expected a file in the model's folder"):
+        onnx_reader.read(external(folder, location="link"))
+
+
+# --- refusals ---
+def test_operator_that_is_lacking() -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], "stem.conv")
+    with pytest.raises(UnsupportedError, match=r"node 'stem.conv' \(Conv\): .*supported: Abs, Add"):
+        onnx_reader.from_model(model_of(node))
+
+
+@pytest.mark.parametrize("opset", [10, 99])
+def test_opset_that_is_lacking(opset: int) -> None:
+    with pytest.raises(UnsupportedError, match=f"opset {opset}; expected 11 to"):
+        onnx_reader.from_model(model_of(opset=opset))
+
+
+def test_type_that_is_lacking() -> None:
+    tensor = helper.make_tensor("w", TensorProto.STRING, [1], [b"text"])
+    with pytest.raises(UnsupportedError, match="tensor 'w': type STRING; expected one of float32"):
+        onnx_reader.from_model(model_of(weight=tensor))
+
+
+def test_subgraphs_are_refused() -> None:
+    body = model_of().graph
+    node = helper.make_node("If", ["x"], ["y"], "branch", then_branch=body, else_branch=body)
+    with pytest.raises(UnsupportedError, match=r"node 'branch' \(If\)"):
+        onnx_reader.from_model(model_of(node))
+
+
+def test_tensor_whose_bytes_do_not_fit() -> None:
+    tensor = numpy_helper.from_array(WEIGHT, "w")
+    tensor.raw_data = tensor.raw_data[:-1]
+    with pytest.raises(
+        IntegrityError, match=r"tensor 'w': 47 bytes; expected 48 for float32\[3, 4\]"
+    ):
+        onnx_reader.from_model(model_of(weight=tensor))
+
+
+def test_value_that_nothing_makes() -> None:
+    with pytest.raises(ModelError, match="reads 'z', which nothing before it makes"):
+        onnx_reader.from_model(model_of(helper.make_node("Relu", ["z"], ["y"])))
+
+
+def test_files_that_are_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ModelError, match=r"model.onnx: No such file"):
+        onnx_reader.read(path)
+    path.write_bytes(b"")
+    with pytest.raises(ModelError, match="0 bytes hold no ONNX graph"):
+        onnx_reader.read(path)
+    path.write_text("<html>404 not found</html>")
+    with pytest.raises(IntegrityError, match="its 26 bytes are not a whole ONNX file"):
+        onnx_reader.read(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damage_is_never_a_crash(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(model_of().SerializeToString())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path_factory.mktemp("damaged") / "model.onnx"
+    path.write_bytes(bytes(content))
+    try:
+        graph = onnx_reader.read(path)
+        reference.run(graph, {value.name: np.ones((2, 3), np.float32) for value in graph.inputs})
+    except EngineError:
+        pass

@@ -1,0 +1,297 @@
+"""Arithmetic of `ops.numbers`, the fused operators of docs/design.md, and com.microsoft's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from engine import reference
+from engine.errors import UnsupportedError
+from engine.graph import Node, Quantization
+from engine.ops import OPERATORS, find
+from engine.ops.numbers import (
+    dequantized,
+    erf,
+    exact_in_bfloat16,
+    quantized,
+    round_to_bfloat16,
+)
+
+random = np.random.default_rng(7)
+U8 = Quantization(0.05, 120)
+S8 = Quantization(0.01, -5, "int8")
+
+
+def floats(*shape: int) -> np.ndarray:
+    return random.normal(size=shape).astype(np.float32)
+
+
+def run(op: str, *inputs: np.ndarray | None, domain: str = "engine", **attributes: Any) -> Any:
+    node = Node(op, tuple("" for _ in inputs), ("y",), attributes, "tested", domain)
+    return reference.evaluate(node, inputs)[0]
+
+
+# --- the table ---
+def test_rows_are_unique() -> None:
+    keys = [(row.domain, row.name, row.since) for row in OPERATORS]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_row_by_opset() -> None:
+    assert find("", "Softmax", 12) is not find("", "Softmax", 13)
+    assert find("", "Softmax", 13) is find("", "Softmax", 21)
+    with pytest.raises(
+        UnsupportedError, match="operator com.microsoft.Beam .*supported: Attention"
+    ):
+        find("com.microsoft", "Beam", 17)
+    with pytest.raises(UnsupportedError, match="operator own.Op .*supported: Abs"):
+        find("own", "Op", 17)
+
+
+# --- numbers ---
+def test_erf_is_the_error_function() -> None:
+    x = np.concatenate([np.linspace(-7, 7, 20001), floats(1000) * 1e-3, [0.46875, 4, -4, 1e-300]])
+    expected = np.array([math.erf(value) for value in x])
+    np.testing.assert_allclose(erf(x), expected, rtol=1e-15, atol=0)
+    assert erf(np.array([np.inf, -np.inf, 1e200])).tolist() == [1, -1, 1]
+    assert np.isnan(erf(np.array(np.nan)))
+    assert erf(np.float32([0.5])).dtype == np.float32
+
+
+@given(st.floats(width=32))
+def test_bfloat16_is_the_nearest(value: float) -> None:
+    found = float(round_to_bfloat16(np.array([value], np.float32))[0])
+    tensor = helper.make_tensor("t", TensorProto.BFLOAT16, [1], [value])
+    expected = float(numpy_helper.to_array(tensor).astype(np.float32)[0])
+    assert found == expected or (math.isnan(value) and math.isnan(found))
+    if not math.isnan(found):
+        assert exact_in_bfloat16(np.array([found], np.float32))
+
+
+def test_bfloat16_ties_go_to_even() -> None:
+    steps = np.float32(2.0**-8) * np.array([1, 3], np.float32)
+    assert round_to_bfloat16(1 + steps).tolist() == [1.0, 1 + 2.0**-6]
+
+
+def test_quantize_rounds_to_even_and_saturates() -> None:
+    how = Quantization(0.5, 3)
+    x = np.array([0.25, 0.75, 1.25, -100, 1000, np.nan], np.float32)
+    assert quantized(x, how).tolist() == [3, 5, 5, 0, 255, 3]
+    assert quantized(x, None) is x
+
+
+@given(st.integers(0, 255))
+def test_a_stored_value_survives(stored: int) -> None:
+    array = np.array([stored], np.uint8)
+    assert quantized(dequantized(array, U8), U8) == array
+
+
+# --- Linear ---
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", "gelu", "gelu_tanh"])
+def test_linear_float32(activation: str | None) -> None:
+    x, weight, bias = floats(2, 3, 8), floats(4, 8), floats(4)
+    y = x @ weight.T + bias
+    c = math.sqrt(2 / math.pi)
+    expected = {
+        None: y,
+        "relu": np.maximum(y, 0),
+        "tanh": np.tanh(y),
+        "gelu": y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2,
+        "gelu_tanh": y * (1 + np.tanh(c * (y + 0.044715 * y**3))) / 2,
+    }
+    found = run("Linear", x, weight, None, bias, activation=activation, precision="float32")
+    np.testing.assert_allclose(found, expected[activation], atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_linear_int8_is_exact() -> None:
+    x = random.integers(0, 256, (5, 512)).astype(np.uint8)
+    weight = random.integers(-127, 128, (8, 512)).astype(np.int8)
+    scale, bias = np.abs(floats(8)) / 100, floats(8)
+    sums = (x.astype(np.int64) - U8.zero_point) @ weight.T.astype(np.int64)
+    expected = (sums * (np.float32(U8.scale) * scale.astype(np.float64))).astype(np.float32)
+    found = run("Linear", x, weight, scale, None, input=U8, precision="int8")
+    np.testing.assert_array_equal(found, expected)
+    how = Quantization(3.0, 128)
+    stored = run("Linear", x, weight, scale, None, input=U8, output=how, precision="int8")
+    np.testing.assert_array_equal(stored, quantized(expected, how))
+    both = run("Linear", x, weight, scale, bias, input=U8, product=how, precision="int8")
+    np.testing.assert_array_equal(both, dequantized(stored, how) + bias)
+
+
+@pytest.mark.parametrize("dynamic", ["tensor", "token"])
+def test_linear_dynamic(dynamic: str) -> None:
+    x, weight = floats(2, 5, 16), random.integers(-127, 128, (4, 16)).astype(np.int8)
+    scale = np.full(4, 0.01, np.float32)
+    found = run("Linear", x, weight, scale, None, dynamic=dynamic, precision="int8")
+    groups = [x] if dynamic == "tensor" else [row[None] for row in x.reshape(-1, 16)]
+    expected = []
+    for group in groups:
+        stored, step, zero = (
+            np.asarray(part) for part in find("", "DynamicQuantizeLinear", 17).meaning(group)
+        )
+        centered = (stored.astype(np.float32) - zero) * step
+        expected.append(centered.reshape(-1, 16) @ (weight * scale[:, None]).T)
+    np.testing.assert_allclose(found.reshape(-1, 4), np.concatenate(expected), atol=1e-5)
+
+
+def test_linear_bfloat16_rounds_x() -> None:
+    x, weight = floats(3, 8), round_to_bfloat16(floats(4, 8))
+    found = run("Linear", x, weight, None, None, precision="bfloat16")
+    np.testing.assert_allclose(found, round_to_bfloat16(x) @ weight.T, atol=1e-6)
+
+
+# --- LayerNorm, Embedding, Select ---
+def normalised(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    deviation = x - x.mean(-1, keepdims=True)
+    return deviation / np.sqrt((deviation**2).mean(-1, keepdims=True) + 1e-12) * gamma + beta
+
+
+def test_layer_norm() -> None:
+    x, skip, bias, gamma, beta = floats(2, 3, 8), floats(2, 3, 8), floats(8), floats(8), floats(8)
+    found = run("LayerNorm", x, skip, bias, gamma, beta, epsilon=1e-12)
+    np.testing.assert_allclose(found, normalised(x + bias + skip, gamma, beta), atol=1e-5)
+    stored, stored_skip = quantized(x, U8), quantized(skip, S8)
+    total = dequantized(stored, U8) + bias + dequantized(stored_skip, S8)
+    how = Quantization(0.1, 128)
+    found = run(
+        "LayerNorm", stored, stored_skip, bias, gamma, beta,
+        epsilon=1e-12, input=U8, residual=S8, output=how,
+    )  # fmt: skip
+    assert found.dtype == np.uint8
+    difference = dequantized(found, how) - normalised(total, gamma, beta)
+    assert np.abs(difference).max() <= 0.0501
+
+
+def test_embedding() -> None:
+    ids, types = np.array([[5, 6, 1], [7, 1, 1]]), np.array([[0, 1, 0], [1, 0, 0]])
+    words, positions, kinds = floats(9, 4), floats(8, 4), floats(2, 4)
+    gamma, beta = floats(4), floats(4)
+    total = words[ids] + positions[[2, 3, 4]] + kinds[types]
+    found = run("Embedding", ids, types, words, positions, kinds, None, None, position_offset=2)
+    np.testing.assert_allclose(found, total, atol=1e-6)
+    found = run("Embedding", ids, None, words, positions, None, gamma, beta, padding_id=1)
+    real = words[ids] + positions[[[2, 3, 1], [2, 1, 1]]]
+    np.testing.assert_allclose(found, normalised(real, gamma, beta), atol=1e-5)
+
+
+def test_select_keeps_the_axis() -> None:
+    x = floats(2, 3, 4)
+    np.testing.assert_array_equal(run("Select", x, index=1), x[:, 1:2])
+
+
+# --- Attention ---
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Head by head, in float64, masked keys left out."""
+    y = np.zeros(q.shape)
+    for b in range(len(q)):
+        keep = mask[b] != 0 if mask[b].any() else np.ones(len(mask[b]), bool)
+        for head in (slice(0, 4), slice(4, 8)):
+            s = q[b, :, head].astype(np.float64) @ k[b][keep, head].T * 0.5
+            s = s if mask[b].any() else s * 0
+            p = np.exp(s) / np.exp(s).sum(-1, keepdims=True)
+            y[b, :, head] = p @ v[b][keep, head]
+    return y
+
+
+@pytest.mark.parametrize("queries", [1, 6])
+def test_attention(queries: int) -> None:
+    q, k, v = floats(3, queries, 8), floats(3, 6, 8), floats(3, 6, 8)
+    mask = np.array([[1] * 6, [1, 0, 1, 1, 0, 0], [0] * 6])
+    found = run("Attention", q, k, v, mask, heads=2, scale=0.5)
+    np.testing.assert_allclose(found, attention(q, k, v, mask), atol=1e-6)
+
+
+def test_quantised_attention() -> None:
+    q, k, v = (quantized(floats(2, 6, 8), U8) for _ in range(3))
+    mask = np.array([[1] * 6, [1, 1, 0, 0, 0, 0]])
+    probabilities, output = Quantization(1 / 255, 0), Quantization(0.02, 128)
+    found = run(
+        "Attention", q, k, v, mask, heads=2, scale=0.5, query=U8, key=U8, value=U8,
+        probabilities=probabilities, output=output,
+    )  # fmt: skip
+    expected = attention(*(dequantized(x, U8) for x in (q, k, v)), mask)
+    assert found.dtype == np.uint8
+    assert np.abs(dequantized(found, output) - expected).max() < 0.05
+
+
+# --- com.microsoft, against ONNX Runtime ---
+def runtime(op: str, inputs: list[np.ndarray | None], **attributes: Any) -> np.ndarray:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    names = ["" if x is None else f"i{i}" for i, x in enumerate(inputs)]
+    outputs = ["y", "lengths"] if op == "EmbedLayerNormalization" else ["y"]
+    node = helper.make_node(op, names, outputs, domain="com.microsoft", **attributes)
+    fed = {name: x for name, x in zip(names, inputs, strict=True) if x is not None}
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for name, x in fed.items()
+    ]
+    output = helper.make_empty_tensor_value_info("y")
+    graph = helper.make_graph([node], "g", values, [output])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run(None, fed)[0])
+
+
+def whole(dtype: str, *shape: int) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return random.integers(limits.min, limits.max + 1, shape).astype(dtype)
+
+
+def scalar(value: float, dtype: str = "float32") -> np.ndarray:
+    return np.array(value, dtype)
+
+
+A, B = whole("uint8", 3, 8), whole("int8", 8, 4)
+ADDENDS = (whole("uint8", 2, 4), scalar(0.1), scalar(7, "uint8"),
+           whole("uint8", 2, 4), scalar(0.2), scalar(9, "uint8"))  # fmt: skip
+MICROSOFT: list[tuple[str, list[np.ndarray | None], dict[str, Any], float]] = [
+    ("Gelu", [floats(3, 4)], {}, 1e-6),
+    ("BiasGelu", [floats(3, 4), floats(4)], {}, 1e-6),
+    ("FastGelu", [floats(3, 4), floats(4)], {}, 1e-6),
+    ("QuickGelu", [floats(3, 4)], {"alpha": 1.5}, 1e-6),
+    ("SkipLayerNormalization", [floats(2, 3, 4), floats(2, 3, 4), floats(4), floats(4), floats(4)],
+     {"epsilon": 1e-5}, 1e-5),
+    ("Attention", [floats(2, 3, 8), floats(8, 24), floats(24)], {"num_heads": 2}, 1e-5),
+    ("Attention", [floats(2, 3, 8), floats(8, 24), floats(24),
+                   np.array([[1, 1, 0], [1, 1, 1]], np.int32)], {"num_heads": 2}, 1e-5),
+    ("EmbedLayerNormalization",
+     [np.array([[1, 2]], np.int32), np.array([[0, 1]], np.int32), floats(4, 8), floats(5, 8),
+      floats(2, 8), floats(8), floats(8)], {"epsilon": 1e-5}, 1e-5),
+    ("FusedMatMul", [floats(2, 4, 3), floats(2, 4, 5)], {"transA": 1, "alpha": 0.5}, 1e-6),
+    ("DynamicQuantizeMatMul", [floats(3, 8), B, scalar(0.01), scalar(0, "int8"), floats(4)],
+     {}, 1e-4),
+    ("MatMulIntegerToFloat", [A, B, scalar(0.1), scalar(0.02), scalar(5, "uint8")], {}, 1e-4),
+    ("QGemm", [A, scalar(0.1), scalar(7, "uint8"), B, np.full(4, 0.02, np.float32),
+               np.zeros(4, np.int8), whole("int16", 4).astype(np.int32), scalar(0.5),
+               scalar(99, "uint8")], {}, 0),
+    ("QLinearAdd", [*ADDENDS, scalar(0.3), scalar(11, "uint8")], {}, 1),
+    ("QLinearMul", [*ADDENDS, scalar(3.0), scalar(11, "uint8")], {}, 1),
+    ("QLinearSigmoid", [A, scalar(0.05), scalar(99, "uint8"), scalar(1 / 256), scalar(0, "uint8")],
+     {}, 1),
+    ("QLinearSoftmax", [A, scalar(0.05), scalar(99, "uint8"), scalar(1 / 256), scalar(0, "uint8")],
+     {"axis": -1, "opset": 17}, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "tolerance"), MICROSOFT, ids=[row[0] for row in MICROSOFT]
+)
+def test_microsoft(
+    op: str, inputs: list[np.ndarray | None], attributes: dict[str, Any], tolerance: float
+) -> None:
+    found = run(op, *inputs, domain="com.microsoft", **attributes)
+    expected = runtime(op, inputs, **attributes)
+    assert found.dtype == expected.dtype
+    difference = found.astype(np.float64) - expected.astype(np.float64)
+    assert np.abs(difference).max() <= tolerance
