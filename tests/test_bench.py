@@ -1,8 +1,11 @@
 """The driver and its workers, with a session that sleeps."""
 
+import argparse
 import fcntl
+import json
 import os
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from engine import bench
 from engine.allocator import find_jemalloc, loaded_allocator
 from engine.bench import Load, Split, measure, split_cores
 from engine.bench_worker import make_feeds
+from engine.commands import bench as command
 from engine.errors import EngineError, InputError, SettingError
 
 OPENER = "tests.workflow.sleeper:load"
@@ -133,3 +137,43 @@ def test_a_second_measurement_waits_for_the_first():
         threading.Timer(0.5, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
         measure(load(), Split(((CPUS[0],),)), jemalloc=False, report=lines.append)
     assert "waiting for another measurement" in lines[0]
+
+
+# --- the command ---
+
+
+def test_cpus_are_numbers_and_ranges():
+    assert command._cpus("0,2,4-6") == [0, 2, 4, 5, 6]
+    with pytest.raises(SettingError, match="--cpus 0,x: 'x' is neither"):
+        command._cpus("0,x")
+
+
+def test_a_model_is_named_one_way_or_the_other(tmp_path):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(SettingError, match="--config and --weight"):
+        command.main(parser.parse_args([]))
+    (tmp_path / "c").write_text("c")
+    words = ["--config", str(tmp_path / "c"), "--weight", str(tmp_path / "w")]
+    with pytest.raises(InputError, match="w: no such file"):
+        command.main(parser.parse_args(words))
+    (tmp_path / "w").write_text("w")
+    with command._model(parser.parse_args(words)) as folder:
+        assert (folder / "conf.yaml").read_text() == "c"
+        assert (folder / "model.bin").read_text() == "w"
+
+
+def test_the_result_is_told_as_lines_and_as_json(monkeypatch, capsys):
+    monkeypatch.setattr(command, "Load", partial(Load, opener=OPENER))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = ["sleeps", "--iterations", "5", "--w", "1", "--batch_size", "2", "--cpus", str(CPUS[0])]
+    assert command.main(parser.parse_args(words)) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(" Batch Size is 2\n Sequence Length is 128\n Latency is ")
+    assert " sentences/s\n" in text
+    assert command.main(parser.parse_args([*words, "--json"])) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["counted"] == 5
+    assert record["min_ms"] <= record["p50_ms"] <= record["p99.9_ms"]
+    assert record["cpus"] == [[CPUS[0]]]

@@ -8,38 +8,8 @@ import numpy as np
 import pytest
 
 from engine.bench import Load, Measurement, Sample
-from workflow.scripts import evaluate, report, timings
+from workflow.scripts import report, timings
 from workflow.scripts.writing import StepError
-
-# --- accuracy ---
-
-
-def test_scores_of_two_classes():
-    labels = np.array([0, 0, 1, 1, 1])
-    predicted = np.array([0, 1, 1, 1, 0])
-    found = evaluate.scores(predicted, labels, 2)
-    assert found["accuracy"] == 0.6
-    assert found["confusion"] == [[1, 1], [1, 2]]
-    assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-
-
-def test_scores_of_three_classes_average_f1():
-    found = evaluate.scores(np.array([0, 1, 1]), np.array([0, 1, 2]), 3)
-    assert found["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-
-
-def test_agreement_counts_classes_and_distance():
-    found = evaluate.agreement(
-        np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[0.0, 1.5], [1.0, 2.0]])
-    )
-    assert found == {"same_class": 0.5, "mean_difference": 0.625, "max_difference": 1.0}
-
-
-def test_batches_are_padded_to_their_own_longest():
-    mask = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]])
-    arrays = dict.fromkeys(evaluate.INPUTS, mask) | {"labels": np.zeros(3)}
-    assert [f["input_ids"].shape for f in evaluate.batches(arrays, 2)] == [(2, 2), (1, 3)]
-
 
 # --- timings ---
 
