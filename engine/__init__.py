@@ -1,5 +1,15 @@
-"""Sparse, quantised Transformers on CPUs: reads ONNX and IR, finds structured sparsity, runs it with kernels written in Python."""
+"""Sparse, quantised Transformers on CPUs: reads ONNX and IR, finds structured sparsity, runs it with kernels written in Python.
+
+    import engine
+    session = engine.load("int8.onnx", threads=1)  # or an IR folder
+    session.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})  # -> {"logits": array}
+"""
 
 from __future__ import annotations
 
+from . import isa
+from .errors import EngineError
+from .runtime import Session, load
+
+__all__ = ["EngineError", "Session", "isa", "load"]
 __version__ = "0.1.0"

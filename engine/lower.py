@@ -23,6 +23,7 @@ from .isa import Isa
 
 __all__ = ["instruction", "kernel_module", "routine"]
 
+FROM_C_LIBRARY = ("sched_yield",)  # resolved when code is loaded
 _bodies: dict[str, tuple[Callable[..., Any], ir.FunctionType, tuple[Any, ...]]] = {}  # abstract instructions met so far
 _routines: dict[str, str] = {}  # LLVM name -> IR of routines compiled so far
 
@@ -44,6 +45,15 @@ def _compile(function: Callable[..., Any], argument_types: tuple[Any, ...], retu
     return compiler.compile_extra(typing_context, target_context, function, argument_types, return_type, _flags(), {})
 
 
+def _remember_numbas_own(library: Any) -> None:
+    """What Numba linked by itself (min, max, powers of ints): small functions of its standard library."""
+    for linked in library._linking_libraries:
+        text = linked.get_llvm_str()
+        for name in re.findall(r'^define [^@]*@"?([^"( ]+)"?\(', text, re.MULTILINE):
+            _routines.setdefault(name, text)
+        _remember_numbas_own(linked)
+
+
 def routine(function: Callable[..., Any]) -> Any:
     """A function that kernels and other routines may call."""
     made: dict[tuple[Any, ...], Any] = {}
@@ -52,6 +62,7 @@ def routine(function: Callable[..., Any]) -> Any:
         if types not in made:
             result = _compile(function, types)
             _routines[result.fndesc.llvm_func_name] = result.library.get_llvm_str()
+            _remember_numbas_own(result.library)
             made[types] = result
         result = made[types]
         return result.signature, lambda context, builder, signature, args: context.call_internal(builder, result.fndesc, result.signature, args)
@@ -124,14 +135,16 @@ def _entry(name: str, target: str) -> str:
 def kernel_module(name: str, function: Callable[..., Any], isa: Isa) -> str:
     """LLVM IR of the kernel under `name`, everything it calls inside, nothing inlined yet."""
     result = _compile(function, (nb.int64,) * 4, nb.void)
+    _remember_numbas_own(result.library)
     module = llvm.parse_assembly(result.library.get_llvm_str())
     entry = llvm.parse_assembly(_entry(name, result.fndesc.llvm_func_name))
     entry.triple, entry.data_layout = module.triple, module.data_layout
     module.link_in(entry)
     while wanted := [other for other in _undefined(module) if other in _routines]:
-        for other in wanted:
-            module.link_in(llvm.parse_assembly(_routines[other]))
+        module.link_in(llvm.parse_assembly(_routines[wanted[0]]))
     module.link_in(_body_module(_undefined(module, "simd."), isa, module))
+    unknown = [other for other in _undefined(module) if not other.startswith("llvm.") and other not in FROM_C_LIBRARY]
+    assert not unknown, f"kernel {name} calls {', '.join(unknown)}, which nothing defines"
     for each in module.functions:
         if not each.is_declaration and each.name != name:
             each.linkage = "internal"

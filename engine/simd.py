@@ -232,7 +232,9 @@ minimum, maximum = _extremum("<", "smin"), _extremum(">", "smax")
 
 @intrinsic
 def square_root(typing, x):
-    return x(x), lambda ctx, b, sig, args: call(b, f"llvm.sqrt.v{x.lanes}f32", x.llvm, *args)
+    """Of a Vec or a float32."""
+    name = f"llvm.sqrt.v{x.lanes}f32" if isinstance(x, Vec) else "llvm.sqrt.f32"
+    return x(x), lambda ctx, b, sig, args: call(b, name, args[0].type, *args)
 
 
 @intrinsic
@@ -294,6 +296,20 @@ def total(typing, x):
         return plus(*[b.extract_element(v, ir.Constant(I32, i)) for i in (0, 1)])
 
     return (nb.float32 if x.dtype == "f32" else nb.int32)(x), emit
+
+
+@intrinsic
+def greatest(typing, x):
+    """The greatest of all lanes of float32."""
+
+    def emit(ctx, b, sig, args):
+        v = args[0]
+        while v.type.count > 2:
+            v = b.select(b.fcmp_ordered(">", *(halves := cut(b, v, 2))), *halves)
+        p, q = (b.extract_element(v, ir.Constant(I32, i)) for i in (0, 1))
+        return b.select(b.fcmp_ordered(">", p, q), p, q)
+
+    return nb.float32(x), emit
 
 
 def parts(count, which):

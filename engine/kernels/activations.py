@@ -54,11 +54,12 @@ def tanh_of(lanes):
 
 
 def _gelu(lanes, limit, coefficients):
+    stretch = 2 / limit**2
     splat, series = splats("f32", lanes), polynomial(coefficients, lanes)
 
     def gelu(x):
         z = minimum(maximum(x, splat(f32(-limit))), splat(f32(limit)))
-        s = fma(mul(z, z), splat(f32(2 / limit**2)), splat(f32(-1)))
+        s = fma(mul(z, z), splat(f32(stretch)), splat(f32(-1)))
         return mul(x, fma(z, series(s), splat(f32(0.5))))
 
     return routine(gelu)

@@ -3,7 +3,9 @@
 call (int64 slots): 0 ids, 1 types or 0, 2 mask or 0 (addresses of int64 [batch][length]), 3 batch, 4 length, 5 address of the addresses of
 outputs, 6 counter of packs taken, 7 tokens a pack may hold, 8 address of steps, 9 steps, 10 workers that share a pack (1: each takes its
 own), 11 address of packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] tokens per sentence, 14 barrier's counter,
-15 position of the first token.
+15 position of the first token, 16 padding id (RoBERTa counts positions over other ids, from it on) or -1, 17 vocabulary, 18 kinds of token,
+19 set by prepare: 1 + the place of the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
+attended to, or the first token masked).
 step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the context, or 0: one unit), 3 units each, 4 cycles
 spent, 5 calls.
 """
@@ -24,7 +26,15 @@ def prepare():
 
     def kernel(params, context, begin, end):
         mask, batch, length, limit = load_i64(params + 16), load_i64(params + 24), load_i64(params + 32), load_i64(params + 56)
-        packs, counts = load_i64(params + 88), load_i64(params + 104)
+        packs, counts, ids, types = load_i64(params + 88), load_i64(params + 104), load_i64(params), load_i64(params + 8)
+        vocabulary, kinds = load_i64(params + 136), load_i64(params + 144)
+        wrong, odd = 0, 0
+        for place in range(batch * length):
+            word, kind = load_i64(ids + 8 * place), 0
+            if types:
+                kind = load_i64(types + 8 * place)
+            if (word < 0 or word >= vocabulary or kind < 0 or kind >= kinds) and wrong == 0:
+                wrong = place + 1
         made, held, sentences, first = 0, 0, 0, 0
         for sentence in range(batch):
             tokens = length
@@ -32,6 +42,7 @@ def prepare():
                 tokens = 0
                 for t in range(length):
                     tokens += load_i64(mask + 8 * (sentence * length + t)) != 0
+                odd += tokens == 0 or load_i64(mask + 8 * sentence * length) == 0
             store_unaligned(counts + 4 * sentence, i32(tokens))
             if sentences and (held + tokens > limit or sentences == MOST_SENTENCES):
                 store_unaligned(packs + 8 * made, i32(first))
@@ -41,6 +52,8 @@ def prepare():
         store_unaligned(packs + 8 * made, i32(first))
         store_unaligned(packs + 8 * made + 4, i32(sentences))
         store_unaligned(params + 96, i64(made + 1))
+        store_unaligned(params + 152, i64(wrong))
+        store_unaligned(params + 160, i64(odd))
 
     return kernel
 
@@ -53,18 +66,24 @@ def fill(call, context, pack):
     ids, types, mask, length = load_i64(call), load_i64(call + 8), load_i64(call + 16), load_i64(call + 32)
     starts, to_ids, to_types = load_i64(context + STARTS), load_i64(context + IDS), load_i64(context + TYPES)
     to_positions, to_places, origin = load_i64(context + POSITIONS), load_i64(context + PLACES), load_i64(call + 120)
-    token = 0
+    padding, token = load_i64(call + 128), 0
     for sentence in range(sentences):
         store_unaligned(starts + 4 * sentence, i32(token))
-        row = (first + sentence) * length
+        row, counted = (first + sentence) * length, 0
         for t in range(length):
+            counted += load_i64(ids + 8 * (row + t)) != padding
             if mask == 0 or load_i64(mask + 8 * (row + t)) != 0:
                 store_unaligned(to_ids + 4 * token, i32(load_i64(ids + 8 * (row + t))))
                 kind = 0
                 if types:
                     kind = load_i64(types + 8 * (row + t))
                 store_unaligned(to_types + 4 * token, i32(kind))
-                store_unaligned(to_positions + 4 * token, i32(t + origin))
+                position = t + origin
+                if padding >= 0:
+                    position = padding
+                    if load_i64(ids + 8 * (row + t)) != padding:
+                        position = padding + counted
+                store_unaligned(to_positions + 4 * token, i32(position))
                 store_unaligned(to_places + 4 * token, i32(row + t))
                 token += 1
     store_unaligned(starts + 4 * sentences, i32(token))

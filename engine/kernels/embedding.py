@@ -7,11 +7,10 @@ Scratch: one row of float32, 64 rows of results, one block of 64 x 64.
 """
 
 import numba as nb
-import numpy as np
 
 from ..lower import routine
 from ..simd import (
-    add, fma, load_f32, load_i64, load_int, loads, loads_unaligned, mul, pack_in_order, prefetch, splats, store, sub, total, zip_high, zip_low,
+    add, fma, load_f32, load_i64, load_int, loads, loads_unaligned, mul, pack_in_order, prefetch, splats, square_root, store, total, zip_high, zip_low,
 )  # fmt: skip
 from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TILES, TOKENS, TYPES
 
@@ -85,7 +84,7 @@ def embedding(output, normalised):
                 mean, factor = f32(0), f32(1)
                 if normalised:
                     mean = total(sums) * count
-                    factor = f32(1) / np.sqrt(total(squares) * count - mean * mean + epsilon)
+                    factor = f32(1) / square_root(total(squares) * count - mean * mean + epsilon)
                 a, b = splat(factor), splat(-mean * factor)
                 for n in range(0, row_bytes, 4 * CHUNK):
                     v = fma(load_kept(kept + n), a, b)

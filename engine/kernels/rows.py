@@ -1,10 +1,10 @@
 """The "rows" domain, one lane a sentence: choosing each sentence's first token, and dense float32 layers for a few rows.
 
 select params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 index of the token in its sentence.
-dense_rows params: 0 x, 1 bytes of an x tile, 2 y (index of an output, or offset when 7 is 0), 3 bytes of a y tile, 4 inputs, 5 outputs rounded
-up to 16, 6 address of weights [inputs][outputs up to 16] then bias, 7 outputs of the row in the call's result, or 0, 8 float32 scale, 9 zero
-point of x (bytes only).
+dense_rows params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs, 5 outputs rounded up to 16, 6 address of weights
+[inputs][outputs up to 16] then bias, 7 float32 scale, 8 zero point of x (bytes only).
 dense_rows puts outputs in lanes: a sentence at a time, x broadcast, as there may be one sentence only.
+output_rows params: 0 x, 1 bytes of an x tile, 2 which output, 3 channels: float32 rows to the call's result [batch][channels].
 """
 
 import numba as nb
@@ -57,7 +57,7 @@ def dense_rows(kind, activation):
     def kernel(params, context, begin, end):
         arena, sentences, scratch = load_i64(context + ARENA), load_i64(context + SENTENCES), load_i64(context + SCRATCH)
         inputs, outputs, weights = load_i64(params + 32), load_i64(params + 40), load_i64(params + 48)
-        results, scale, zero = load_i64(params + 56), load_f32(params + 64), load_i64(params + 72)
+        scale, zero = load_f32(params + 56), load_i64(params + 64)
         for tile in range(begin, end):
             x = arena + load_i64(params) + load_i64(params + 8) * tile
             for lane in range(min(sentences - ROWS * tile, ROWS)):
@@ -75,14 +75,24 @@ def dense_rows(kind, activation):
                     store(scratch + 4 * n, acc)
                 for n in range(0, outputs, 16):
                     store(scratch + 4 * n, act(load_line(scratch + 4 * n)))
-                if results:
-                    row = load_i64(context + FIRST) + ROWS * tile + lane
-                    to = load_i64(load_i64(context + OUTPUTS) + 8 * load_i64(params + 16)) + 4 * results * row
-                    for n in range(results):
-                        store_unaligned(to + 4 * n, load_f32(scratch + 4 * n))
-                else:
-                    y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + 4 * lane
-                    for n in range(outputs):
-                        store_unaligned(y + 4 * ROWS * n, load_f32(scratch + 4 * n))
+                y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + 4 * lane
+                for n in range(outputs):
+                    store_unaligned(y + 4 * ROWS * n, load_f32(scratch + 4 * n))
+
+    return kernel
+
+
+def output_rows():
+    """A unit is a tile of rows."""
+
+    def kernel(params, context, begin, end):
+        arena, sentences, channels = load_i64(context + ARENA), load_i64(context + SENTENCES), load_i64(params + 24)
+        result = load_i64(load_i64(context + OUTPUTS) + 8 * load_i64(params + 16))
+        for tile in range(begin, end):
+            x = arena + load_i64(params) + load_i64(params + 8) * tile
+            for lane in range(min(sentences - ROWS * tile, ROWS)):
+                to = result + 4 * channels * (load_i64(context + FIRST) + ROWS * tile + lane)
+                for n in range(channels):
+                    store_unaligned(to + 4 * n, load_f32(x + 4 * (ROWS * n + lane)))
 
     return kernel

@@ -1,0 +1,116 @@
+"""One kernel by itself: an arena, a context and parameter blocks made from NumPy arrays.
+
+What tests and the kernel benchmark call kernels with; the runtime has its own, planned arena.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compile import Compiled
+from ..pack import Packed
+from . import context as slots
+
+__all__ = ["Stand", "aligned", "from_tiles", "to_tiles"]
+
+Array = NDArray[Any]
+
+
+def aligned(shape: Sequence[int] | int, dtype: Any) -> Array:
+    """Zeros at the start of a cache line."""
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.zeros(count + 64, np.uint8)
+    first = -room.ctypes.data % 64
+    return room[first : first + count].view(dtype).reshape(shape)
+
+
+def to_tiles(x: Array, lanes: int = slots.TILE) -> Array:
+    """[tokens, channels] -> [tile][channel][lane]; lanes past the last token are 0."""
+    tokens, channels = x.shape
+    tiles = -(-tokens // lanes)
+    padded = np.zeros((tiles * lanes, channels), x.dtype)
+    padded[:tokens] = x
+    return padded.reshape(tiles, lanes, channels).transpose(0, 2, 1)
+
+
+def from_tiles(tiles: Array, tokens: int) -> Array:
+    """[tile][channel][lane] -> [tokens, channels]."""
+    count, channels, lanes = tiles.shape
+    return tiles.transpose(0, 2, 1).reshape(count * lanes, channels)[:tokens]
+
+
+class Stand:
+    """Memory for a few buffers, and the context of a pack of sentences of the given lengths."""
+
+    def __init__(self, arena_bytes: int, lengths: Sequence[int] = ()) -> None:
+        self.arena = aligned(arena_bytes, np.uint8)
+        self.scratch = aligned(slots.SCRATCH_BYTES, np.uint8)
+        self.context = aligned(slots.CONTEXT_BYTES // 8, np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        self.kept: list[Array] = [self.starts]
+        self.used = 0
+        tokens, sentences = int(self.starts[-1]), len(lengths)
+        for slot, value in (
+            (slots.ARENA, self.arena.ctypes.data),
+            (slots.SCRATCH, self.scratch.ctypes.data),
+            (slots.STARTS, self.starts.ctypes.data),
+            (slots.TOKENS, tokens),
+            (slots.TILES, -(-tokens // slots.TILE)),
+            (slots.SENTENCES, sentences),
+            (slots.ROW_TILES, -(-sentences // slots.ROWS)),
+        ):
+            self.context[slot // 8] = value
+
+    def room(self, shape: Sequence[int], dtype: Any) -> tuple[int, Array]:
+        """A buffer in the arena: its offset and its array."""
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        offset, self.used = self.used, self.used + -(-count // 64) * 64
+        assert self.used <= len(self.arena), "the stand's arena is too small"
+        return offset, self.arena[offset : offset + count].view(dtype).reshape(tuple(shape))
+
+    def put(self, x: Array) -> tuple[int, Array]:
+        """A buffer in the arena that holds x."""
+        offset, buffer = self.room(x.shape, x.dtype)
+        buffer[...] = x
+        return offset, buffer
+
+    def address(self, x: Array) -> int:
+        """Address of an aligned copy of x that lives as long as the stand."""
+        copy = aligned(x.shape, x.dtype)
+        copy[...] = x
+        self.kept.append(copy)
+        return int(copy.ctypes.data)
+
+    def parts(self, packed: Packed, records: Array, tables: Array | None = None) -> int:
+        """Address of the table of parts; records uint8 [groups, bytes]."""
+        arrays = [packed.headers, packed.offsets, packed.weights, records]
+        places = [self.address(array) for array in arrays]
+        table = 0 if tables is None else self.address(tables)
+        return self.address(packed.rows(*places, table, record_bytes=records.shape[1]))
+
+    def params(self, *values: int | float) -> Array:
+        """A block of 8-byte slots; floats are float32 in the low four bytes."""
+        block = aligned(max(len(values), 1), np.int64)
+        for slot, value in enumerate(values):
+            if isinstance(value, float | np.floating):
+                block[slot : slot + 1].view(np.float32)[0] = value
+            else:
+                block[slot] = value
+        self.kept.append(block)
+        return block
+
+    def caller(self, kernel: Compiled, params: Array, begin: int, end: int) -> Any:
+        """A function without arguments that runs the kernel."""
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(kernel.address)
+        arguments = (params.ctypes.data, self.context.ctypes.data, begin, end)
+        return lambda: function(*arguments)
+
+    def run(self, kernel: Compiled, params: Array, begin: int, end: int) -> None:
+        """Do units begin to end - 1."""
+        self.caller(kernel, params, begin, end)()

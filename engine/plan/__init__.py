@@ -1,0 +1,127 @@
+"""Graph of engine operators -> Plan: steps over buffers; Plan + capacity -> Program: steps over an arena, ready to run.
+
+The plan covers the longest run of nodes from the inputs that its handlers know (`handlers.HANDLERS`); what follows, if anything, is the
+tail: it runs op by op on the arrays the program hands over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph
+from ..isa import Isa
+from ..kernels import kernel, kernel_name
+from ..kernels.context import ROWS, TILE
+from .memory import Buffer, place
+
+__all__ = ["Buffer", "Plan", "Program", "Step", "make_plan"]
+
+STEP_SLOTS = 8
+MOST_SENTENCES = 64
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call.  params: an int, a float32, a Buffer (its offset) or an array (its address), one slot each."""
+
+    name: str  # of the node it came from
+    kernel: str
+    variant: tuple[Any, ...]
+    params: tuple[Any, ...]
+    counted: int  # offset into the context of what units count (tiles, row tiles), 0: one
+    units: int = 1
+    macs: int = 0  # multiply-adds really needed for each token (or row)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for inspect and profile
+
+    @property
+    def kernel_name(self) -> str:
+        """The full name of the kernel's variant."""
+        return kernel_name(self.kernel, *self.variant)
+
+    def buffers(self) -> list[Buffer]:
+        """Those it reads or writes."""
+        return [param for param in self.params if isinstance(param, Buffer)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """An array the program hands over: a graph output, or an input of the tail."""
+
+    name: str
+    domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
+    channels: int
+    keep_row_axis: bool = False  # [batch, 1, channels]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps with every address known, for packs of at most `tokens` tokens."""
+
+    plan: Plan
+    tokens: int
+    arena_bytes: int
+    steps: NDArray[np.int64]  # [steps, STEP_SLOTS], see kernels/drive.py
+    keep: tuple[Any, ...]  # parameter blocks and code the addresses point to
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs in kernels, in order, and what is left to the tail."""
+
+    isa: Isa
+    steps: tuple[Step, ...]
+    results: tuple[Result, ...]
+    tail: Graph | None
+    inputs: tuple[str, ...]  # names of ids, types, mask ("" where there is none)
+    layers: tuple[Mapping[str, Any], ...]  # for describe()
+    first_position: int = 0
+    padding_id: int | None = None
+    most_positions: int = 1 << 30
+    vocabulary: int = 1 << 30
+    kinds: int = 1 << 30
+    uses_cls: bool = False
+
+    @cached_property
+    def _lives(self) -> dict[Buffer, tuple[int, int]]:
+        lives: dict[Buffer, tuple[int, int]] = {}
+        for number, step in enumerate(self.steps):
+            for buffer in step.buffers():
+                lives[buffer] = (lives.get(buffer, (number, number))[0], number)
+        return lives
+
+    def program(self, tokens: int) -> Program:
+        """The program for packs of at most `tokens` tokens, a multiple of 64."""
+        tiles = {"tokens": -(-tokens // TILE), "rows": MOST_SENTENCES // ROWS}
+        offsets, size = place(self._lives, tiles)
+        rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
+        keep: list[Any] = []
+        for row, step in zip(rows, self.steps, strict=True):
+            code = kernel(self.isa, step.kernel, *step.variant)
+            params = np.array([_slot(param, offsets) for param in step.params], np.int64)
+            keep += [code, params]
+            row[:4] = code.address, params.ctypes.data, step.counted, step.units
+        return Program(self, tokens, size, rows, tuple(keep))
+
+
+def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
+    """A parameter as the eight bytes a kernel reads."""
+    if isinstance(param, Buffer):
+        return offsets[param]
+    if isinstance(param, np.ndarray):
+        return param.ctypes.data
+    if isinstance(param, float | np.floating):
+        return int(np.float32(param).view(np.int32))
+    return int(param)
+
+
+def make_plan(graph: Graph, isa: Isa) -> Plan | None:
+    """The plan, or None where the graph begins with something no handler knows."""
+    from .handlers import Planner
+
+    return Planner(graph, isa).plan()

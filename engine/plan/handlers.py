@@ -1,0 +1,353 @@
+"""One handler per engine operator: node -> steps, with weights packed for the kernel that was chosen.
+
+A handler raises Unplanned with a sentence where it has no kernel for a node; the plan ends there and the tail takes over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node, Quantization
+from ..isa import Isa
+from ..kernels.context import ROW_TILES, TILES
+from . import Plan, Result, Step
+from .memory import Buffer
+from .quantized import MAGIC, OutputConstants, attention_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
+from .weights import aligned, linear_operands, rows_operand
+
+log = logging.getLogger(__name__)
+Array = NDArray[Any]
+COUNTED = {"tokens": TILES, "rows": ROW_TILES}
+LINEAR_KERNELS = {  # precision and pattern -> kernel, and the packing it reads
+    ("int8", "4x1"): ("sparse_dot_u8s8_4x1", "4x1"),
+    ("int8", "1x4"): ("sparse_dot_u8s8_4x1", "4x1"),
+    ("int8", "dense"): ("sparse_dot_u8s8_4x1", "4x1"),
+}
+MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once a sentence
+
+
+class Unplanned(Exception):
+    """No kernel for a node; says why."""
+
+
+class Planner:
+    """Walks the graph once, in order."""
+
+    def __init__(self, graph: Graph, isa: Isa) -> None:
+        self.graph, self.isa = graph, isa
+        self.buffers: dict[str, Buffer] = {}
+        self.quantized: dict[str, Quantization | None] = {}
+        self.steps: list[Step] = []
+        self.layers: list[dict[str, Any]] = []
+        self.inputs = {"ids": "", "types": "", "mask": ""}
+        self.embedding: Node | None = None
+        self.uses_cls = False
+        self.kept_axis: set[str] = set()  # rows values whose shape is [batch, 1, channels]
+        self.channels: dict[str, int] = {}  # of values whose buffer has more
+        self.consumers = graph.consumers()
+        self.wanted = [value.name for value in graph.outputs]
+        self.flipped = self._values_of_attention()
+
+    def _values_of_attention(self) -> set[str]:
+        """Values that attention_u8 reads as its second operand: stored less 128."""
+        return {node.inputs[2] for node in self.graph if node.op == "Attention" and attention_is_bytes(node)}
+
+    # --- the walk
+    def plan(self) -> Plan | None:
+        """The plan as far as it goes."""
+        for number, node in enumerate(self.graph.nodes):
+            handler = HANDLERS.get((node.domain, node.op))
+            try:
+                if handler is None:
+                    raise Unplanned("no kernel has this operator")
+                handler(self, node)
+            except Unplanned as reason:
+                log.info("%s: %s is left to NumPy: %s", self.graph.name, node, reason)
+                return self._finished(number)
+        return self._finished(len(self.graph.nodes))
+
+    def _finished(self, planned: int) -> Plan | None:
+        if self.embedding is None:
+            return None
+        rest = self.graph.nodes[planned:]
+        read = {name for node in rest for name in node.inputs}
+        handed = [name for name in self.buffers if name in read or name in self.wanted]
+        results = [self._result(name) for name in handed]
+        for number, result in enumerate(results):
+            self._hand_over(result, number)
+        attributes = self.embedding.attributes
+        return Plan(
+            self.isa, tuple(self.steps), tuple(results), self._tail(rest, results), (self.inputs["ids"], self.inputs["types"], self.inputs["mask"]),
+            tuple(self.layers), int(attributes.get("position_offset", 0)), attributes.get("padding_id"),
+            self._rows_of(self.embedding.inputs[3]), self._rows_of(self.embedding.inputs[2]), self._rows_of(self.embedding.inputs[4]), self.uses_cls,
+        )  # fmt: skip
+
+    def _rows_of(self, name: str) -> int:
+        return len(self.graph.constants[name]) if name else 1
+
+    def _result(self, name: str) -> Result:
+        buffer = self.buffers[name]
+        if buffer.dtype != "f32":
+            raise Unplanned(f"'{name}' is quantised where the graph's result or its tail reads it")
+        return Result(name, buffer.domain, self.channels.get(name, buffer.channels), name in self.kept_axis)
+
+    def _tail(self, nodes: tuple[Node, ...], results: list[Result]) -> Graph | None:
+        names = {result.name for result in results}
+        if not nodes and names.issuperset(self.wanted):
+            return None
+        from ..graph import Value
+
+        inputs = tuple(Value(result.name, "float32", ("batch", result.channels)) for result in results)
+        kept = tuple(value for value in self.graph.inputs if value.name not in names)
+        return self.graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
+
+    def _hand_over(self, result: Result, number: int) -> None:
+        buffer = self.buffers[result.name]
+        name = "output_tokens" if buffer.domain == "tokens" else "output_rows"
+        self.emit(Node("Output", (result.name,), (), name=result.name), name, (), (buffer, buffer.tile_bytes, number, result.channels), buffer.domain)
+
+    # --- what handlers use
+    def emit(self, node: Node, kernel: str, variant: tuple[Any, ...], params: tuple[Any, ...], domain: str, *, units: int = 1, macs: int = 0, **facts: Any) -> None:
+        """Add a step."""
+        self.steps.append(Step(node.name or node.outputs[0], kernel, variant, params, COUNTED[domain], units, macs, facts))
+
+    def constant(self, name: str) -> Array | None:
+        """The array, or None for an input left out."""
+        if not name:
+            return None
+        if name not in self.graph.constants:
+            raise Unplanned(f"'{name}' is not a constant")
+        return self.graph.constants[name]
+
+    def buffer(self, name: str) -> Buffer:
+        """Where a value lies."""
+        if name not in self.buffers:
+            raise Unplanned(f"'{name}' is not an activation")
+        return self.buffers[name]
+
+    def make(self, name: str, domain: str, channels: int, output: Quantization | None) -> Buffer:
+        """A new buffer for a value."""
+        buffer = Buffer(name, domain, channels, "f32" if output is None else "u8")
+        self.buffers[name], self.quantized[name] = buffer, stored(output)
+        return buffer
+
+    def layer(self, node: Node, **facts: Any) -> None:
+        """A line of describe()."""
+        self.layers.append({"name": node.name or node.outputs[0], "op": node.op, **facts})
+
+
+# --- embedding
+def plan_embedding(planner: Planner, node: Node) -> None:
+    """Three gathers, LayerNorm, quantise."""
+    ids, types, words, positions, kinds, gamma, beta = node.inputs
+    if planner.embedding is not None:
+        raise Unplanned("a second embedding")
+    tables = [planner.constant(name) for name in (words, positions, kinds)]
+    channels = tables[0].shape[1]  # type: ignore[union-attr]
+    if channels % 64:
+        raise Unplanned(f"{channels} channels: no multiple of 64")
+    output = stored(node.attributes.get("output"))
+    planner.embedding = node
+    planner.inputs.update(ids=ids, types=types)
+    y = planner.make(node.outputs[0], "tokens", channels, output)
+    norm = np.stack([np.ones(channels), np.zeros(channels)]) if not gamma else np.stack([planner.constant(gamma), planner.constant(beta)])
+    if output is not None:
+        norm = norm / output.scale + np.array([[0], [output.zero_point + MAGIC]])
+    types_table = np.zeros((1, channels), np.float32) if not kinds else tables[2]
+    held = [np.ascontiguousarray(table, np.float32) for table in (tables[0], tables[1], types_table)]
+    epsilon = float(node.attributes.get("epsilon", 0.0))
+    params = (*held, channels, y, y.tile_bytes, np.ascontiguousarray(norm, np.float32), epsilon, 1 / channels)
+    planner.emit(node, "embedding", (y.dtype, bool(gamma)), params, "tokens")
+    planner.layer(node, shape=tables[0].shape, dtype="float32", pattern="", zero_ratio=0.0, kernel=planner.steps[-1].kernel_name, bytes=sum(t.nbytes for t in held))  # type: ignore[union-attr]
+
+
+# --- linear
+def plan_linear(planner: Planner, node: Node) -> None:
+    """Sparse or dense, bytes or floats, by what x is and what the node's attributes say."""
+    x = planner.buffer(node.inputs[0])
+    weight = planner.constant(node.inputs[1])
+    assert weight is not None
+    if weight.shape[1] != x.channels:
+        raise Unplanned(f"weight has {weight.shape[1]} inputs, x {x.channels} channels")
+    if node.attributes.get("dynamic"):
+        raise Unplanned("dynamic quantisation")
+    if weight.dtype == np.int8:
+        if x.dtype != "u8":
+            raise Unplanned("int8 weights and x in float32")
+        _linear_bytes(planner, node, x, weight)
+    else:
+        _linear_floats(planner, node, x, weight)
+
+
+def _describe_linear(planner: Planner, node: Node, weight: Array, stored_bytes: int) -> None:
+    attributes = node.attributes
+    planner.layer(node, shape=weight.shape, dtype=str(weight.dtype), pattern=attributes.get("pattern", "dense"), zero_ratio=float(np.mean(weight == 0)),
+                  kernel=planner.steps[-1].kernel_name, bytes=stored_bytes)  # fmt: skip
+
+
+def _linear_bytes(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
+    name = node.outputs[0]
+    bias, weight_scale = planner.constant(node.inputs[3]), planner.constant(node.inputs[2])
+    source = planner.quantized[x.name]
+    assert source is not None and weight_scale is not None
+    constants = of_bytes(node, weight, weight_scale, bias, source, flip=name in planner.flipped)
+    y = planner.make(name, x.domain, len(weight), node.attributes.get("output"))
+    _emit_linear(planner, node, x, y, weight, "int8", constants)
+
+
+def _emit_linear(planner: Planner, node: Node, x: Buffer, y: Buffer, weight: Array, precision: str, constants: OutputConstants) -> None:
+    pattern = node.attributes.get("pattern", "dense")
+    kernel, packing = LINEAR_KERNELS[precision, pattern]
+    operands = linear_operands(weight, packing, precision, constants, y)
+    params = (x, x.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows)
+    planner.emit(node, kernel, (y.lanes, constants.epilogue, constants.activation), params, x.domain, units=operands.parts, macs=operands.macs, keep=operands)
+    _describe_linear(planner, node, weight, operands.nbytes)
+
+
+def _linear_floats(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
+    if node.attributes.get("output") is not None or node.attributes.get("product") is not None:
+        raise Unplanned("float32 weights with a quantised result")
+    name, bias, activation = node.outputs[0], planner.constant(node.inputs[3]), node.attributes.get("activation") or "none"
+    if x.domain == "rows" and weight.size <= MOST_DENSE_ROWS:
+        _dense_rows(planner, node, x, weight, bias, activation)
+        return
+    if x.dtype != "f32":
+        raise Unplanned("float32 weights and x in bytes")
+    y = planner.make(name, x.domain, len(weight), None)
+    precision = node.attributes.get("precision", "float32")
+    _emit_linear(planner, node, x, y, weight, precision, float_constants(len(weight), bias, activation))
+
+
+def _dense_rows(planner: Planner, node: Node, x: Buffer, weight: Array, bias: Array | None, activation: str) -> None:
+    name, (outputs, inputs) = node.outputs[0], weight.shape
+    source = planner.quantized[x.name]
+    scale, zero = (1.0, 0) if source is None else (source.scale, source.zero_point)
+    operand = rows_operand(weight, bias)
+    padded = operand.shape[1]
+    planner.quantized[name], planner.channels[name] = None, outputs
+    y = planner.buffers[name] = Buffer(name, "rows", padded, "f32")  # kernels in lanes of outputs fill whole registers
+    params = (x, x.tile_bytes, y, y.tile_bytes, inputs, padded, operand, float(scale), zero)
+    planner.emit(node, "dense_rows", (x.dtype, activation), params, "rows", macs=weight.size)
+    if x.name in planner.kept_axis:
+        planner.kept_axis.add(name)
+    _describe_linear(planner, node, weight, operand.nbytes)
+
+
+# --- attention
+def attention_is_bytes(node: Node) -> bool:
+    """Whether everything attention_u8 needs is quantised."""
+    a = node.attributes
+    probabilities = stored(a.get("probabilities"))
+    return (
+        all(a.get(name) is not None for name in ("query", "key", "value", "scores", "probabilities", "output"))
+        and a.get("product") in (None, a.get("output"))
+        and probabilities is not None
+        and probabilities.zero_point == 0
+    )
+
+
+def plan_attention(planner: Planner, node: Node) -> None:
+    """Keys interleaved once, then one kernel per head and tile of queries."""
+    query, key, value = (planner.buffer(name) for name in node.inputs[:3])
+    mask = node.inputs[3] if len(node.inputs) > 3 else ""
+    if mask:
+        if mask not in {each.name for each in planner.graph.inputs} or planner.inputs["mask"] not in ("", mask):
+            raise Unplanned(f"mask '{mask}' is not the graph's input")
+        planner.inputs["mask"] = mask
+    depth = query.channels // node.attributes["heads"]
+    if depth % 16 or key.domain != "tokens" or value.domain != "tokens":
+        raise Unplanned(f"heads of {depth} channels")
+    (_attention_bytes if attention_is_bytes(node) else _attention_floats)(planner, node, query, key, value, depth)
+    planner.layer(node, shape=(node.attributes["heads"], depth), dtype=query.dtype, pattern="", zero_ratio=0.0, kernel=planner.steps[-1].kernel_name, bytes=0)
+
+
+def _attention_bytes(planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int) -> None:
+    heads = node.attributes["heads"]
+    if any(each.dtype != "u8" for each in (query, key, value)):
+        raise Unplanned("query, key or value in float32")
+    keys = Buffer(f"{node.outputs[0]}.keys", "tokens", key.channels, "u8")
+    sums = Buffer(f"{node.outputs[0]}.sums", "tokens", heads, "i32")
+    factor, extra = key_factors(node, depth)
+    planner.emit(node, "interleave_keys", (depth,), (key, key.tile_bytes, keys, sums, heads, -0x7F7F7F80, factor, extra), "tokens", units=heads)
+    y = planner.make(node.outputs[0], query.domain, query.channels, node.attributes["output"])
+    kernel = "attention_u8" if query.domain == "tokens" else "attention_u8_rows"
+    params = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes, heads, aligned(attention_constants(node, depth)))
+    planner.emit(node, kernel, (depth,), params, query.domain, units=heads)
+
+
+def _attention_floats(planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int) -> None:
+    if any(node.attributes.get(name) is not None for name in ("scores", "probabilities", "product", "output", "query", "key", "value")):
+        raise Unplanned("partly quantised attention")
+    raise Unplanned("float32 attention")
+
+
+# --- layer norm
+def plan_layer_norm(planner: Planner, node: Node) -> None:
+    """In exact integers where both inputs are bytes, else in float32."""
+    x = planner.buffer(node.inputs[0])
+    residual = planner.buffer(node.inputs[1]) if node.inputs[1] else None
+    bias, gamma, beta = (planner.constant(name) for name in node.inputs[2:5])
+    assert gamma is not None and beta is not None
+    output = stored(node.attributes.get("output"))
+    y = planner.make(node.outputs[0], x.domain, x.channels, output)
+    epsilon = float(node.attributes["epsilon"])
+    sources = [planner.quantized[x.name], None if residual is None else planner.quantized[residual.name]]
+    norm = np.stack([gamma, beta], 1).astype(np.float64)
+    if output is not None:
+        norm = norm / output.scale + np.array([0, output.zero_point + MAGIC])
+    out = (y, y.tile_bytes, 0, 0) if output is not None else (0, 0, y, y.tile_bytes)
+    where = (x, x.tile_bytes, *((residual, residual.tile_bytes) if residual else (0, 0)), *out, x.channels)
+    exact = norm_of_bytes(sources, bias, x.channels, epsilon)
+    if exact is not None:
+        params = (*where, exact.bias, norm.astype(np.float32), exact.weights, 0, exact.epsilon, 1 / x.channels, exact.magic)
+        planner.emit(node, "layer_norm_bytes", (x.lanes, y.dtype), params, x.domain)
+    else:
+        floats, scales = float_bias(sources, bias, x.channels)
+        params = (*where, floats, norm.astype(np.float32), *scales, epsilon, 1 / x.channels)
+        planner.emit(node, "layer_norm_floats", (x.lanes, x.dtype, residual.dtype if residual else "none", y.dtype), params, x.domain)
+    if x.name in planner.kept_axis:
+        planner.kept_axis.add(node.outputs[0])
+    planner.layer(node, shape=(x.channels,), dtype=y.dtype, pattern="", zero_ratio=0.0, kernel=planner.steps[-1].kernel_name, bytes=norm.nbytes // 2)
+
+
+# --- choosing and renaming
+def plan_select(planner: Planner, node: Node) -> None:
+    """The first token of each sentence."""
+    x, index = planner.buffer(node.inputs[0]), node.attributes.get("index", 0)
+    if index != 0 or x.domain != "tokens":
+        raise Unplanned(f"token {index} is chosen, not the first")
+    planner.uses_cls = True
+    y = planner.make(node.outputs[0], "rows", x.channels, planner.quantized[x.name])
+    planner.kept_axis.add(node.outputs[0])
+    planner.emit(node, "select", (x.dtype,), (x, x.tile_bytes, y, y.tile_bytes, x.channels, index), "rows")
+
+
+def plan_renaming(planner: Planner, node: Node) -> None:
+    """Squeeze, Reshape or Flatten that only drops the axis of the chosen token."""
+    x = planner.buffer(node.inputs[0])
+    if x.domain != "rows":
+        raise Unplanned("not one row a sentence")
+    if node.op == "Reshape":
+        shape = planner.constant(node.inputs[1])
+        if shape is None or len(shape) != 2 or int(shape[1]) != x.channels:
+            raise Unplanned("changes the channels")
+    planner.buffers[node.outputs[0]], planner.quantized[node.outputs[0]] = x, planner.quantized[x.name]
+    if x.name in planner.channels:
+        planner.channels[node.outputs[0]] = planner.channels[x.name]
+
+
+HANDLERS: dict[tuple[str, str], Callable[[Planner, Node], None]] = {
+    ("engine", "Embedding"): plan_embedding,
+    ("engine", "Linear"): plan_linear,
+    ("engine", "Attention"): plan_attention,
+    ("engine", "LayerNorm"): plan_layer_norm,
+    ("engine", "Select"): plan_select,
+    ("", "Squeeze"): plan_renaming,
+    ("", "Flatten"): plan_renaming,
+    ("", "Reshape"): plan_renaming,
+}

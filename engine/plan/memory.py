@@ -1,0 +1,58 @@
+"""Buffers of activations and where they lie in the arena.
+
+A buffer lives from the first step that names it to the last; two that never live at once may share memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..kernels.context import ROWS, TILE
+
+__all__ = ["Buffer", "place"]
+
+SIZES = {"u8": 1, "f32": 4, "bf16": 2, "i32": 4}
+LINE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Activations [tile][channel][lane]; domain "tokens" has 64 lanes, "rows" 16 (a lane a sentence)."""
+
+    name: str
+    domain: str
+    channels: int
+    dtype: str
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of a tile."""
+        return TILE if self.domain == "tokens" else ROWS
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a tile."""
+        return self.channels * self.lanes * SIZES[self.dtype]
+
+
+def place(buffers: dict[Buffer, tuple[int, int]], tiles: dict[str, int]) -> tuple[dict[Buffer, int], int]:
+    """Offset of each buffer and bytes of the arena.  buffers: the first and last step of each; tiles: capacity of each domain.
+
+    Largest first, each at the lowest offset that is free for its whole life.
+    """
+    offsets: dict[Buffer, int] = {}
+    sizes = {buffer: _rounded(buffer.tile_bytes * tiles[buffer.domain]) for buffer in buffers}
+    for buffer in sorted(buffers, key=lambda each: -sizes[each]):
+        first, last = buffers[buffer]
+        at = 0
+        neighbours = sorted((other for other in offsets if buffers[other][0] <= last and buffers[other][1] >= first), key=offsets.__getitem__)
+        for other in neighbours:
+            if at + sizes[buffer] <= offsets[other]:
+                break
+            at = max(at, offsets[other] + sizes[other])
+        offsets[buffer] = at
+    return offsets, max((offsets[buffer] + sizes[buffer] for buffer in offsets), default=0)
+
+
+def _rounded(size: int) -> int:
+    return -(-size // LINE) * LINE
