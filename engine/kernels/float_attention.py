@@ -1,6 +1,7 @@
 """Attention in float32, one head and one tile of queries at a time: no transposition, no mask.
 
-    s[j, t] = scale * sum over d of k[d, j] q[d, t];  p = softmax(s);  y[c, t] = sum over j of p[j, t] v[c, j]
+    s[j, t] = scale * sum over d of k[d, j] q[d, t];  p = softmax(s)
+    y[c, t] = sum over j of p[j, t] v[c, j]
 
 Tokens are in lanes: keys are broadcast out of their rows, four at a time as they lie side by side,
 and share the loads of a row of queries; so do four channels of v the loads of a row of
@@ -19,9 +20,26 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    add, as_float, as_int, both, div, fma, greatest, load_f32, load_i64, load_int, loads, maximum, mul,
-    splats, store, store_lanes, store_unaligned, sub, total,
-)  # fmt: skip
+    add,
+    as_float,
+    as_int,
+    both,
+    div,
+    fma,
+    greatest,
+    load_f32,
+    load_i64,
+    load_int,
+    loads,
+    maximum,
+    mul,
+    splats,
+    store,
+    store_lanes,
+    store_unaligned,
+    sub,
+    total,
+)
 from .activations import exponential
 from .context import ARENA, ROWS, SCRATCH, SENTENCES, STARTS, TILE
 
@@ -31,7 +49,7 @@ ROW = 4 * TILE  # bytes of a channel of a tile of tokens
 
 
 def score(lanes, depth):
-    """Scores of the keys start .. end - 1 for `lanes` queries, a row each; returns the greatest of each query."""
+    """Scores of the keys start .. end - 1, a row each; returns the greatest of each query."""
     splat, load = splats("f32", lanes), loads("f32", lanes)
     row = 4 * lanes
 
@@ -64,12 +82,14 @@ def score(lanes, depth):
 
 
 def attend(depth, lanes):
-    """One sentence's keys for `lanes` queries; only lanes first .. last - 1 of the result are stored."""
+    """One sentence's keys for `lanes` queries; only lanes first .. last - 1 are stored."""
     make_scores, exp = score(lanes, depth), exponential(lanes)
     splat, load = splats("f32", lanes), loads("f32", lanes)
     row = 4 * lanes
 
-    def sentence(queries, keys, k_tile, values, v_tile, start, end, scale, scratch, out, first, last):
+    def sentence(
+        queries, keys, k_tile, values, v_tile, start, end, scale, scratch, out, first, last
+    ):
         greatest_yet, factor = make_scores(queries, keys, k_tile, start, end, scratch), splat(scale)
         sums, exps = splat(f32(0)), scratch + row * (start & 3)
         at = exps
@@ -86,8 +106,14 @@ def attend(depth, lanes):
                 value = values + v_tile * tile + ROW * channel + 4 * begin
                 for _ in range(begin, stop):
                     p = load(at)
-                    a, b = fma(p, splat(load_f32(value)), a), fma(p, splat(load_f32(value + ROW)), b)
-                    c, d = fma(p, splat(load_f32(value + 2 * ROW)), c), fma(p, splat(load_f32(value + 3 * ROW)), d)
+                    a, b = (
+                        fma(p, splat(load_f32(value)), a),
+                        fma(p, splat(load_f32(value + ROW)), b),
+                    )
+                    c, d = (
+                        fma(p, splat(load_f32(value + 2 * ROW)), c),
+                        fma(p, splat(load_f32(value + 3 * ROW)), d),
+                    )
                     at, value = at + row, value + 4
             to = out + ROW * channel
             store_lanes(to, mul(a, factor), first, last)
@@ -99,18 +125,33 @@ def attend(depth, lanes):
 
 
 def attention_f32(depth, width):
-    """Every token is a query; width: lanes of a register block, at most (64 on 512 bits, 16 on fewer)."""
+    """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
     half, wide = min(width, 32), min(width, 64)
-    attend_quarter, attend_half, attend_wide = attend(depth, 16), attend(depth, half), attend(depth, wide)
+    attend_quarter, attend_half, attend_wide = (
+        attend(depth, 16),
+        attend(depth, half),
+        attend(depth, wide),
+    )
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = load_i64(context + ARENA), load_i64(context + SCRATCH), load_i64(context + STARTS)
-        heads, scale, sentences = load_i64(params + 64), load_f32(params + 72), load_i64(context + SENTENCES)
+        arena, scratch, starts = (
+            load_i64(context + ARENA),
+            load_i64(context + SCRATCH),
+            load_i64(context + STARTS),
+        )
+        heads, scale, sentences = (
+            load_i64(params + 64),
+            load_f32(params + 72),
+            load_i64(context + SENTENCES),
+        )
         k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
         for unit in range(begin, end):
             tile, channel = unit // heads, depth * ROW * (unit % heads)
             queries = arena + load_i64(params) + load_i64(params + 8) * tile + channel
-            keys, values = arena + load_i64(params + 16) + channel, arena + load_i64(params + 32) + channel
+            keys, values = (
+                arena + load_i64(params + 16) + channel,
+                arena + load_i64(params + 32) + channel,
+            )
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
             low, high = tile * TILE, tile * TILE + TILE
             for sentence in range(sentences):
@@ -120,43 +161,114 @@ def attention_f32(depth, width):
                 first, last = max(start, low) - low, min(stop, high) - low
                 if first // 16 == (last - 1) // 16:
                     at = first // 16 * 16
-                    attend_quarter(queries + 4 * at, keys, k_tile, values, v_tile, start, stop, scale, scratch, out + 4 * at, first - at, last - at)
+                    attend_quarter(
+                        queries + 4 * at,
+                        keys,
+                        k_tile,
+                        values,
+                        v_tile,
+                        start,
+                        stop,
+                        scale,
+                        scratch,
+                        out + 4 * at,
+                        first - at,
+                        last - at,
+                    )
                 elif first // half == (last - 1) // half:
                     at = first // half * half
-                    attend_half(queries + 4 * at, keys, k_tile, values, v_tile, start, stop, scale, scratch, out + 4 * at, first - at, last - at)
+                    attend_half(
+                        queries + 4 * at,
+                        keys,
+                        k_tile,
+                        values,
+                        v_tile,
+                        start,
+                        stop,
+                        scale,
+                        scratch,
+                        out + 4 * at,
+                        first - at,
+                        last - at,
+                    )
                 else:
                     for at in range(first // wide * wide, last, wide):
-                        attend_wide(queries + 4 * at, keys, k_tile, values, v_tile, start, stop, scale, scratch, out + 4 * at,
-                                    max(first - at, 0), min(last - at, wide))  # fmt: skip
+                        attend_wide(
+                            queries + 4 * at,
+                            keys,
+                            k_tile,
+                            values,
+                            v_tile,
+                            start,
+                            stop,
+                            scale,
+                            scratch,
+                            out + 4 * at,
+                            max(first - at, 0),
+                            min(last - at, wide),
+                        )
 
     return kernel
 
 
 def attention_f32_rows(depth):
     """One query per sentence: queries and results in tiles of 16 sentences."""
-    load, splat, whole, exp = loads("f32", TILE), splats("f32", TILE), splats("i32", TILE), exponential(TILE)
+    load, splat, whole, exp = (
+        loads("f32", TILE),
+        splats("f32", TILE),
+        splats("i32", TILE),
+        exponential(TILE),
+    )
     load_mask = loads("i32", TILE)
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = load_i64(context + ARENA), load_i64(context + SCRATCH), load_i64(context + STARTS)
-        heads, scale, sentences = load_i64(params + 64), load_f32(params + 72), load_i64(context + SENTENCES)
+        arena, scratch, starts = (
+            load_i64(context + ARENA),
+            load_i64(context + SCRATCH),
+            load_i64(context + STARTS),
+        )
+        heads, scale, sentences = (
+            load_i64(params + 64),
+            load_f32(params + 72),
+            load_i64(context + SENTENCES),
+        )
         k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
-            queries = arena + load_i64(params) + load_i64(params + 8) * tile + 4 * ROWS * depth * head
-            keys, values = arena + load_i64(params + 16) + ROW * depth * head, arena + load_i64(params + 32) + ROW * depth * head
-            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + 4 * ROWS * depth * head
+            queries = (
+                arena + load_i64(params) + load_i64(params + 8) * tile + 4 * ROWS * depth * head
+            )
+            keys, values = (
+                arena + load_i64(params + 16) + ROW * depth * head,
+                arena + load_i64(params + 32) + ROW * depth * head,
+            )
+            out = (
+                arena
+                + load_i64(params + 48)
+                + load_i64(params + 56) * tile
+                + 4 * ROWS * depth * head
+            )
             for lane in range(min(sentences - ROWS * tile, ROWS)):
-                start, stop = load_int(starts + 4 * (ROWS * tile + lane)), load_int(starts + 4 * (ROWS * tile + lane) + 4)
+                start, stop = (
+                    load_int(starts + 4 * (ROWS * tile + lane)),
+                    load_int(starts + 4 * (ROWS * tile + lane) + 4),
+                )
                 first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
                 masks = scratch + ROW * tiles
                 most = splat(f32(LEAST))
                 for n in range(tiles):
-                    a, key, query = splat(f32(0)), keys + k_tile * (first_tile + n), queries + 4 * lane
+                    a, key, query = (
+                        splat(f32(0)),
+                        keys + k_tile * (first_tile + n),
+                        queries + 4 * lane,
+                    )
                     for _ in range(depth):
                         a = fma(load(key), splat(load_f32(query)), a)
                         key, query = key + ROW, query + 4 * ROWS
-                    begins, ends = max(start - TILE * (first_tile + n), 0), min(stop - TILE * (first_tile + n), TILE)
+                    begins, ends = (
+                        max(start - TILE * (first_tile + n), 0),
+                        min(stop - TILE * (first_tile + n), TILE),
+                    )
                     store(scratch + ROW * n, splat(f32(LEAST)))
                     store_lanes(scratch + ROW * n, a, begins, ends)
                     store(masks + ROW * n, whole(i32(0)))

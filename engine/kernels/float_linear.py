@@ -1,4 +1,4 @@
-"""Products of float32: y[n, t] = activation(sum over k of w[n, k] x[k, t] + bias[n]), sparse or dense.
+"""Products of float32: y[n, t] = activation(sum over k of w[n, k] x[k, t] + bias[n]).
 
 Sums stay in registers: 4 outputs x `width` tokens; a weight is broadcast, a row of x serves four
 outputs (4x1, dense) or one (1x4).  `width` divides `lanes`, the tokens of a row, so that registers
@@ -13,8 +13,18 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    as_int, fma, load_f32, load_i32, load_i64, load_u16, loads, pack_in_order, splats, store, xor,
-)  # fmt: skip
+    as_int,
+    fma,
+    load_f32,
+    load_i32,
+    load_i64,
+    load_u16,
+    loads,
+    pack_in_order,
+    splats,
+    store,
+    xor,
+)
 from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
 from .context import ARENA
 
@@ -52,15 +62,25 @@ def sparse_dot_f32_4x1(lanes, width, output, activation):
             tile, part = unit // parts, rows + 48 * (unit % parts)
             for token in range(0, lanes, width):
                 source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
-                headers, offsets, weights = load_i64(part + 8), load_i64(part + 16), load_i64(part + 24)
+                headers, offsets, weights = (
+                    load_i64(part + 8),
+                    load_i64(part + 16),
+                    load_i64(part + 24),
+                )
                 record = load_i64(part + 32)
                 for _ in range(load_i64(part)):
                     a, b = splat(load_f32(record + 16)), splat(load_f32(record + 20))
                     c, d = splat(load_f32(record + 24)), splat(load_f32(record + 28))
                     for _ in range(load_i32(headers)):
                         v = load(source + stretch * load_u16(offsets))
-                        a, b = fma(v, splat(load_f32(weights)), a), fma(v, splat(load_f32(weights + 4)), b)
-                        c, d = fma(v, splat(load_f32(weights + 8)), c), fma(v, splat(load_f32(weights + 12)), d)
+                        a, b = (
+                            fma(v, splat(load_f32(weights)), a),
+                            fma(v, splat(load_f32(weights + 4)), b),
+                        )
+                        c, d = (
+                            fma(v, splat(load_f32(weights + 8)), c),
+                            fma(v, splat(load_f32(weights + 12)), d),
+                        )
                         offsets, weights = offsets + 2, weights + 16
                     out = target + load_i32(headers + 4)
                     finish(out, a, record, 0)
@@ -86,15 +106,25 @@ def dense_dot_f32(lanes, width, output, activation):
             tile, part = unit // parts, rows + 48 * (unit % parts)
             for token in range(0, lanes, width):
                 source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
-                headers, weights, record = load_i64(part + 8), load_i64(part + 24), load_i64(part + 32)
+                headers, weights, record = (
+                    load_i64(part + 8),
+                    load_i64(part + 24),
+                    load_i64(part + 32),
+                )
                 for _ in range(load_i64(part)):
                     a, b = splat(load_f32(record + 16)), splat(load_f32(record + 20))
                     c, d = splat(load_f32(record + 24)), splat(load_f32(record + 28))
                     at = source
                     for _ in range(load_i32(headers)):
                         v = load(at)
-                        a, b = fma(v, splat(load_f32(weights)), a), fma(v, splat(load_f32(weights + 4)), b)
-                        c, d = fma(v, splat(load_f32(weights + 8)), c), fma(v, splat(load_f32(weights + 12)), d)
+                        a, b = (
+                            fma(v, splat(load_f32(weights)), a),
+                            fma(v, splat(load_f32(weights + 4)), b),
+                        )
+                        c, d = (
+                            fma(v, splat(load_f32(weights + 8)), c),
+                            fma(v, splat(load_f32(weights + 12)), d),
+                        )
                         at, weights = at + 4 * lanes, weights + 16
                     out = target + load_i32(headers + 4)
                     finish(out, a, record, 0)
