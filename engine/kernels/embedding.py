@@ -2,7 +2,7 @@
 
 A unit is a tile of 64 tokens.
 params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels (a multiple of 64), 4 y, 5 bytes of a y tile,
-6 address of gamma then beta (float32), 7 epsilon, 8 1 / channels.  For bytes gamma and beta hold scale and zero point (with MAGIC).
+6 address of gamma then beta (float32), 7 epsilon, 8 1 / channels.  For bytes gamma and beta hold scale and zero point.
 Scratch: one row of float32, 64 rows of results, one block of 64 x 64.
 """
 
@@ -10,7 +10,7 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    add, fma, load_f32, load_i64, load_int, loads, loads_unaligned, mul, pack_in_order, prefetch, splats, square_root, store, total, zip_high, zip_low,
+    MAGIC, add, fma, load_f32, load_i64, load_int, loads, loads_unaligned, mul, pack_in_order, prefetch, splats, square_root, store, total, zip_high, zip_low,
 )  # fmt: skip
 from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TILES, TOKENS, TYPES
 
@@ -40,7 +40,7 @@ def transposition(load, element_bytes, lanes, rounds):
 
 def _store_row(output):
     def bytes_(to, v):
-        store(to, pack_in_order(v))
+        store(to, pack_in_order(add(v, splat(f32(MAGIC)))))
 
     def floats(to, v):
         store(to, v)

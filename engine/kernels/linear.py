@@ -13,7 +13,7 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    MAGIC, as_int, dot4, fma, in_token_order, interleave, load_f32, load_i32, load_i64, load_u16, loads, lookup, maximum, minimum, pack,
+    MAGIC, add, as_int, dot4, fma, in_token_order, interleave, load_f32, load_i32, load_i64, load_u16, loads, lookup, maximum, minimum, pack,
     splats, store, sub, to_float, xor,
 )  # fmt: skip
 from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
@@ -33,8 +33,19 @@ def table_epilogue(lanes, activation):
     return routine(finish)
 
 
+def plain_epilogue(lanes, activation):
+    """y = u8(round(sum * scale) + shift): shift is whole and holds MAGIC, so that the addition rounds."""
+    splat, flip = splats("f32", lanes), splats("i32", lanes // 4)
+
+    def finish(out, sums, record, n, table, params):
+        v = fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n)))
+        store(out + lanes * n, xor(as_int(pack(v)), flip(load_i32(record + 56))))
+
+    return routine(finish)
+
+
 def bytes_epilogue(lanes, activation):
-    """y = u8(round(activation(sum * scale + shift) * a + b)), b with MAGIC; without an activation scale and shift hold all of it."""
+    """y = u8(round(activation(sum * scale + shift) * a + b)), b with MAGIC; without an activation round(sum * scale + shift)."""
     splat, flip = splats("f32", lanes), splats("i32", lanes // 4)
     act = ACTIVATIONS_FOR_BYTES[activation](lanes)
 
@@ -45,7 +56,7 @@ def bytes_epilogue(lanes, activation):
 
     def linear(out, sums, record, n, table, params):
         v = fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n)))
-        store(out + lanes * n, xor(as_int(pack(v)), flip(load_i32(record + 56))))
+        store(out + lanes * n, xor(as_int(pack(add(v, splat(f32(MAGIC))))), flip(load_i32(record + 56))))
 
     return routine(linear if activation == "none" else activated)
 
@@ -74,7 +85,7 @@ def rounded_epilogue(lanes, activation):
     return routine(finish)
 
 
-EPILOGUES = {"table": table_epilogue, "bytes": bytes_epilogue, "floats": floats_epilogue, "rounded": rounded_epilogue}
+EPILOGUES = {"table": table_epilogue, "plain": plain_epilogue, "bytes": bytes_epilogue, "floats": floats_epilogue, "rounded": rounded_epilogue}
 
 
 def sparse_dot_u8s8_4x1(lanes, epilogue, activation):

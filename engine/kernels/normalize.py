@@ -5,7 +5,7 @@ MAGIC_BITS, so that the integer sum is the float MAGIC + v without a conversion.
 A unit is a tile.
 params: 0 x, 1 bytes of an x tile, 2 residual, 3 bytes of its tile, 4 y (bytes), 5 bytes of its tile, 6 y (float32), 7 bytes of its tile,
 8 channels, 9 address of bias, 10 address of (gamma, beta) pairs, 11 A | B << 16 or float32 scale of x, 12 float32 scale of the residual,
-13 epsilon, 14 1 / channels, 15 channels * MAGIC_BITS mod 2^32.  Outputs of bytes: gamma and beta hold scale and zero point (with MAGIC).
+13 epsilon, 14 1 / channels, 15 channels * MAGIC_BITS mod 2^32.  Outputs of bytes: gamma and beta hold scale and zero point.
 """
 
 import numba as nb
@@ -22,12 +22,13 @@ f32, i32 = nb.float32, nb.int32
 
 def _emit(lanes, output, quad_order):
     """A routine that stores one channel as "u8" or "f32"."""
+    splat = splats("f32", lanes)
 
     def bytes_of_quads(y, floats, v):
-        store(y, pack(v))
+        store(y, pack(add(v, splat(f32(MAGIC)))))
 
     def bytes_in_order(y, floats, v):
-        store(y, pack_in_order(v))
+        store(y, pack_in_order(add(v, splat(f32(MAGIC)))))
 
     def floats_of_quads(y, floats, v):
         store(floats, in_token_order(v))

@@ -17,7 +17,7 @@ from ..isa import Isa
 from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
 from .memory import Buffer
-from .quantized import MAGIC, OutputConstants, attention_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
+from .quantized import OutputConstants, attention_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
 from .weights import aligned, linear_operands, rows_operand
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def plan_embedding(planner: Planner, node: Node) -> None:
     y = planner.make(node.outputs[0], "tokens", channels, output)
     norm = np.stack([np.ones(channels), np.zeros(channels)]) if not gamma else np.stack([planner.constant(gamma), planner.constant(beta)])
     if output is not None:
-        norm = norm / output.scale + np.array([[0], [output.zero_point + MAGIC]])
+        norm = norm / output.scale + np.array([[0], [output.zero_point]])
     types_table = np.zeros((1, channels), np.float32) if not kinds else tables[2]
     held = [np.ascontiguousarray(table, np.float32) for table in (tables[0], tables[1], types_table)]
     epsilon = float(node.attributes.get("epsilon", 0.0))
@@ -299,7 +299,7 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     sources = [planner.quantized[x.name], None if residual is None else planner.quantized[residual.name]]
     norm = np.stack([gamma, beta], 1).astype(np.float64)
     if output is not None:
-        norm = norm / output.scale + np.array([0, output.zero_point + MAGIC])
+        norm = norm / output.scale + np.array([0, output.zero_point])
     out = (y, y.tile_bytes, 0, 0) if output is not None else (0, 0, y, y.tile_bytes)
     where = (x, x.tile_bytes, *((residual, residual.tile_bytes) if residual else (0, 0)), *out, x.channels)
     exact = norm_of_bytes(sources, bias, x.channels, epsilon)

@@ -72,8 +72,10 @@ def of_bytes(node: Node, weight: Array, weight_scale: Array, bias: Array | None,
         return made("rounded", scale / product.scale, shift - product.zero_point * product.scale, a=product.scale, b=product.zero_point + MAGIC)
     if output is None:
         return made("floats", scale, shift)
+    if bias is None and activation == "none":
+        return made("plain", scale / output.scale, np.float64(output.zero_point + MAGIC), flip=flipped)
     if activation == "none":
-        return made("bytes", scale / output.scale, shift / output.scale + output.zero_point + MAGIC, flip=flipped)
+        return made("bytes", scale / output.scale, shift / output.scale + output.zero_point, flip=flipped)
     return made("bytes", scale, shift, a=1 / output.scale, b=output.zero_point + MAGIC, flip=flipped)
 
 
@@ -141,7 +143,7 @@ def norm_of_bytes(sources: list[Quantization | None], bias: Array | None, channe
     unit = float(x.scale) / a
     shift = np.zeros(channels) if bias is None else bias.astype(np.float64)
     whole = np.rint((shift - x.scale * np.float64(x.zero_point) - residual.scale * np.float64(residual.zero_point)) / unit)
-    if max(a, b) > 32767 or 255 * (a + b) + np.abs(whole).max() >= 1 << 22:
+    if max(a, b) > 32767 or max(255 * (a + b) + whole.max(), -whole.min()) >= 1 << 22:
         return None
     return ExactNorm((whole + MAGIC_BITS).astype(np.int32), a | b << 16, epsilon / unit**2, channels * MAGIC_BITS & 0xFFFFFFFF)
 
