@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from engine.graph import Graph, Node, Value
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
+NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 LENGTHS = [(1, 1), (2, 7), (3, 16)]
 
 
@@ -44,32 +46,55 @@ def compare(path: Path, atol: float) -> None:
             np.testing.assert_allclose(found[name], array, rtol=0, atol=atol, err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """opset -> file of a random BERT of two layers, by torch's exporter."""
+def random_bert() -> Any:
+    """Two layers, eval mode."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("bert")
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=20,
     )  # fmt: skip
-    model = transformers.BertForSequenceClassification(config).eval()
-    names = ["input_ids", "attention_mask", "token_type_ids"]
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """opset -> file of a random BERT of two layers, by torch's exporter."""
+    torch = pytest.importorskip("torch")
+    model = random_bert()
+    folder = tmp_path_factory.mktemp("bert")
     shape = {0: "batch", 1: "sequence"}
 
     def export_at(opset: int) -> Path:
         path = folder / f"bert{opset}.onnx"
         if not path.exists():
             torch.onnx.export(
-                model, tuple(torch.ones(2, 5, dtype=torch.int64) for _ in names), path,
-                input_names=names, output_names=["logits"], opset_version=opset, dynamo=False,
-                dynamic_axes=dict.fromkeys(names, shape) | {"logits": {0: "batch"}},
+                model, tuple(torch.ones(2, 5, dtype=torch.int64) for _ in NAMES), path,
+                input_names=NAMES, output_names=["logits"], opset_version=opset, dynamo=False,
+                dynamic_axes=dict.fromkeys(NAMES, shape) | {"logits": {0: "batch"}},
             )  # fmt: skip
         return path
 
     return export_at
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_bert_by_the_dynamo_exporter(tmp_path: Path) -> None:
+    """Opset 18 and above, LayerNormalization and Gelu as operators, external weights."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    path = tmp_path / "dynamo.onnx"
+    torch.onnx.export(
+        random_bert(), tuple(torch.ones(2, 5, dtype=torch.int64) for _ in NAMES), path,
+        input_names=NAMES, output_names=["logits"], dynamo=True, external_data=True,
+        dynamic_shapes=[free for _ in NAMES], verbose=False,
+    )  # fmt: skip
+    assert path.with_name("dynamo.onnx.data").exists()
+    assert {node.op for node in onnx_reader.read(path)} >= {"LayerNormalization", "Gelu"}
+    compare(path, 2e-6)
 
 
 @pytest.mark.parametrize("opset", [11, 14, 17])

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import models, store
+from .. import isa, models, store
 from ..errors import ModelError
 from ..graph import Graph, Node
+from ..plan import make_plan
 
 __all__ = ["Layer", "add_arguments", "layers", "main"]
 
@@ -58,13 +59,18 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def layers(graph: Graph) -> list[Layer]:
-    """A row per operator; a constant's bytes count where it is read first."""
+    """A row per operator; a constant's bytes count where it is read first.
+
+    The kernel is the one this machine runs, empty where the plan needs none; "reference" is NumPy.
+    """
+    kernels = _kernels(graph)
     counted: set[str] = set()
     rows = []
     for node in graph:
         constants = [n for n in node.inputs if n in graph.constants and n not in counted]
         counted.update(constants)
-        rows.append(_layer(node, graph, sum(_size(graph, name) for name in constants)))
+        size = sum(_size(graph, name) for name in constants)
+        rows.append(_layer(node, graph, kernels[_name(node)], size))
     return rows
 
 
@@ -73,30 +79,35 @@ def _size(graph: Graph, name: str) -> int:
     return constants.size(name) if isinstance(constants, store.Stored) else constants[name].nbytes
 
 
-def _layer(node: Node, graph: Graph, size: int) -> Layer:
+def _kernels(graph: Graph) -> dict[str, str]:
+    plan = make_plan(graph, isa.chosen())
+    if plan is None:
+        return {_name(node): "reference" for node in graph}
+    left = set() if plan.tail is None else {_name(node) for node in plan.tail}
+    planned = {row["name"]: str(row["kernel"]) for row in plan.layers}
+    return {
+        name: "reference" if name in left else planned.get(name, "") for name in map(_name, graph)
+    }
+
+
+def _name(node: Node) -> str:
+    return node.name or node.outputs[0]
+
+
+def _layer(node: Node, graph: Graph, kernel: str, size: int) -> Layer:
     weights = [graph.constants[name] for name in node.inputs if name in graph.constants]
     largest = max(weights, key=np.size, default=None)
     attributes = node.attributes
     return Layer(
-        node.name or node.outputs[0],
+        _name(node),
         node.op,
         "" if largest is None else "x".join(str(n) for n in largest.shape),
         str(attributes.get("precision") or ("" if largest is None else largest.dtype)),
         str(attributes.get("pattern", "")),
         attributes.get("zero_ratio"),
-        kernel_of(node),
+        kernel,
         size,
     )
-
-
-def kernel_of(node: Node) -> str:
-    """The family of kernels an operator runs on; which member is chosen depends on the CPU."""
-    if node.domain != "engine":
-        return "numpy"
-    if node.op != "Linear":
-        return node.op.lower()
-    pattern = node.attributes.get("pattern", "dense")
-    return f"{'dense' if pattern == 'dense' else 'sparse'}_{node.attributes['precision']}_{pattern}"
 
 
 HEAD = ("name", "op", "shape", "type", "pattern", "zeros", "kernel", "bytes")
