@@ -1,4 +1,4 @@
-"""AMX for kernels: eight tile registers of 16 rows x 64 bytes, named by number, held for the length of one kernel.
+"""AMX for kernels: eight tile registers of 16 rows x 64 bytes, named by number.
 
     configure     what each tile is: rows and bytes a row (ldtilecfg); `release` ends it
     zero, load, save, and the products  dst[m, n] += sum over k, i of a[m, k, i] b[k, n, i]
@@ -18,7 +18,7 @@ import numba as nb
 
 from ..errors import IsaError
 from ..lower import instruction, routine
-from ..simd import I8, I64, call, store_unaligned
+from ..simd import I8, call, store_unaligned
 
 VOID = ir.VoidType()
 ROWS = 16  # of a tile
@@ -71,7 +71,7 @@ def configuration(shapes):
 
 
 def configures(shapes):
-    """A routine (address of 64 bytes to use) that sets the tiles up; shapes: (rows, bytes a row) each."""
+    """A routine (address of 64 bytes to use) that sets tiles up; shapes: (rows, bytes a row)."""
     content = configuration(shapes)
     words = [int.from_bytes(content[i : i + 8], "little", signed=True) for i in range(0, 64, 8)]
     lines = [f"    store(scratch + {8 * i}, i64({word}))" for i, word in enumerate(words)]
