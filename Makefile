@@ -38,6 +38,9 @@ bench: $(VENV)/.installed
 report: $(VENV)/.installed
 	snakemake results/report.html
 
+graph: $(VENV)/.installed
+	python -m workflow.scripts.rulegraph
+
 $(VENV)/.installed: requirements.txt requirements-data.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt

@@ -76,9 +76,12 @@ def _work() -> None:
     load = Load(**json.loads(sys.stdin.readline()))
     try:
         _serve(load)
-    except (EngineError, OSError, MemoryError) as error:
-        _say("failed", error=f"{type(error).__name__}: {error}")
+    except EngineError as error:
+        _say("failed", error=str(error))
         raise SystemExit(1) from error
+    except Exception as error:
+        _say("failed", error=f"{type(error).__name__}: {error}")
+        raise
 
 
 def _serve(load: Load) -> None:
