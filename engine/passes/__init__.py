@@ -1,7 +1,8 @@
 """Graph as read -> graph of the engine's operators (docs/design.md, section 1).
 
-`optimize` runs PIPELINE in order and checks the graph after each pass; ENGINE_CHECK=1 also compares its numbers with
-those before the pass, ENGINE_DEBUG=1 logs what each pass left.  What no fusion matches stays as it was.
+`optimize` runs PIPELINE in order and checks the graph after each pass; ENGINE_CHECK=1 also compares
+its numbers with those before the pass, ENGINE_DEBUG=1 logs what each pass left.  What no fusion
+matches stays as it was; `explain` says what was in the way.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from . import gelu as _gelu
 from . import layer_norm as _layer_norm
 from . import linear as _linear
 from . import select as _select
-from .fusion import Fusion, why
-from .run import run_pipeline
 from .attention import attention
 from .clean import clean
 from .dead_rows import dead_rows
 from .embedding import embedding
+from .fusion import Fusion, why
 from .gelu import gelu
 from .layer_norm import layer_norm, residual
 from .linear import linear
 from .quantize import quantize
+from .run import run_pipeline
 from .select import select
 from .simulate import simulate
 from .sparsity import sparsity
 
-__all__ = ["FUSIONS", "PIPELINE", "optimize", "why"]
+__all__ = ["FUSIONS", "PIPELINE", "explain", "optimize", "why"]
 
 PIPELINE: list[Callable[[Graph], Graph]] = [
     clean,  # constants, shapes and idle operators first: fewer spellings for all that follow
@@ -46,17 +47,17 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     sparsity,  # pattern and share of zeros of each weight, last: weights change no more
 ]
 
+FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
+    gelu: _gelu.FUSIONS,
+    layer_norm: _layer_norm.FUSIONS,
+    embedding: [_embedding.FUSION],
+    linear: _linear.FUSIONS,
+    residual: [_layer_norm.RESIDUAL],
+    attention: [_attention.FUSION],
+    select: _select.FUSIONS,
+}
 FUSIONS: dict[str, Fusion] = {
-    fusion.name: fusion
-    for fusion in (
-        *_gelu.FUSIONS,
-        *_layer_norm.FUSIONS,
-        _layer_norm.RESIDUAL,
-        _embedding.FUSION,
-        *_linear.FUSIONS,
-        _attention.FUSION,
-        *_select.FUSIONS,
-    )
+    fusion.name: fusion for fusions in FUSIONS_OF.values() for fusion in fusions
 }
 
 
@@ -67,3 +68,12 @@ def optimize(graph: Graph) -> Graph:
         PassError: a pass failed or left an unsound graph; names the pass and its number.
     """
     return run_pipeline(graph, PIPELINE)
+
+
+def explain(graph: Graph) -> list[str]:
+    """For each fusion a sentence: the nearest place it did not match, as its own pass leaves it."""
+    sentences = []
+    for run in PIPELINE:
+        graph = run_pipeline(graph, [run])
+        sentences += [why(graph, fusion) for fusion in FUSIONS_OF.get(run, [])]
+    return sentences

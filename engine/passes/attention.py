@@ -1,8 +1,8 @@
-"""Scaled dot-product attention over heads (Vaswani et al. 2017), as one Attention on [batch, sequence, channels].
+"""Scaled dot-product attention over heads (Vaswani et al. 2017) as one Attention.
 
-The pattern is the mathematics; how channels become heads is checked by moving numbered elements (movement.py), how
-the mask is spelled by running it (probe.py).  A factor on query, key or scores becomes `scale`, and the scales of
-quantisations after it are divided by it.
+The pattern is the mathematics; how channels become heads is checked by moving numbered elements
+(movement.py), how the mask is spelled by running it (probe.py).  A factor on query, key or scores
+becomes `scale`, and the scales of quantisations after it are divided by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
 from .probe import part_above, probe
-from .shapes import Fact, infer
+from .shapes import Fact
 from .simulate import fake_quantize
 
 __all__ = ["FUSION", "attention"]
@@ -29,8 +29,9 @@ Array = NDArray[Any]
 HOPELESS = -9999.0  # exp of anything this low is 0
 
 
-def scaled_dot_product(op: Operators, query: Tensor, key: Tensor, value: Tensor, scores: Tensor, mask: Tensor,
-                       low: Scalar) -> Pattern:  # fmt: skip
+def scaled_dot_product(
+    op: Operators, value: Tensor, scores: Tensor, mask: Tensor, low: Scalar
+) -> Pattern:
     masked = either(
         scores + mask,
         op.Where(mask, low, scores).named("masked_where"),
@@ -72,7 +73,9 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     if not np.isclose(value.factor, 1):
         return f"the values are scaled by {value.factor}"
     heads = shape[2] // depth
-    reason = wrong_layout(match, facts, query, key, value, heads) or shape_of_scores(scores, match, facts)
+    reason = wrong_layout(match, facts, query, key, value, heads) or shape_of_scores(
+        scores, match, facts
+    )
     if reason:
         return reason
     mask = mask_of(match, facts)
@@ -94,23 +97,29 @@ def wrong_layout(
     sources = [chain.source for chain in (query, key, value)]
     names = lengths(facts, sources)
     if names is None or any(facts[name].rank != 3 for name in sources):
-        return f"query, key and value are not [batch, sequence, channels]: {[facts[s].shape for s in sources]}"
+        shapes = [facts[source].shape for source in sources]
+        return f"query, key and value are not [batch, sequence, channels]: {shapes}"
     for chain, order in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 1, 3))):
         batch, tokens, channels = size(facts[chain.source].shape or (), names)
         numbered = np.arange(batch * tokens * channels).reshape(batch, tokens, channels)
         split = numbered.reshape(batch, tokens, heads, channels // heads).transpose(order)
-        if differs(moved(chain.nodes, numbered, match.graph), split):
+        if differs(moved(chain.nodes, numbered, match.graph, facts, names), split):
             return f"'{chain.result}' is not '{chain.source}' split into {heads} heads"
     shape = size(facts[query.source].shape or (), names)
     joined = np.arange(np.prod(shape)).reshape(shape)
     split = joined.reshape(*shape[:2], heads, -1).transpose(0, 2, 1, 3)
     given = facts[match["context"]].shape
     start = split if given is None or len(given) != 3 else split.reshape(-1, *split.shape[2:])
-    views = match.nodes[: next(i for i, n in enumerate(match.nodes) if n.op == "MatMul")]
-    result = moved(views[::-1], start, match.graph)
+    result = moved(after_product(match), start, match.graph, facts, names)
     if result is None or result.shape != joined.shape or differs(result, joined):
         return f"'{match.root.outputs[0]}' does not join the heads to [batch, sequence, channels]"
     return None
+
+
+def after_product(match: Match) -> list[Node]:
+    """The views and quantisations of the result, in the order they run."""
+    product = next(i for i, node in enumerate(match.nodes) if node.op == "MatMul")
+    return list(match.nodes[:product][::-1])
 
 
 def differs(got: Array | None, wanted: Array) -> bool:
@@ -127,7 +136,7 @@ def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> s
         return f"the shape of '{scores.source}' is not known"
     shape = size(facts[scores.source].shape or (), names)
     numbered = np.arange(np.prod(shape)).reshape(shape)
-    result = moved(scores.nodes, numbered, match.graph)
+    result = moved(scores.nodes, numbered, match.graph, facts, names)
     if result is None or result.shape[-2:] != shape[-2:] or differs(result, numbered):
         return f"'{scores.result}' rearranges the scores"
     return None
@@ -146,8 +155,11 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
         return f"'{match['mask']}' is not made from one mask"
     graph = match.graph
     given = [v for v in graph.inputs if v.name in part.inputs]
-    if given and (len(given[0].shape) != 2 or not given[0].dtype.startswith(("int", "uint", "bool"))):
-        return f"the mask '{given[0].name}' is {given[0].dtype}{list(given[0].shape)}, expected [batch, sequence]"
+    if given and (
+        len(given[0].shape) != 2 or not given[0].dtype.startswith(("int", "uint", "bool"))
+    ):
+        found = f"{given[0].dtype}{list(given[0].shape)}"
+        return f"the mask '{given[0].name}' is {found}, expected whole numbers [batch, sequence]"
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
         feeds = sentences(graph, batch, tokens, seed)
         got = probe(part, graph, facts, feeds)
@@ -182,7 +194,7 @@ def means(got: Array, keep: Array, match: Match) -> bool:
 
 # --- rewriting ---
 def build(match: Match) -> Sequence[Node]:
-    parts = taken_apart(match, infer(match.graph))
+    parts = taken_apart(match, match.search.facts)
     assert isinstance(parts, Parts), "the guard has seen it"
     out = match.root.outputs[0]
     nodes: list[Node] = []
@@ -193,7 +205,12 @@ def build(match: Match) -> Sequence[Node]:
         nodes.append(fake_quantize(chain.source, f"{out}.{name}", chain.quantization))
         return f"{out}.{name}"
 
-    inputs = (rounded(parts.query, "query"), rounded(parts.key, "key"), rounded(parts.value, "value"), parts.mask)
+    inputs = (
+        rounded(parts.query, "query"),
+        rounded(parts.key, "key"),
+        rounded(parts.value, "value"),
+        parts.mask,
+    )
     before = parts.query.factor * parts.key.factor
     softmax = match.node("probabilities") if "probabilities" in match else None
     attributes = {
@@ -207,8 +224,7 @@ def build(match: Match) -> Sequence[Node]:
         "product": None,
         "output": None,
     }
-    later = [n for n in match.nodes[: next(i for i, n in enumerate(match.nodes) if n.op == "MatMul")]
-             if n.op == "FakeQuantize"][::-1]  # fmt: skip
+    later = [node for node in after_product(match) if node.op == "FakeQuantize"]
     results = [f"{out}.context{i}" for i in range(len(later))] + [out]
     name = layer_name([match.node("softmax"), match.root])
     nodes.append(Node("Attention", inputs, (results[0],), attributes, name, "engine"))
@@ -222,7 +238,7 @@ def divided(how: Quantization | None, factor: float) -> Quantization | None:
 
 
 def objection(match: Match) -> str | None:
-    parts = taken_apart(match, infer(match.graph))
+    parts = taken_apart(match, match.search.facts)
     return parts if isinstance(parts, str) else None
 
 

@@ -1,10 +1,12 @@
-"""Spellings vanish: constants are folded, operators that do nothing are dropped, shapes become constants.
+"""Spellings vanish: what is known before the run is computed, what does nothing is dropped.
 
-Case 1: every input is constant: the result is computed (a constant's DequantizeLinear is kept, its 8 bits are wanted).
-Case 2: the contents follow from the inputs' shapes: Shape -> Gather -> Concat with whole numbers only.
-Case 3: the target of a Reshape is known but for free lengths: they are written 0 (as the input) or -1.
-Case 4: Identity, Dropout, Cast to the same type, Reshape, Expand, Transpose and Slice that change nothing.
-Case 5: the same operator on the same inputs is computed once.
+Case 1: every input is constant: the result is computed (but for a constant's DequantizeLinear,
+        whose 8 bits are wanted).
+Case 2: the contents follow from shapes: Shape -> Gather -> Concat with whole numbers only.
+Case 3: the target of a Reshape is known but for free lengths: they become 0 (as the input) or -1.
+Case 4: a length that a graph input has is read from that input, not from what is computed of it.
+Case 5: Identity, Dropout, Cast to the same type; Reshape, Expand, Transpose, Slice without effect.
+Case 6: the same operator on the same inputs is computed once.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from .shapes import UNKNOWN, Fact, infer
 __all__ = ["clean", "merge_twins", "substitute"]
 
 Array = NDArray[Any]
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+RANDOM = {
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+}
 
 
 def clean(graph: Graph) -> Graph:
@@ -32,7 +41,7 @@ def clean(graph: Graph) -> Graph:
     while before != len(graph.nodes):
         before = len(graph.nodes)
         graph = fold(graph)
-        graph = drop_idle(fix_reshapes(graph)).without_dead_nodes()
+        graph = drop_idle(lengths_from_inputs(fix_reshapes(graph))).without_dead_nodes()
         graph = merge_twins(graph)
     return graph
 
@@ -89,7 +98,11 @@ def fix_reshapes(graph: Graph) -> Graph:
 
 
 def reshape_target(node: Node, facts: Mapping[str, Fact]) -> list[int] | None:
-    if node.op != "Reshape" or node.attributes.get("allowzero", 0) and 0 in (facts[node.inputs[1]].contents or ()):
+    if (
+        node.op != "Reshape"
+        or node.attributes.get("allowzero", 0)
+        and 0 in (facts[node.inputs[1]].contents or ())
+    ):
         return None
     wanted, source = facts[node.inputs[1]].contents, facts[node.inputs[0]].shape or ()
     if wanted is None or all(isinstance(length, int) for length in wanted):
@@ -106,6 +119,37 @@ def reshape_target(node: Node, facts: Mapping[str, Fact]) -> list[int] | None:
 
 
 # --- case 4 ---
+def lengths_from_inputs(graph: Graph) -> Graph:
+    """Gather or Slice of a computed value's Shape becomes Gather of an input's Shape."""
+    facts, producer, constants = infer(graph), graph.producer(), dict(graph.constants)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        source = producer.get(node.inputs[0]) if node.op in ("Gather", "Slice") else None
+        place = None
+        if source is not None and source.op == "Shape" and source.inputs[0] in producer:
+            place = place_of(facts[node.outputs[0]], graph)
+        if place is None:
+            nodes.append(node)
+            continue
+        name, axis, shape = place
+        index, whole = f"{node.outputs[0]}.axis", f"{node.outputs[0]}.shape_of_input"
+        constants[index] = np.full(shape, axis, np.int64)
+        nodes.append(Node("Shape", (name,), (whole,)))
+        nodes.append(Node("Gather", (whole, index), node.outputs, {"axis": 0}, node.name))
+    return graph.changed(nodes=tuple(nodes), constants=constants)
+
+
+def place_of(fact: Fact, graph: Graph) -> tuple[str, int, tuple[int, ...]] | None:
+    """The graph input and axis with the free length that a value holds, and the value's shape."""
+    if fact.contents is None or len(fact.contents) != 1 or fact.dtype != "int64":
+        return None
+    for value in graph.inputs:
+        if isinstance(fact.contents[0], str) and fact.contents[0] in value.shape:
+            return value.name, value.shape.index(fact.contents[0]), () if fact.shape == () else (1,)
+    return None
+
+
+# --- case 5 ---
 def drop_idle(graph: Graph) -> Graph:
     """Nodes that hand on their first input unchanged are taken out."""
     facts = infer(graph)
@@ -119,7 +163,9 @@ def drop_idle(graph: Graph) -> Graph:
 
 def unread(node: Node, graph: Graph) -> bool:
     """Only the first output is used."""
-    used = {name for other in graph.nodes for name in other.inputs} if len(node.outputs) > 1 else set()
+    used = (
+        {name for other in graph.nodes for name in other.inputs} if len(node.outputs) > 1 else set()
+    )
     return not used.intersection(node.outputs[1:])
 
 
@@ -204,21 +250,29 @@ def substitute(graph: Graph, replaced: Mapping[str, str]) -> Graph:
         return name
 
     nodes = tuple(
-        node.changed(inputs=tuple(map(current, node.inputs)), outputs=tuple(renamed.get(o, o) for o in node.outputs))
+        node.changed(
+            inputs=tuple(map(current, node.inputs)),
+            outputs=tuple(renamed.get(o, o) for o in node.outputs),
+        )
         for node in graph.nodes
         if not (node.outputs[0] in dropped and node.outputs[0] in replaced)
     )
     return graph.changed(nodes=nodes)
 
 
-# --- case 5 ---
+# --- case 6 ---
 def merge_twins(graph: Graph) -> Graph:
     """Equal operators on equal inputs become one."""
     first: dict[Any, Node] = {}
     replaced: dict[str, str] = {}
     for node in graph.nodes:
         inputs = tuple(replaced.get(name, name) for name in node.inputs)
-        key = (node.op, node.domain, inputs, frozenset((k, as_key(v)) for k, v in node.attributes.items()))
+        key = (
+            node.op,
+            node.domain,
+            inputs,
+            frozenset((k, as_key(v)) for k, v in node.attributes.items()),
+        )
         twin = first.setdefault(key, node)
         if twin is not node and len(twin.outputs) == len(node.outputs) and node.op not in RANDOM:
             outputs = {value.name for value in graph.outputs}

@@ -1,7 +1,8 @@
 """Rows nobody reads are not computed: a Select is pushed towards the inputs.
 
-Where all readers of an operator are Selects of one row, the operator works on that row alone: Linear and LayerNorm on
-the row of each input, Attention on the row of its query (keys and values stay whole).
+Where all readers of an operator are Selects of one row, the operator works on that row alone:
+Linear and LayerNorm on the row of each input, Attention on the row of its query (keys and values
+stay whole).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Words + positions (+ token types), normalised, as one Embedding.
 
-Positions are recognised by running what makes them (probe.py): 0, 1, 2 ... from an offset, or RoBERTa's, which count
-only what is not padding.  Token types that are always the same are added to the positions.
+Positions are recognised by running what makes them (probe.py): 0, 1, 2 ... from an offset, or
+RoBERTa's, which count only what is not padding.  Token types that are always the same are added to
+the positions.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
+from ..ops.numbers import dequantized, quantized
+from ..reference import evaluate
 from .fusion import Fusion, Match, fuse
 from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of
 from .names import layer_name
 from .probe import part_above, probe
-from .shapes import Fact, infer
+from .shapes import Fact
 
 __all__ = ["FUSION", "embedding"]
 
@@ -26,8 +29,11 @@ Array = NDArray[Any]
 SHAPES = ((1, 4), (3, 7))
 
 
-def looked_up(op: Operators, words: Tensor, ids: Tensor, positions: Tensor, places: Tensor, types: Tensor,
-              kinds: Tensor, gamma: Constant, beta: Constant) -> Pattern:  # fmt: skip
+def looked_up(
+    op: Operators,
+    words: Tensor, ids: Tensor, positions: Tensor, places: Tensor, types: Tensor, kinds: Tensor,
+    gamma: Constant, beta: Constant,
+) -> Pattern:  # fmt: skip
     word, place, kind = row(op, words, ids), row(op, positions, places), row(op, types, kinds)
     total = either(sum_of(word, place, kind), sum_of(word, place))
     return op.LayerNorm(total, Missing(), Missing(), gamma, beta)
@@ -50,7 +56,7 @@ class Tables:
 
 
 def tables(match: Match) -> Tables | str:
-    search, facts = match.search, infer(match.graph)
+    search, facts = match.search, match.search.facts
     words, positions = (table(match[name], search) for name in ("words", "positions"))
     if words is None or positions is None:
         return f"'{match['words']}' and '{match['positions']}' are not constant tables"
@@ -79,14 +85,18 @@ def table(value: str, search: Search) -> Array | None:
     node = search.producer.get(value)
     if array is None and node is not None and node.op == "DequantizeLinear":
         parts = [search.graph.constants.get(name) for name in node.inputs]
-        if any(part is None or (i and part.size > 1) for i, part in enumerate(parts)):
+        if any(part is None for part in parts):
             return None
-        zero = parts[2].astype(np.int32) if len(parts) > 2 else 0  # type: ignore[union-attr]
-        array = ((parts[0].astype(np.int32) - zero) * parts[1]).astype(np.float32)  # type: ignore[union-attr,operator]
+        array = evaluate(node, parts, search.graph.opset)[0]
+    elif array is None and node is not None and node.op == "FakeQuantize":
+        inner, how = table(node.inputs[0], search), node.attributes["quantization"]
+        array = None if inner is None else dequantized(quantized(inner, how), how)
     return array if array is not None and array.ndim == 2 and array.dtype == np.float32 else None
 
 
-def positions_of(match: Match, facts: Mapping[str, Fact], words: int, rows: int) -> tuple[int, int | None] | None:
+def positions_of(
+    match: Match, facts: Mapping[str, Fact], words: int, rows: int
+) -> tuple[int, int | None] | None:
     """Offset and padding id of the positions."""
     part = part_above(match["places"], match.search, facts)
     if part is None or set(part.inputs) - {match["ids"]}:
@@ -136,7 +146,10 @@ def build(match: Match) -> Sequence[Node]:
         "padding_id": found.padding,
         "output": None,
     }
-    kept = {match.graph.constants[name].__array_interface__["data"]: name for name in match.graph.constants}
+    kept = {
+        match.graph.constants[name].__array_interface__["data"]: name
+        for name in match.graph.constants
+    }
 
     def constant(array: Array | None, name: str) -> str:
         if array is None:

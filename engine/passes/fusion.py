@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,9 @@ Array = NDArray[Any]
 class Match:
     """One place where a pattern fits: values by the pattern's names."""
 
-    def __init__(self, search: Search, root: Node, found: Found, names: dict[str, list[Pattern]]) -> None:
+    def __init__(
+        self, search: Search, root: Node, found: Found, names: dict[str, list[Pattern]]
+    ) -> None:
         self.search = search
         self.graph = search.graph
         self.root = root
@@ -57,7 +59,7 @@ class Match:
         return self.search.producer[self[name]]
 
     def only_reader(self, value: str) -> Node | None:
-        """The one node that reads a value, None where it is a graph output or has several readers."""
+        """The one node that reads a value; None for a graph output and for several readers."""
         readers = self.search.consumers.get(value, [])
         return readers[0] if len(readers) == 1 and value not in self.search.outputs else None
 
@@ -83,7 +85,6 @@ class Fusion:
     pattern: Callable[..., Pattern]
     build: Callable[[Match], Sequence[Node]]
     guard: Callable[[Match], str | None] = no_objection
-    _seen: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def root(self) -> Pattern:
@@ -162,17 +163,13 @@ def fuse_all(graph: Graph, fusions: Sequence[Fusion]) -> Graph:
     return graph
 
 
-def near_misses(graph: Graph, fusion: Fusion) -> Iterator[Search]:
-    for node in graph.nodes:
-        search = Search(graph)
-        if fusion.match(node, search) is None and search.reached > 0:
-            yield search
-
-
 def why(graph: Graph, fusion: Fusion) -> str:
     """A sentence: where the fusion came nearest to a match, and what was in the way."""
-    best = max(near_misses(graph, fusion), key=lambda search: search.reached, default=None)
-    if best is None:
-        return f"{fusion.name}: nothing in the graph looks like it"
-    place = f" at {best.place}" if best.place else ""
-    return f"{fusion.name}: {best.reached} operators fit{place}, but {best.reason}"
+    search, best, sentence = Search(graph), 1, "nothing in the graph looks like it"
+    for node in graph.nodes:
+        search.reached = -1
+        if fusion.match(node, search) is None and search.reached > best:
+            best = search.reached
+            place = f" at {search.place}" if search.place else ""
+            sentence = f"{best} operators fit{place}, but {search.reason}"
+    return f"{fusion.name}: {sentence}"

@@ -1,4 +1,4 @@
-"""GELU (Hendrycks and Gimpel 2016): x times the normal distribution's cumulative function, by erf or by tanh."""
+"""GELU (Hendrycks and Gimpel 2016): x times the normal cumulative function, by erf or by tanh."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def one_node(approximate: str) -> Fusion:
         return [Node("Gelu", (match["x"],), match.root.outputs, attributes, name)]
 
     def already(match: Match) -> str | None:
-        done = match.root.op == "Gelu" and match.root.domain == "" and "approximate" in match.root.attributes
+        done = (
+            match.root.op == "Gelu"
+            and match.root.domain == ""
+            and "approximate" in match.root.attributes
+        )
         return "it is a Gelu already" if done else None
 
     patterns = {"none": by_erf, "tanh": by_tanh}
@@ -56,7 +60,9 @@ def one_node(approximate: str) -> Fusion:
 
 
 def build_fast(match: Match) -> Sequence[Node]:
-    return [Node("Gelu", (match["x"],), match.root.outputs, {"approximate": "tanh"}, match.root.name)]
+    return [
+        Node("Gelu", (match["x"],), match.root.outputs, {"approximate": "tanh"}, match.root.name)
+    ]
 
 
 FUSIONS = [one_node("none"), one_node("tanh"), Fusion("gelu_fast", fast, build_fast)]

@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba, Kiros, Hinton 2016) over the last axis, and the residual added before it."""
+"""Layer normalisation (Ba, Kiros, Hinton 2016) over the last axis, and the residual before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from .names import layer_name
 __all__ = ["FUSIONS", "RESIDUAL", "layer_norm", "residual"]
 
 
-def written_out(op: Operators, x: Tensor, gamma: Constant, beta: Constant, epsilon: Scalar) -> Pattern:
+def written_out(
+    op: Operators, x: Tensor, gamma: Constant, beta: Constant, epsilon: Scalar
+) -> Pattern:
     mean = op.ReduceMean(x)
     mean = either(mean, op.ReduceMean(x, Constant().named("axes")).named("mean"))
     deviation = x - mean
@@ -60,7 +62,11 @@ def channels(match: Match) -> str | None:
 
 
 def build(match: Match) -> Sequence[Node]:
-    epsilon = match.number("epsilon") if "epsilon" in match else match.root.attributes.get("epsilon", 1e-5)
+    epsilon = (
+        match.number("epsilon")
+        if "epsilon" in match
+        else match.root.attributes.get("epsilon", 1e-5)
+    )
     attributes = {"epsilon": epsilon, "input": None, "residual": None, "output": None}
     inputs = (match["x"], "", "", match["gamma"], match["beta"])
     name = layer_name([match.root], [match["gamma"], match["beta"]])
@@ -94,7 +100,11 @@ def with_residual(match: Match) -> Sequence[Node]:
     """x is the layer's own result, the residual what went round it."""
     x, other = match["x"], match["other"]
     producers = [match.search.producer.get(name) for name in (x, other)]
-    if producers[1] is not None and producers[1].op == "Linear" and not (producers[0] and producers[0].op == "Linear"):
+    if (
+        producers[1] is not None
+        and producers[1].op == "Linear"
+        and not (producers[0] and producers[0].op == "Linear")
+    ):
         x, other = other, x
     norm = match.root
     return [norm.changed(inputs=(x, other, "", match["gamma"], match["beta"]))]

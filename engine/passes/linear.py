@@ -1,7 +1,9 @@
 """Linear layers: a product with a constant matrix, its quantisation, its bias, its activation.
 
-Weights come as [inputs, outputs] (MatMul, Gemm) or [outputs, inputs] (Gemm with transB) and are kept [outputs, inputs].
-8-bit weights keep their 8 bits and one scale per output; a zero point goes where the result still fits int8.
+Weights come as [inputs, outputs] (MatMul, Gemm) or [outputs, inputs] (Gemm with transB) and are
+kept [outputs, inputs].
+8-bit weights keep their 8 bits and one scale per output.  A zero point is subtracted; where the
+result does not fit int8 the weight becomes float32.
 """
 
 from __future__ import annotations
@@ -41,12 +43,16 @@ class Weight:
 
 
 def weight_of(value: str, search: Search, *, transposed: bool) -> Weight | str:
-    """The weight a value stands for, or a sentence why it is none.  transposed: it is [outputs, inputs] already."""
+    """The weight a value stands for, or a sentence why it is none.
+
+    transposed: it is [outputs, inputs] already.
+    """
     constants = search.graph.constants
     if value in constants:
         array = constants[value]
         if array.ndim != 2 or array.dtype != np.float32:
-            return f"the weight '{value}' is {array.dtype}{list(array.shape)}, expected a float32 matrix"
+            found = f"{array.dtype}{list(array.shape)}"
+            return f"the weight '{value}' is {found}, expected a float32 matrix"
         return Weight(np.ascontiguousarray(array if transposed else array.T), None, value)
     node = search.producer.get(value)
     if node is None or node.op != "DequantizeLinear" or node.inputs[0] not in constants:
@@ -56,7 +62,11 @@ def weight_of(value: str, search: Search, *, transposed: bool) -> Weight | str:
 
 def stored_weight(node: Node, graph: Graph, *, transposed: bool) -> Weight | str:
     array, scale = (graph.constants.get(name) for name in node.inputs[:2])
-    zero = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(())
+    zero = (
+        graph.constants.get(node.inputs[2])
+        if len(node.inputs) > 2 and node.inputs[2]
+        else np.zeros(())
+    )
     if array is None or scale is None or zero is None or array.ndim != 2:
         return f"{node} is not a matrix with constant scale and zero point"
     if array.dtype not in (np.int8, np.uint8) or node.attributes.get("block_size"):
@@ -65,10 +75,14 @@ def stored_weight(node: Node, graph: Graph, *, transposed: bool) -> Weight | str
     if scale.size > 1 and node.attributes.get("axis", 1) % 2 != outputs:
         return f"{node} has a scale per input, expected one per output"
     aligned = (-1, 1) if outputs == 0 else (1, -1)
-    values = array.astype(np.int16) - zero.astype(np.int16).reshape(aligned if zero.size > 1 else (1, 1))
+    offset = zero.astype(np.int16).reshape(aligned if zero.size > 1 else (1, 1))
+    values = array.astype(np.int16) - offset
     if values.min(initial=0) < -128 or values.max(initial=0) > 127:
-        return f"{node} does not fit int8 without its zero point"
-    matrix = np.ascontiguousarray(values.astype(np.int8) if transposed else values.astype(np.int8).T)
+        factor = scale.reshape(aligned if scale.size > 1 else (1, 1))
+        wide = (values * factor).astype(np.float32)
+        return Weight(np.ascontiguousarray(wide if transposed else wide.T), None, node.inputs[0])
+    narrow = values.astype(np.int8)
+    matrix = np.ascontiguousarray(narrow if transposed else narrow.T)
     factors = np.broadcast_to(scale.reshape(-1), len(matrix)).astype(np.float32)
     return Weight(matrix, factors, node.inputs[0])
 
@@ -84,11 +98,15 @@ def gemm(op: Operators, x: Tensor, weight: Tensor, bias: Constant) -> Pattern:
 
 def no_weight(match: Match) -> str | None:
     root = match.root
-    if root.op == "Gemm" and (root.attributes.get("transA") or root.attributes.get("alpha", 1.0) != 1.0):
+    if root.op == "Gemm" and (
+        root.attributes.get("transA") or root.attributes.get("alpha", 1.0) != 1.0
+    ):
         return f"{root} scales or transposes its input"
     if match["x"] in match.graph.constants:
         return f"'{match['x']}' is constant too"
-    weight = weight_of(match["weight"], match.search, transposed=bool(root.attributes.get("transB")))
+    weight = weight_of(
+        match["weight"], match.search, transposed=bool(root.attributes.get("transB"))
+    )
     if isinstance(weight, str):
         return weight
     if "bias" in match:
@@ -101,11 +119,17 @@ def no_weight(match: Match) -> str | None:
 
 def build(match: Match) -> Sequence[Node]:
     root = match.root
-    weight = weight_of(match["weight"], match.search, transposed=bool(root.attributes.get("transB")))
+    weight = weight_of(
+        match["weight"], match.search, transposed=bool(root.attributes.get("transB"))
+    )
     assert isinstance(weight, Weight), "the guard has seen it"
     stem = layer_name([], [weight.source]) or layer_name([root], [match.get("bias")])
     values = match.constant(f"{weight.source}.linear", weight.values)
-    scale = "" if weight.scale is None else match.constant(f"{weight.source}.linear.scale", weight.scale)
+    scale = (
+        ""
+        if weight.scale is None
+        else match.constant(f"{weight.source}.linear.scale", weight.scale)
+    )
     attributes = {
         "input": None,
         "dynamic": None,
@@ -143,7 +167,13 @@ def no_bias(match: Match) -> str | None:
         return f"{node} is complete already"
     count = len(match.graph.constants[node.inputs[1]])
     bias = match.array("bias")
-    if bias.size not in (1, count) or bias.shape not in ((count,), (), (1,), (1, count), (1, 1, count)):
+    if bias.size not in (1, count) or bias.shape not in (
+        (count,),
+        (),
+        (1,),
+        (1, count),
+        (1, 1, count),
+    ):
         return f"the bias '{match['bias']}' {bias.shape} is not one number per output"
     return None
 
@@ -155,14 +185,21 @@ def with_bias(match: Match) -> Sequence[Node]:
     attributes = {**node.attributes, "product": quantization}
     name = layer_name([], [match["bias"]]) or node.name
     inputs = (*node.inputs[:3], per_output(match, count))
-    return [node.changed(inputs=inputs, outputs=match.root.outputs, attributes=attributes, name=name)]
+    return [
+        node.changed(inputs=inputs, outputs=match.root.outputs, attributes=attributes, name=name)
+    ]
 
 
 def activated(op: Operators, layer: Tensor) -> Pattern:
     return either(op.Gelu(layer), op.Tanh(layer), op.Relu(layer))
 
 
-ACTIVATIONS = {("Gelu", "none"): "gelu", ("Gelu", "tanh"): "gelu_tanh", ("Tanh", None): "tanh", ("Relu", None): "relu"}
+ACTIVATIONS = {
+    ("Gelu", "none"): "gelu",
+    ("Gelu", "tanh"): "gelu_tanh",
+    ("Tanh", None): "tanh",
+    ("Relu", None): "relu",
+}
 
 
 def no_activation(match: Match) -> str | None:

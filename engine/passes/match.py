@@ -1,11 +1,12 @@
-"""Patterns: mathematics written as Python, matched against a graph from its result towards its inputs.
+"""Patterns: mathematics written as Python, matched against a graph from a result to its inputs.
 
     def gelu(op: Operators, x: Tensor) -> Pattern:
         return 0.5 * x * (op.Erf(x / SQRT2) + 1.0)
 
-A parameter is a variable: Tensor takes any value, Constant only constants, Scalar constants of one element.
-Add and Mul match in either order, `either` takes the first spelling that fits, a pattern object that
-occurs twice stands for one value.  Each failure reports a sentence; the one that came furthest is the near miss.
+A parameter is a variable: Tensor takes any value, Constant only constants, Scalar constants of one
+element.  Add and Mul match in either order, `either` takes the first spelling that fits, a pattern
+object that occurs twice stands for one value.  Each failure reports a sentence; the one that came
+furthest is the near miss.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..graph import Graph, Node
+from .shapes import Fact, infer
 
 __all__ = [
     "Constant",
@@ -52,6 +55,11 @@ class Search:
         self.reached = -1
         self.reason = ""
         self.place: Node | None = None
+
+    @cached_property
+    def facts(self) -> dict[str, Fact]:
+        """Shapes and contents, worked out where a guard asks for them."""
+        return infer(self.graph)
 
     def miss(self, found: Found, reason: str, *, value: str = "", node: Node | None = None) -> None:
         """Remember why an attempt ended if none came further."""
@@ -170,7 +178,9 @@ class Number(Pattern):
 class Operator(Pattern):
     """The first output of a node."""
 
-    def __init__(self, name: str, inputs: Sequence[Pattern], attributes: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str, inputs: Sequence[Pattern], attributes: dict[str, Any] | None = None
+    ) -> None:
         self.op = name
         self.inputs = tuple(inputs)
         self.attributes = attributes or {}
@@ -191,7 +201,9 @@ class Operator(Pattern):
         given = [name for i, name in enumerate(node.inputs) if any(node.inputs[i:])]
         given += [""] * (len(self.inputs) - len(given))
         if len(given) != len(self.inputs):
-            search.miss(found, f"{node} has {len(given)} inputs, expected {len(self.inputs)}", node=node)
+            search.miss(
+                found, f"{node} has {len(given)} inputs, expected {len(self.inputs)}", node=node
+            )
             return
         orders = [given, given[::-1]] if self.op in COMMUTATIVE else [given]
         for order in orders:
@@ -209,7 +221,11 @@ class Output(Pattern):
 
     def fit(self, value: str, found: Found, search: Search) -> Iterator[Found]:
         node = search.producer.get(value)
-        if node is not None and len(node.outputs) > self.index and node.outputs[self.index] == value:
+        if (
+            node is not None
+            and len(node.outputs) > self.index
+            and node.outputs[self.index] == value
+        ):
             yield from self.operator.find(node.outputs[0], found, search)
         else:
             search.miss(found, f"expected output {self.index} of {self.operator.op}", node=node)
@@ -245,7 +261,9 @@ class Sum(Pattern):
                 yield from find_all(self.terms, order, start, search)
 
 
-def splits(value: str, count: int, search: Search) -> Iterator[tuple[tuple[str, ...], tuple[Node, ...]]]:
+def splits(
+    value: str, count: int, search: Search
+) -> Iterator[tuple[tuple[str, ...], tuple[Node, ...]]]:
     """The ways to read a value as a sum of so many terms: terms, Add nodes."""
     node = search.producer.get(value)
     if count == 1:
@@ -275,7 +293,7 @@ class Maybe(Pattern):
 
 
 class Viewed(Pattern):
-    """What is left when views of a value (Reshape, Transpose ...) and its FakeQuantize are looked through."""
+    """What is left when some operators (Reshape, Transpose ...) are looked through."""
 
     def __init__(self, inner: Pattern, operators: set[str]) -> None:
         self.inner, self.operators = inner, operators
@@ -341,7 +359,7 @@ KINDS: dict[str, type[Pattern]] = {"Tensor": Tensor, "Constant": Constant, "Scal
 
 
 def pattern_of(function: Callable[..., Pattern]) -> Pattern:
-    """The pattern that a function describes; its parameters after `op` become variables of the annotated kind."""
+    """The pattern that a function describes; parameters become variables of the annotated kind."""
     parameters = list(inspect.signature(function).parameters.values())[1:]
     variables = [KINDS[str(p.annotation).rsplit(".")[-1]]().named(p.name) for p in parameters]
     return function(op, *variables)
@@ -354,4 +372,3 @@ def names_in(pattern: Pattern, table: dict[str, list[Pattern]]) -> dict[str, lis
     for part in pattern.parts():
         names_in(part, table)
     return table
-

@@ -1,7 +1,8 @@
-"""Operators that only move numbers, and what a chain of them does, found by moving the numbers 0, 1, 2, ...
+"""Operators that only move numbers, and what a chain of them does, found by moving 0, 1, 2 ...
 
-An exporter has many ways to split channels into heads (Reshape and Transpose in some order, through three
-dimensions or four).  Instead of a pattern for each, the chain runs on numbered elements and the result is compared.
+An exporter has many ways to split channels into heads (Reshape and Transpose in some order, through
+three dimensions or four).  Instead of a pattern for each, the chain runs on numbered elements and
+the result is compared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..reference import evaluate
 from .match import Search
 from .shapes import Fact
 
-__all__ = ["MOVEMENTS", "Chain", "chain_above", "chain_below", "lengths", "moved"]
+__all__ = ["MOVEMENTS", "Chain", "chain_above", "lengths", "moved"]
 
 Array = NDArray[Any]
 MOVEMENTS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Gather", "Slice", "Select"}
@@ -28,7 +29,7 @@ VIEWS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand"}
 
 @dataclass(frozen=True)
 class Chain:
-    """Movements, scalings and quantisations between a value and what they start from, first one first."""
+    """Views, scalings and quantisations between a source and a result, in the order they run."""
 
     source: str
     nodes: tuple[Node, ...]
@@ -38,14 +39,17 @@ class Chain:
 
 
 def chain_above(value: str, search: Search) -> Chain:
-    """From the value up to the first operator that is neither a view, a scaling nor a quantisation."""
+    """From a value up to what is neither a view, a scaling nor a quantisation."""
     nodes: list[Node] = []
     while True:
         node = search.producer.get(value)
-        if node is None or not (node.op in VIEWS or node.op == "FakeQuantize" or scaling(node, search)):
+        if node is None or not (
+            node.op in VIEWS or node.op == "FakeQuantize" or scaling(node, search)
+        ):
             return folded(value, tuple(reversed(nodes)), search)
         nodes.append(node)
-        value = next(name for name in node.inputs if name not in search.graph.constants)
+        swapped = node.op == "Mul" and node.inputs[0] in search.graph.constants
+        value = node.inputs[1 if swapped else 0]
 
 
 def scaling(node: Node, search: Search) -> float | None:
@@ -54,7 +58,12 @@ def scaling(node: Node, search: Search) -> float | None:
         return None
     for i, name in enumerate(node.inputs):
         array = search.graph.constants.get(name)
-        if array is not None and array.size == 1 and array.ndim <= 1 and (i == 1 or node.op == "Mul"):
+        if (
+            array is not None
+            and array.size == 1
+            and array.ndim <= 1
+            and (i == 1 or node.op == "Mul")
+        ):
             number = float(array.reshape(()))
             return number if node.op == "Mul" else 1 / number
     return None
@@ -63,7 +72,7 @@ def scaling(node: Node, search: Search) -> float | None:
 def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
     """Scalings multiplied together; a quantisation after a factor c has its scale divided by c.
 
-    Only nodes up to a second, different quantisation belong to the chain: it starts after the first then.
+    A chain has one quantisation: where there are two it starts after the first.
     """
     factor, how = 1.0, None
     for i, node in reversed(list(enumerate(nodes))):
@@ -82,20 +91,8 @@ def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
     return Chain(source, nodes, factor, quantization, nodes[-1].outputs[0] if nodes else source)
 
 
-def chain_below(value: str, search: Search) -> list[tuple[Node, ...]]:
-    """The views and quantisations that read a value one after the other, shortest first; each has one reader only."""
-    chains: list[tuple[Node, ...]] = [()]
-    while value not in search.outputs:
-        readers = search.consumers.get(value, [])
-        if len(readers) != 1 or readers[0].op not in VIEWS | {"FakeQuantize"} or readers[0].inputs[0] != value:
-            break
-        chains.append((*chains[-1], readers[0]))
-        value = readers[0].outputs[0]
-    return chains
-
-
 def lengths(facts: Mapping[str, Fact], values: Sequence[str]) -> dict[str, int] | None:
-    """Small different numbers for the free lengths in the shapes of some values; None where a shape is not known."""
+    """A small number for each free length in the values' shapes; None where a shape is unknown."""
     names: dict[str, int] = {}
     primes = iter((2, 3, 5, 7, 11, 13))
     for value in values:
@@ -112,17 +109,25 @@ def lengths(facts: Mapping[str, Fact], values: Sequence[str]) -> dict[str, int] 
 def size(shape: Sequence[int | str], names: Mapping[str, int]) -> tuple[int, ...]:
     """A shape with its free lengths replaced."""
     return tuple(
-        length if isinstance(length, int) else int(np.prod([names.get(p) or int(p) for p in length.split("*")]))
+        length
+        if isinstance(length, int)
+        else int(np.prod([names.get(p) or int(p) for p in length.split("*")]))
         for length in shape
     )
 
 
-def moved(nodes: Sequence[Node], source: Array, graph: Graph) -> Array | None:
+def moved(
+    nodes: Sequence[Node],
+    source: Array,
+    graph: Graph,
+    facts: Mapping[str, Fact],
+    names: Mapping[str, int],
+) -> Array | None:
     """What the views of a chain make of an array; None where they do not fit it."""
     for node in nodes:
         if node.op not in VIEWS:
             continue
-        inputs = [source, *(graph.constants.get(name) for name in node.inputs[1:])]
+        inputs = [source, *(known(name, graph, facts, names) for name in node.inputs[1:])]
         if any(array is None for array in inputs):
             return None
         try:
@@ -130,3 +135,16 @@ def moved(nodes: Sequence[Node], source: Array, graph: Graph) -> Array | None:
         except EngineError:
             return None
     return source
+
+
+def known(
+    name: str, graph: Graph, facts: Mapping[str, Fact], names: Mapping[str, int]
+) -> Array | None:
+    """A constant, or the contents of a shape with its free lengths replaced."""
+    contents = facts[name].contents if name in facts else None
+    if name in graph.constants or contents is None:
+        return graph.constants.get(name)
+    parts = [part for length in contents if isinstance(length, str) for part in length.split("*")]
+    if any(part not in names and not part.isdigit() for part in parts):
+        return None
+    return np.array(size(contents, names), np.int64)

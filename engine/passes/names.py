@@ -12,7 +12,7 @@ PARAMETERS = (".weight", ".bias", ".gamma", ".beta", ".weight_quantized", ".bias
 
 
 def layer_name(nodes: Iterable[Node], constants: Iterable[str] = ()) -> str:
-    """From a parameter's name ("bert.pooler.dense.weight"), else from a node's ("/bert/pooler/dense/MatMul")."""
+    """From a parameter's name ("bert.pooler.dense.weight"), else from a node's path."""
     for name in constants:
         for ending in PARAMETERS:
             if name.endswith(ending) and "::" not in name:
@@ -23,7 +23,7 @@ def layer_name(nodes: Iterable[Node], constants: Iterable[str] = ()) -> str:
 
 
 def path_of(name: str) -> str:
-    """ "/bert/encoder/layer.0/output/dense/MatMul" -> "bert.encoder.layer.0.output.dense", "" where there is no path."""
+    """bert.pooler.dense of "/bert/pooler/dense/MatMul"; "" where there is no path."""
     if "/" not in name.strip("/"):
         return ""
     return name.strip("/").rsplit("/", 1)[0].replace("/", ".")

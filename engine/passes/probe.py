@@ -1,8 +1,9 @@
 """What a value means, found by running the part of the graph that makes it on small inputs.
 
-Masks and positions are whole numbers spelled in dozens of ways (Range, Slice of a table, Expand, CumSum, Where,
-GatherND ...) and cost nothing: the spelling is not matched, its result is compared with the meaning, on inputs of
-several shapes.  A part that reads weights or activations is no candidate (`probe` answers None).
+Masks and positions are whole numbers spelled in dozens of ways (Range, Slice of a table, Expand,
+CumSum, Where, GatherND ...) and cost nothing: the spelling is not matched, its result is compared
+with the meaning, on inputs of several shapes.  A part that reads weights or activations is no
+candidate (`part_above` answers None).
 """
 
 from __future__ import annotations
@@ -22,12 +23,23 @@ from .shapes import Fact
 __all__ = ["Part", "part_above", "probe"]
 
 Array = NDArray[Any]
-HEAVY = {"MatMul", "Gemm", "Linear", "LayerNorm", "Attention", "Embedding", "MatMulInteger", "Softmax", "Erf", "Tanh"}
+HEAVY = {
+    "MatMul",
+    "Gemm",
+    "Linear",
+    "LayerNorm",
+    "Attention",
+    "Embedding",
+    "MatMulInteger",
+    "Softmax",
+    "Erf",
+    "Tanh",
+}
 LARGEST = 200  # nodes; a mask is made of a few dozen at most
 
 
 class Part:
-    """The nodes that make a value, the graph inputs whose numbers they read, the values known as lengths."""
+    """The nodes that make a value, the graph inputs they read, the values known as lengths."""
 
     def __init__(self, value: str) -> None:
         self.value = value
@@ -37,7 +49,7 @@ class Part:
 
 
 def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | None:
-    """Everything above a value, cut where contents follow from lengths; None where it is not small integer work."""
+    """Everything above a value, cut where contents follow from lengths; None where it is heavy."""
     part, seen = Part(value), set[str]()
     inputs = {item.name for item in search.graph.inputs}
 
@@ -65,7 +77,9 @@ def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | 
     return part if visit(value) else None
 
 
-def probe(part: Part, graph: Graph, facts: Mapping[str, Fact], feeds: Mapping[str, Array]) -> Array | None:
+def probe(
+    part: Part, graph: Graph, facts: Mapping[str, Fact], feeds: Mapping[str, Array]
+) -> Array | None:
     """The value for these feeds; None where it cannot be computed."""
     names = lengths_of(graph, feeds)
     values: dict[str, Array] = {name: feeds[name] for name in part.inputs if name in feeds}
@@ -88,13 +102,13 @@ def probe(part: Part, graph: Graph, facts: Mapping[str, Fact], feeds: Mapping[st
 
 
 def lengths_of(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, int]:
-    names: dict[str, int] = {}
-    for value in graph.inputs:
-        if value.name in feeds:
-            for length, number in zip(value.shape, feeds[value.name].shape, strict=True):
-                if isinstance(length, str):
-                    names[length] = number
-    return names
+    return {
+        length: number
+        for value in graph.inputs
+        if value.name in feeds
+        for length, number in zip(value.shape, feeds[value.name].shape, strict=True)
+        if isinstance(length, str)
+    }
 
 
 def number_of(length: int | str, names: Mapping[str, int]) -> int | None:

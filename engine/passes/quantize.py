@@ -1,10 +1,11 @@
 """Simulated quantisation becomes what is stored: attributes of the fused operators.
 
-Case 1: all readers of an operator's result take it quantised the same way: the operator stores it so (`output`).
+Case 1: all readers of a result take it quantised the same way: the operator stores it (`output`).
 Case 2: some reader takes the float32 value: a QuantizeLinear stands beside it.
-Case 3: a reader with an attribute for it (Linear, LayerNorm, Attention) takes the stored value, any other one reads
-        a DequantizeLinear.
-Case 4: the product of a Linear whose result goes only to a LayerNorm is stored; the bias moves to the LayerNorm.
+Case 3: a reader with an attribute for it (Linear, LayerNorm, Attention) takes the stored value, any
+        other one reads a DequantizeLinear.
+Case 4: the quantised product of a Linear whose result goes only to a LayerNorm is stored; the bias
+        moves to the LayerNorm.
 Case 5: 8-bit weights whose input is float32 are no integer product: they become float32.
 """
 
@@ -44,7 +45,9 @@ class Storage:
     """Where the quantised form of a FakeQuantize's result lies, and nodes to add after a node."""
 
     stored: dict[str, tuple[str, Quantization]] = field(default_factory=dict)
-    output: dict[str, tuple[str, Quantization]] = field(default_factory=dict)  # producer's value -> its new name
+    output: dict[str, tuple[str, Quantization]] = field(
+        default_factory=dict
+    )  # producer's value -> its new name
 
 
 def stored(graph: Graph) -> Graph:
@@ -55,6 +58,8 @@ def stored(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.op == "FakeQuantize":
             nodes.extend(unfolded(node, storage, constants, floats))
+        elif node.op == "Select" and node.outputs[0] in storage.stored:
+            nodes.extend(selected(node, storage, constants, floats))
         else:
             nodes.append(reading_stored(storing(node, storage), storage))
     return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes()
@@ -64,6 +69,9 @@ def storage_of(graph: Graph) -> Storage:
     consumers, producer = graph.consumers(), graph.producer()
     outputs, storage = {value.name for value in graph.outputs}, Storage()
     for node in graph.nodes:
+        if node.op == "Select" and node.inputs[0] in storage.stored:
+            how = storage.stored[node.inputs[0]][1]
+            storage.stored[node.outputs[0]] = (f"{node.outputs[0]}.stored", how)
         if node.op != "FakeQuantize":
             continue
         source, how = node.inputs[0], node.attributes["quantization"]
@@ -88,6 +96,8 @@ def slots(node: Node, storage: Storage) -> list[tuple[int, str]]:
     if node.op == "Linear" and node.attributes["dynamic"]:
         return []
     names = SLOTS.get(node.op, ()) if node.domain == "engine" else ()
+    if node.op == "Select" and node.inputs[0] in storage.stored:
+        return [(0, "")]  # no attribute: a row is stored as the whole is
     return [(i, a) for i, a in enumerate(names) if node.inputs[i] in storage.stored]
 
 
@@ -99,12 +109,16 @@ def reading_stored(node: Node, storage: Storage) -> Node:
 
 
 def read_as_float(node: Node, storage: Storage) -> set[str]:
+    if node.op == "FakeQuantize" and node.inputs[0] in storage.output:
+        return set()
     taken = {i for i, _ in slots(node, storage)}
     return {name for i, name in enumerate(node.inputs) if i not in taken}
 
 
-def unfolded(node: Node, storage: Storage, constants: dict[str, Any], floats: set[str]) -> list[Node]:
-    """QuantizeLinear where the producer does not store, DequantizeLinear where somebody reads float32."""
+def unfolded(
+    node: Node, storage: Storage, constants: dict[str, Any], floats: set[str]
+) -> list[Node]:
+    """QuantizeLinear if the producer does not store, DequantizeLinear if somebody reads float32."""
     name, how = storage.stored[node.outputs[0]]
     parameters = quantization_constants(constants, how)
     nodes = []
@@ -115,6 +129,18 @@ def unfolded(node: Node, storage: Storage, constants: dict[str, Any], floats: se
     return nodes
 
 
+def selected(
+    node: Node, storage: Storage, constants: dict[str, Any], floats: set[str]
+) -> list[Node]:
+    """A Select of what is stored stores its row."""
+    name, how = storage.stored[node.outputs[0]]
+    row = node.changed(inputs=(storage.stored[node.inputs[0]][0],), outputs=(name,))
+    if node.outputs[0] not in floats:
+        return [row]
+    parameters = quantization_constants(constants, how)
+    return [row, Node("DequantizeLinear", (name, *parameters), node.outputs, {}, node.name)]
+
+
 def twice_quantized(graph: Graph) -> Graph:
     """Attention -> FakeQuantize -> FakeQuantize: the first is that of the product p . v."""
     producer, consumers = graph.producer(), graph.consumers()
@@ -122,7 +148,11 @@ def twice_quantized(graph: Graph) -> Graph:
     replaced: dict[str, Node | None] = {}
     for node in graph.nodes:
         first = producer.get(node.inputs[0]) if node.op == "FakeQuantize" else None
-        made = producer.get(first.inputs[0]) if first is not None and first.op == "FakeQuantize" else None
+        made = (
+            producer.get(first.inputs[0])
+            if first is not None and first.op == "FakeQuantize"
+            else None
+        )
         if first is None or made is None or made.op != "Attention":
             continue
         if consumers[first.outputs[0]] == [node] and consumers[made.outputs[0]] == [first]:
@@ -139,7 +169,7 @@ def twice_quantized(graph: Graph) -> Graph:
 
 # --- case 4 ---
 def moved_bias(graph: Graph) -> Graph:
-    """Linear(product, bias) -> LayerNorm becomes Linear(product) -> FakeQuantize -> LayerNorm(bias)."""
+    """Linear(product, bias) -> LayerNorm as Linear -> FakeQuantize(product) -> LayerNorm(bias)."""
     consumers = graph.consumers()
     outputs = {value.name for value in graph.outputs}
     biases: dict[str, str] = {}
@@ -148,11 +178,11 @@ def moved_bias(graph: Graph) -> Graph:
         value = node.outputs[0]
         readers = consumers.get(value, [])
         if node.op == "Linear" and value not in outputs and goes_to_layer_norm(node, readers):
+            inputs, product = (*node.inputs[:3], ""), f"{value}.product"
             attributes = {**node.attributes, "product": None}
-            nodes.append(node.changed(
-                inputs=(*node.inputs[:3], ""), outputs=(f"{value}.product",), attributes=attributes))  # fmt: skip
+            nodes.append(node.changed(inputs=inputs, outputs=(product,), attributes=attributes))
             how = {"quantization": node.attributes["product"]}
-            nodes.append(Node("FakeQuantize", (f"{value}.product",), (value,), how, node.name, "engine"))
+            nodes.append(Node("FakeQuantize", (product,), (value,), how, node.name, "engine"))
             biases[value] = node.inputs[3]
         elif node.op == "LayerNorm" and node.inputs[0] in biases:
             x, skip, _, gamma, beta = node.inputs
@@ -165,9 +195,9 @@ def moved_bias(graph: Graph) -> Graph:
 def goes_to_layer_norm(node: Node, readers: list[Node]) -> bool:
     if node.attributes["product"] is None or node.attributes["activation"] or len(readers) != 1:
         return False
-    norm = readers[0]
-    return norm.op == "LayerNorm" and norm.inputs.count(node.outputs[0]) == 1 and norm.inputs[0] == node.outputs[0] \
-        and not norm.inputs[2]  # fmt: skip
+    norm, value = readers[0], node.outputs[0]
+    alone = norm.inputs[0] == value and norm.inputs.count(value) == 1
+    return norm.op == "LayerNorm" and alone and not norm.inputs[2]
 
 
 # --- dynamic quantisation, case 5 ---
@@ -176,7 +206,11 @@ def dynamic_inputs(graph: Graph) -> Graph:
     producer, nodes = graph.producer(), []
     for node in graph.nodes:
         source = producer.get(node.inputs[0]) if node.op == "Linear" else None
-        if source is not None and source.op == "DynamicFakeQuantize" and node.attributes["precision"] == "int8":
+        if (
+            source is not None
+            and source.op == "DynamicFakeQuantize"
+            and node.attributes["precision"] == "int8"
+        ):
             attributes = {**node.attributes, "dynamic": source.attributes["dynamic"]}
             node = node.changed(inputs=(source.inputs[0], *node.inputs[1:]), attributes=attributes)
         nodes.append(node)
@@ -192,6 +226,8 @@ def float_weights(graph: Graph) -> Graph:
                 scale = constants[node.inputs[2]][:, None]
                 constants[name] = (constants[node.inputs[1]] * scale).astype(np.float32)
                 inputs = (node.inputs[0], name, "", node.inputs[3])
-                node = node.changed(inputs=inputs, attributes={**node.attributes, "precision": "float32"})
+                node = node.changed(
+                    inputs=inputs, attributes={**node.attributes, "precision": "float32"}
+                )
         nodes.append(node)
     return graph.changed(nodes=tuple(nodes), constants=constants)

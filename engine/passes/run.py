@@ -39,7 +39,10 @@ def run_pipeline(graph: Graph, pipeline: Sequence[Callable[[Graph], Graph]]) -> 
         if settings.debug >= 1:
             log.info("%s", counts(number, run.__name__, before, graph))
         if settings.debug >= 3:
-            log.info("%s", "\n".join(f"  {node.op} {node.inputs} -> {node.outputs}" for node in graph.nodes))
+            log.info(
+                "%s",
+                "\n".join(f"  {node.op} {node.inputs} -> {node.outputs}" for node in graph.nodes),
+            )
         if settings.check:
             compare(expected, outputs_of(graph), f"{graph.name}: pass {number} ({run.__name__})")
     return graph
@@ -49,15 +52,19 @@ def counts(number: int, name: str, before: Graph, after: Graph) -> str:
     """ "3 gelu: 227 -> 211 nodes, Gelu 4" """
     old, new = Counter(n.op for n in before.nodes), Counter(n.op for n in after.nodes)
     made = ", ".join(f"{op} {count}" for op, count in sorted((new - old).items()))
-    return f"{number} {name}: {len(before.nodes)} -> {len(after.nodes)} nodes{', ' + made if made else ''}"
+    sizes = f"{len(before.nodes)} -> {len(after.nodes)} nodes"
+    return f"{number} {name}: {sizes}{', ' + made if made else ''}"
 
 
 # --- ENGINE_CHECK ---
 def outputs_of(graph: Graph) -> dict[str, Array]:
-    """What the graph computes for three made-up sentences, one of them padded; empty where it cannot be fed."""
+    """What the graph computes for three made-up sentences, one of them padded."""
     feeds = {}
     for value in graph.inputs:
-        shape = [length if isinstance(length, int) else (3 if i == 0 else 8) for i, length in enumerate(value.shape)]
+        shape = [
+            length if isinstance(length, int) else (3 if i == 0 else 8)
+            for i, length in enumerate(value.shape)
+        ]
         if value.dtype.startswith("float"):
             feeds[value.name] = np.random.default_rng(0).standard_normal(shape).astype(value.dtype)
         else:
@@ -70,7 +77,9 @@ def compare(expected: dict[str, Array], got: dict[str, Array], place: str) -> No
     """Raises PassError where outputs differ by more than one step of an 8-bit value can make."""
     for name, array in expected.items():
         if array.shape != got[name].shape:
-            raise PassError(f"{place}: output '{name}' has shape {got[name].shape}, before {array.shape}")
+            raise PassError(
+                f"{place}: output '{name}' has shape {got[name].shape}, before {array.shape}"
+            )
         error = float(np.abs(array.astype(np.float64) - got[name]).max(initial=0))
         limit = 0.05 * max(1.0, float(np.abs(array).max(initial=0)))
         if not error <= limit:

@@ -1,4 +1,4 @@
-"""One token's row: x[:, index] as Select and a Squeeze, and the Squeeze moved behind all that works row by row."""
+"""One token's row: x[:, index] as Select and Squeeze, and the Squeeze behind all row-wise work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ..graph import Graph, Node
 from .fusion import Fusion, Match, fuse_all
 from .match import Constant, Maybe, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
-from .shapes import infer
 
 __all__ = ["FUSIONS", "select"]
 
@@ -26,7 +25,7 @@ def sliced_row(op: Operators, x: Tensor, start: Scalar, end: Scalar, axis: Scala
 
 
 def not_a_row(match: Match) -> str | None:
-    fact = infer(match.graph)[match["x"]]
+    fact = match.search.facts[match["x"]]
     if fact.rank != 3 or match["x"] in match.graph.constants:
         return f"'{match['x']}' is not [batch, sequence, channels]: {fact.shape}"
     if "index" in match:
@@ -35,7 +34,12 @@ def not_a_row(match: Match) -> str | None:
             return f"index {index.tolist()} is not one row counted from the start"
         return None
     start, end, axis = (int(match.number(name)) for name in ("start", "end", "axis"))
-    if axis != 1 or start < 0 or end != start + 1 or ("step" in match and match.number("step") != 1):
+    if (
+        axis != 1
+        or start < 0
+        or end != start + 1
+        or ("step" in match and match.number("step") != 1)
+    ):
         return f"[{start}:{end}] of axis {axis} is not one token"
     if "squeezed" in match and match.array("squeezed").tolist() != [1]:
         return "another axis is squeezed"
@@ -64,16 +68,24 @@ def row_by_row(op: Operators, x: Tensor, axes: Constant) -> Pattern:
     flat = either(op.Squeeze(x, axes), op.Squeeze(x, axes=(1,))).named("flat")
     return either(
         op.Linear(flat, Tensor().named("a"), Maybe().named("b"), Maybe().named("c")),
-        op.Tanh(flat), op.Relu(flat), op.Gelu(flat), op.FakeQuantize(flat), op.DynamicFakeQuantize(flat),
-        op.Dropout(flat),
-    )  # fmt: skip
+        *(make(flat) for make in (op.Tanh, op.Relu, op.Gelu, op.FakeQuantize)),
+        op.DynamicFakeQuantize(flat),
+    )
 
 
 def not_tokens(match: Match) -> str | None:
     if "axes" in match and match.array("axes").tolist() != [1]:
         return "it is not the tokens' axis that is squeezed"
     source = match.search.producer.get(match["x"])
-    if source is None or source.op not in ("Select", "Linear", "Tanh", "Relu", "Gelu", "FakeQuantize", "DynamicFakeQuantize"):
+    if source is None or source.op not in (
+        "Select",
+        "Linear",
+        "Tanh",
+        "Relu",
+        "Gelu",
+        "FakeQuantize",
+        "DynamicFakeQuantize",
+    ):
         return f"'{match['x']}' is not a selected row"
     return None
 

@@ -185,7 +185,11 @@ def combined(op: str, inputs: list[Fact], shape: Shape | None) -> tuple[Length, 
     count = shape[0] if shape else 1
     if not isinstance(count, int) or any(fact.contents is None for fact in inputs):
         return None
-    columns = [f.contents if len(f.contents) == count else f.contents * count for f in inputs if f.contents is not None]
+    columns = [
+        f.contents if len(f.contents) == count else f.contents * count
+        for f in inputs
+        if f.contents is not None
+    ]
     results = [ARITHMETIC[op](*row) for row in zip(*columns, strict=False)]
     return tuple(r for r in results if r is not None) if None not in results else None
 
@@ -274,10 +278,11 @@ def concat(node: Node, inputs: list[Fact]) -> Fact:
         return Fact(None, None, inputs[0].dtype)
     shapes = [fact.shape for fact in inputs if fact.shape is not None]
     axis = node.attributes["axis"] % len(shapes[0])
-    total: Length | None = 0
+    total: Length = 0
     for shape in shapes:
-        total = "" if total in (None, "") else added(total, shape[axis])  # type: ignore[arg-type]
-    shape = (*shapes[0][:axis], "" if total is None else total, *shapes[0][axis + 1 :])
+        longer = None if total == "" else added(total, shape[axis])
+        total = "" if longer is None else longer
+    shape = (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
     known = [fact.contents for fact in inputs if fact.contents is not None]
     contents = tuple(c for part in known for c in part) if len(known) == len(inputs) else None
     return Fact(shape, contents if len(shape) == 1 else None, inputs[0].dtype)
@@ -298,8 +303,10 @@ def cut(node: Node, inputs: list[Fact]) -> Fact:
         start = bounds[0][i] if bounds[0] else None
         end = inputs[2].contents[i] if inputs[2].contents else None
         shape[axis] = cut_length(x.shape[axis], start, end, steps[i])
-        exact = contents is not None and isinstance(start, int) and isinstance(end, int)
-        contents = contents[start : end : steps[i]] if exact and contents is not None else None
+        if contents is not None and isinstance(start, int) and isinstance(end, int):
+            contents = contents[start : end : steps[i]]
+        else:
+            contents = None
     return Fact(tuple(shape), contents, x.dtype)
 
 
@@ -426,7 +433,11 @@ def split(node: Node, inputs: list[Fact]) -> list[Fact]:
 
 
 def dynamic_quantize(node: Node, inputs: list[Fact]) -> list[Fact]:
-    return [Fact(inputs[0].shape, None, "uint8"), Fact((), None, "float32"), Fact((), None, "uint8")]
+    return [
+        Fact(inputs[0].shape, None, "uint8"),
+        Fact((), None, "float32"),
+        Fact((), None, "uint8"),
+    ]
 
 
 def layer_norm(node: Node, inputs: list[Fact]) -> Fact:
@@ -454,16 +465,18 @@ def quantized_product(node: Node, inputs: list[Fact]) -> Fact:
     return matmul(node, [inputs[0], inputs[3]])
 
 
-UNARY = (
-    "Abs Ceil Dropout Elu Erf Exp FakeQuantize Floor Gelu FastGelu HardSigmoid Identity LayerNormalization LeakyRelu"
-    " Log LogSoftmax Neg Reciprocal Relu Sigmoid Sign Softmax Softplus Sqrt Tanh CumSum Clip Attention"
-    " ScatterND Trilu"
-).split()
+UNARY = [
+    "Abs", "Attention", "Ceil", "Clip", "CumSum", "Dropout", "DynamicFakeQuantize", "Elu", "Erf",
+    "Exp", "FakeQuantize", "FastGelu", "Floor", "Gelu", "HardSigmoid", "Identity",
+    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Neg", "Reciprocal", "Relu",
+    "ScatterND", "Sigmoid", "Sign", "Softmax", "Softplus", "Sqrt", "Tanh", "Trilu",
+]  # fmt: skip
+BINARY = ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "PRelu", "And", "Or", "Xor"]
 RULES: dict[str, Rule] = {
     **dict.fromkeys(UNARY, same_as_input),
-    **dict.fromkeys("Add Sub Mul Div Pow Mod Min Max PRelu And Or Xor".split(), elementwise),
-    **dict.fromkeys("Equal Greater GreaterOrEqual Less LessOrEqual".split(), comparison),
-    **dict.fromkeys("ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd".split(), reduced),
+    **dict.fromkeys(BINARY, elementwise),
+    **dict.fromkeys(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"], comparison),
+    **dict.fromkeys(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"], reduced),
     "Cast": cast,
     "Concat": concat,
     "ConstantOfShape": filled,

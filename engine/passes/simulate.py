@@ -4,16 +4,18 @@
     DynamicFakeQuantize(x; dynamic)          the same with the range found at run time
     DequantizeLinear(constant, scale, zero)  a weight stored in 8 bits
 
-QDQ pairs, QLinearMatMul, QGemm and MatMulInteger all come here, so the fusions after this pass see one form.
-Both operators live between passes only: the pass `quantize` turns them into attributes, or QuantizeLinear
-and DequantizeLinear again (`spelled_out`, also used wherever such a graph has to run).
+QDQ pairs, QLinearMatMul, QGemm and MatMulInteger all come here, so the fusions after this pass see
+one form.  Both operators live between passes only: the pass `quantize` turns them into attributes,
+or QuantizeLinear and DequantizeLinear again (`spelled_out`, also used where such a graph must run).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization
 from .clean import merge_twins, substitute
@@ -21,13 +23,14 @@ from .fusion import Fusion, Match, fuse
 from .match import Constant, Operators, Pattern, Tensor, either
 from .movement import MOVEMENTS
 
+Array = NDArray[Any]
+
 __all__ = ["fake_quantize", "quantization_of", "simulate", "spelled_out"]
 
 
 def simulate(graph: Graph) -> Graph:
     """The graph in terms of FakeQuantize."""
-    graph = graph.changed(nodes=tuple(part for node in graph.nodes for part in opened(node, graph)))
-    graph = transposed_weights(graph)
+    graph = transposed_weights(with_float_operators(graph))
     for fusion in INTEGER_PRODUCTS:
         graph = fuse(graph, fusion)
     before: tuple[Node, ...] = ()
@@ -38,7 +41,7 @@ def simulate(graph: Graph) -> Graph:
 
 
 def quantization_of(graph: Graph, node: Node) -> Quantization | None:
-    """The quantisation of a QuantizeLinear or DequantizeLinear with one constant scale in 8 bits."""
+    """Of a QuantizeLinear or DequantizeLinear with one constant scale, in 8 bits."""
     scale = graph.constants.get(node.inputs[1])
     zero = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
     if len(node.inputs) == 2 and node.attributes.get("output_dtype") not in (None, "uint8"):
@@ -56,23 +59,29 @@ def fake_quantize(x: str, y: str, how: Quantization, name: str = "") -> Node:
 
 
 # --- QOperator and MatMulInteger ---
-def opened(node: Node, graph: Graph) -> list[Node]:
+def with_float_operators(graph: Graph) -> Graph:
     """QLinearMatMul and QGemm as DequantizeLinear, the float operator, QuantizeLinear."""
+    constants = dict(graph.constants)
+    nodes = tuple(part for node in graph.nodes for part in opened(node, constants))
+    return graph.changed(nodes=nodes, constants=constants)
+
+
+def opened(node: Node, constants: dict[str, Array]) -> list[Node]:
     if node.op == "QLinearMatMul":
         a, b, y = node.inputs[:3], node.inputs[3:6], node.inputs[6:8]
-        return around(node, graph, "MatMul", [a, b], y, 1)
+        return around(node, constants, "MatMul", [a, b], y, 1)
     if node.op == "QGemm":
         a, b, rest = node.inputs[:3], node.inputs[3:6], (*node.inputs[6:], "", "", "")
         axis = 0 if node.attributes.get("transB") else 1
-        if rest[0] and (rest[0] not in graph.constants or a[1] not in graph.constants):
+        if rest[0] and (rest[0] not in constants or a[1] not in constants):
             return [node]
-        return around(node, graph, "Gemm", [a, b], rest[1:3], axis, rest[0])
+        return around(node, constants, "Gemm", [a, b], rest[1:3], axis, rest[0])
     return [node]
 
 
 def around(
     node: Node,
-    graph: Graph,
+    constants: dict[str, Array],
     op: str,
     operands: Sequence[Sequence[str]],
     result: Sequence[str],
@@ -85,7 +94,7 @@ def around(
         attributes = {"axis": axis} if i else {}
         nodes.append(Node("DequantizeLinear", tuple(operand), (names[-1],), attributes, node.name))
     if bias:  # int32, in steps of the product of both scales, which the constant holds already
-        names.append(float_bias(graph, bias, operands[0][1], operands[1][1]))
+        names.append(float_bias(constants, bias, operands[0][1], operands[1][1]))
     floating = f"{out}.float" if result[0] else out
     nodes.append(Node(op, tuple(names), (floating,), node.attributes, node.name))
     if result[0]:
@@ -93,21 +102,26 @@ def around(
     return nodes
 
 
-def float_bias(graph: Graph, bias: str, a_scale: str, b_scale: str) -> str:
-    constants = graph.constants
+def float_bias(constants: dict[str, Array], bias: str, a_scale: str, b_scale: str) -> str:
     name = f"{bias}.float"
-    assert isinstance(constants, dict), "constants are a dict inside the pipeline"
     scale = constants[a_scale].astype(np.float64) * constants[b_scale]
     constants[name] = (constants[bias] * scale).astype(np.float32)
     return name
 
 
-def integer_product(op: Operators, x: Tensor, weight: Constant, x_zero: Tensor, weight_zero: Constant,
-                    x_scale: Tensor, weight_scale: Constant, scales: Constant) -> Pattern:  # fmt: skip
+def integer_product(
+    op: Operators,
+    x: Tensor, x_scale: Tensor, x_zero: Tensor,
+    weight: Constant, weight_scale: Constant, weight_zero: Constant, scales: Constant,
+) -> Pattern:  # fmt: skip
     product = op.Cast(
-        either(op.MatMulInteger(x, weight, x_zero, weight_zero), op.MatMulInteger(x, weight, x_zero))
+        either(
+            op.MatMulInteger(x, weight, x_zero, weight_zero), op.MatMulInteger(x, weight, x_zero)
+        )
     )
-    return either(product * scales, product * (x_scale * weight_scale), product * x_scale * weight_scale)
+    return either(
+        product * scales, product * (x_scale * weight_scale), product * x_scale * weight_scale
+    )
 
 
 def unlike_quantized(match: Match) -> str | None:
@@ -169,16 +183,29 @@ def joined(graph: Graph) -> Graph:
             how = quantization_of(graph, node)
             if how is not None and how == quantization_of(graph, source):
                 node = fake_quantize(source.inputs[0], node.outputs[0], how, node.name)
-        elif source is not None and source.op == "DynamicQuantizeLinear" and node.inputs == source.outputs:
+        elif (
+            source is not None
+            and source.op == "DynamicQuantizeLinear"
+            and node.inputs == source.outputs
+        ):
             attributes = {"dynamic": "tensor"}
-            node = Node("DynamicFakeQuantize", source.inputs[:1], node.outputs, attributes, node.name, "engine")
+            node = Node(
+                "DynamicFakeQuantize",
+                source.inputs[:1],
+                node.outputs,
+                attributes,
+                node.name,
+                "engine",
+            )
         nodes.append(node)
     return graph.changed(nodes=tuple(nodes)).without_dead_nodes()
 
 
 def raised_dequantize(graph: Graph) -> Graph:
     """DequantizeLinear after an operator that only moves numbers goes before it."""
-    return exchanged(graph, "DequantizeLinear", lambda node: quantization_of(graph, node) is not None)
+    return exchanged(
+        graph, "DequantizeLinear", lambda node: quantization_of(graph, node) is not None
+    )
 
 
 def raised(graph: Graph) -> Graph:
@@ -192,8 +219,17 @@ def exchanged(graph: Graph, op: str, fits: Callable[[Node], bool]) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         move = producer.get(node.inputs[0]) if node.op == op and fits(node) else None
-        alone = move is not None and move.outputs[0] not in outputs and len(consumers[move.outputs[0]]) == 1
-        if move is None or not alone or move.op not in MOVEMENTS or move.inputs[0] in graph.constants:
+        alone = (
+            move is not None
+            and move.outputs[0] not in outputs
+            and len(consumers[move.outputs[0]]) == 1
+        )
+        if (
+            move is None
+            or not alone
+            or move.op not in MOVEMENTS
+            or (move.inputs[0] in graph.constants and move.op != "Gather")
+        ):
             nodes.append(node)
             continue
         between = f"{node.outputs[0]}.before"
@@ -207,7 +243,11 @@ def drop_repeated(graph: Graph) -> Graph:
     producer, idle = graph.producer(), {}
     for node in graph.nodes:
         source = producer.get(node.inputs[0]) if node.op == "FakeQuantize" else None
-        if source is not None and source.op == "FakeQuantize" and source.attributes == node.attributes:
+        if (
+            source is not None
+            and source.op == "FakeQuantize"
+            and source.attributes == node.attributes
+        ):
             idle[node.outputs[0]] = node.inputs[0]
     return substitute(graph, idle).without_dead_nodes() if idle else graph
 
@@ -217,7 +257,9 @@ def transposed_weights(graph: Graph) -> Graph:
     producer, constants, nodes = graph.producer(), dict(graph.constants), []
     for node in graph.nodes:
         source = producer.get(node.inputs[0]) if node.op == "Transpose" else None
-        weight = constants.get(source.inputs[0]) if source and source.op == "DequantizeLinear" else None
+        weight = (
+            constants.get(source.inputs[0]) if source and source.op == "DequantizeLinear" else None
+        )
         if source is not None and weight is not None and weight.ndim == 2:
             name = f"{source.inputs[0]}.transposed"
             constants[name] = np.ascontiguousarray(weight.T)
@@ -249,12 +291,9 @@ def spelled_out(graph: Graph) -> Graph:
     return graph.changed(nodes=tuple(nodes), constants=constants)
 
 
-def quantization_constants(constants: dict[str, np.ndarray], how: Quantization) -> tuple[str, str]:
+def quantization_constants(constants: dict[str, Array], how: Quantization) -> tuple[str, str]:
     """Names of a scale and a zero point, put among the constants."""
     name = f"{how.dtype}:{how.scale!r}:{how.zero_point}"
     constants[f"{name}.scale"] = np.array(how.scale, np.float32)
     constants[f"{name}.zero"] = np.array(how.zero_point, how.dtype)
     return f"{name}.scale", f"{name}.zero"
-
-
-Names = Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Each Linear's weight: share of all-zero blocks, for both patterns, and the pattern its kernel will use.
+"""Each Linear's weight: the share of all-zero blocks, and the pattern its kernel will use.
 
     4x1: 4 outputs x 1 input     1x4: 1 output x 4 inputs     in [outputs, inputs]
 Below THRESHOLD a sparse product costs more than a dense one.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
@@ -36,11 +35,15 @@ def judged(node: Node, graph: Graph) -> Node:
 
 
 def zero_ratios(weight: Array) -> dict[str, float]:
-    """Pattern -> share of its blocks that hold only zeros; 0 where the shape does not divide into blocks."""
+    """Pattern -> share of all-zero blocks; 0 where the shape does not divide into blocks."""
     zero = weight == 0
     ratios = {}
     for name, (rows, columns) in BLOCKS.items():
         fits = weight.size and weight.shape[0] % rows == 0 and weight.shape[1] % columns == 0
-        blocks = zero.reshape(weight.shape[0] // rows, rows, -1, columns) if fits else zero[:0, :0, None, None]
+        blocks = (
+            zero.reshape(weight.shape[0] // rows, rows, -1, columns)
+            if fits
+            else zero[:0, :0, None, None]
+        )
         ratios[name] = float(blocks.all(axis=(1, 3)).mean()) if fits else 0.0
     return ratios

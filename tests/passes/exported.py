@@ -1,0 +1,205 @@
+"""Small random Transformers, exported and quantised in the ways their users do it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import transformers
+from onnx import numpy_helper
+from onnxruntime import quantization
+
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 90,
+    "max_position_embeddings": 48,
+}
+
+
+def seeded(model: torch.nn.Module) -> torch.nn.Module:
+    """Weights large enough for attention and activations to matter, every LayerNorm different."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "LayerNorm" in name or "layer_norm" in name:
+                parameter.copy_((1.0 if name.endswith("weight") else 0.0) + 0.1 * noise)
+            else:
+                parameter.copy_(0.15 * noise)
+    return model.eval()
+
+
+def bert(head: str = "BertForSequenceClassification", **changes: Any) -> torch.nn.Module:
+    config = transformers.BertConfig(**{**SIZES, **changes})
+    return seeded(getattr(transformers, head)(config))
+
+
+def distilbert(head: str = "DistilBertForSequenceClassification") -> torch.nn.Module:
+    config = transformers.DistilBertConfig(
+        dim=32, n_layers=2, n_heads=2, hidden_dim=64, vocab_size=90, max_position_embeddings=48
+    )
+    return seeded(getattr(transformers, head)(config))
+
+
+def roberta(head: str = "RobertaForSequenceClassification") -> torch.nn.Module:
+    config = transformers.RobertaConfig(**{**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1})
+    return seeded(getattr(transformers, head)(config))
+
+
+class Sdpa(torch.nn.Module):
+    """A BERT whose attention is torch's scaled_dot_product_attention, as later versions of transformers export it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = bert()
+        for layer in self.model.bert.encoder.layer:
+            own = layer.attention.self
+            own.forward = self.attend(own)
+
+    def attend(self, own: Any) -> Callable[..., Any]:
+        def forward(hidden: torch.Tensor, attention_mask: Any = None, *rest: Any) -> Any:
+            batch, tokens, channels = hidden.shape
+
+            def heads(x: torch.Tensor) -> torch.Tensor:
+                return x.view(batch, tokens, own.num_attention_heads, -1).transpose(1, 2)
+
+            parts = [heads(f(hidden)) for f in (own.query, own.key, own.value)]
+            context = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=attention_mask)
+            return (context.transpose(1, 2).reshape(batch, tokens, channels),)
+
+        return forward
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        return self.model(input_ids, attention_mask, token_type_ids).logits
+
+
+def export(
+    model: torch.nn.Module,
+    path: Path,
+    *,
+    names: tuple[str, ...] = NAMES,
+    outputs: tuple[str, ...] = ("logits",),
+    opset: int = 14,
+    fold: bool = True,
+    dynamo: bool = False,
+) -> Path:
+    """The model as ONNX with free batch and length."""
+    ids = torch.randint(2, 90, (2, 11))
+    arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    free = {0: "batch", 1: "sequence"}
+    common: dict[str, Any] = {"opset_version": opset, "input_names": list(names), "output_names": list(outputs)}
+    given = {name: arguments[name] for name in names}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            lengths = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("sequence", min=2, max=40)}
+            torch.onnx.export(model, (), str(path), kwargs=given, dynamo=True, verbose=False,
+                              dynamic_shapes=dict.fromkeys(given, lengths), **common)  # fmt: skip
+        else:
+            axes: dict[str, Any] = dict.fromkeys(names, free)
+            axes.update({name: {0: "batch"} if name == "logits" else free for name in outputs})
+            torch.onnx.export(model, (given,), str(path), dynamic_axes=axes, do_constant_folding=fold,
+                              dynamo=False, **common)  # fmt: skip
+    return path
+
+
+# --- sentences ---
+def feeds(path: Path, batch: int, tokens: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random sentences; the mask of all but the first ends early."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones((batch, tokens), np.int64)
+    for row in range(batch):
+        mask[row, max(1, tokens - 9 * row) :] = 0
+    known = {
+        "attention_mask": mask,
+        "token_type_ids": rng.integers(0, 2, mask.shape),
+        "input_ids": np.where(mask == 1, rng.integers(2, 90, mask.shape), 1),
+    }
+    model = onnx.load(path, load_external_data=False)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return {v.name: known[v.name] for v in model.graph.input if v.name not in constants}
+
+
+def runtime(path: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What ONNX Runtime makes of the file as it is."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True))
+
+
+# --- quantised ---
+class Calibration(quantization.CalibrationDataReader):
+    def __init__(self, path: Path) -> None:
+        self.batches = iter([feeds(path, 4, tokens, tokens) for tokens in (9, 20, 33)])
+
+    def get_next(self) -> Any:
+        return next(self.batches, None)
+
+
+def static_int8(
+    source: Path,
+    path: Path,
+    *,
+    operators: tuple[str, ...] = ("MatMul", "Gemm"),
+    quant_format: Any = quantization.QuantFormat.QDQ,
+    activation: Any = quantization.QuantType.QUInt8,
+    weight: Any = quantization.QuantType.QInt8,
+    per_channel: bool = True,
+    **extra: Any,
+) -> Path:
+    """ONNX Runtime's static quantisation."""
+    logging.getLogger().setLevel(logging.ERROR)
+    quantization.quantize_static(
+        str(source), str(path), Calibration(source), quant_format=quant_format, op_types_to_quantize=list(operators),
+        per_channel=per_channel, activation_type=activation, weight_type=weight, extra_options=extra)  # fmt: skip
+    return path
+
+
+def without_product(source: Path, path: Path) -> Path:
+    """Results of products are not quantised: only their inputs are."""
+    names = ("MatMul", "Gemm")
+    return static_int8(source, path, OpTypesToExcludeOutputQuantization=list(names))
+
+
+def dynamic_int8(source: Path, path: Path) -> Path:
+    logging.getLogger().setLevel(logging.ERROR)
+    quantization.quantize_dynamic(
+        str(source), str(path), op_types_to_quantize=["MatMul", "Gemm"], weight_type=quantization.QuantType.QInt8,
+        per_channel=True)  # fmt: skip
+    return path
+
+
+def bfloat16_weights(source: Path, path: Path) -> Path:
+    """Weights of products in bfloat16 (nearest even), cast to float32 where they are read."""
+    model = onnx.load(source)
+    read = {name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input[:2]}
+    casts = []
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if tensor.name in read and array.ndim == 2:
+            bits = array.view(np.uint32)
+            rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+            name = tensor.name
+            stored = onnx.helper.make_tensor(
+                f"{name}.bfloat16", onnx.TensorProto.BFLOAT16, array.shape, rounded.tobytes(), raw=True)  # fmt: skip
+            tensor.CopyFrom(stored)
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.bfloat16"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+    return path
