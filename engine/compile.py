@@ -61,8 +61,9 @@ def target_machine(isa: Isa, *, cpu: str = "", triple: str = "", jit: bool = Tru
             above = sorted(_host_features() - set(isa.features))
             features = ",".join([features, *(f"-{name}" for name in above if name.startswith(("avx", "amx", "fma", "f16c", "xop")))])
             features = features.strip(",")
-    target = llvm.Target.from_triple(triple or llvm.get_process_triple())
-    host = "x86-64" if isa.name == "generic" else llvm.get_host_cpu_name()
+    triple = triple or llvm.get_process_triple()
+    target = llvm.Target.from_triple(triple)
+    host = "x86-64" if isa.name == "generic" and triple.startswith("x86_64") else llvm.get_host_cpu_name()
     return target.create_target_machine(cpu=cpu or host, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "default", jit=jit)
 
 
@@ -75,6 +76,37 @@ def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
     builder.getModulePassManager().run(module, builder)
 
 
+# The feature behind LLVM's own functions for x86, the first that fits; any of those named will do.
+_NEEDED = (
+    ("tdpbf16ps", ("amx-bf16",)),
+    ("tdpb", ("amx-int8",)),
+    ("tile", ("amx-tile",)),
+    ("ldtilecfg", ("amx-tile",)),
+    ("sttilecfg", ("amx-tile",)),
+    ("avx512bf16.", ("avx512bf16",)),
+    ("avx512.vpdp", ("avx512vnni", "avxvnni")),
+    ("avx512.vpermi2var.qi", ("avx512vbmi",)),
+    ("avx512.", ("avx512f",)),
+    ("avx2.", ("avx2",)),
+    ("avx.", ("avx",)),
+    ("fma.", ("fma",)),
+    ("sse2.", ()),
+)
+
+
+def _check_instructions(name: str, module: llvm.ModuleRef, isa: Isa) -> None:
+    """LLVM ends the process where it is asked for an instruction that the target lacks."""
+    for function in module.functions:
+        if not function.is_declaration or not function.name.startswith("llvm.x86."):
+            continue
+        if not module.triple.startswith("x86_64"):
+            raise IsaError(f"kernel {name} for {isa} calls {function.name}; the target is {module.triple}")
+        own = function.name.removeprefix("llvm.x86.")
+        features = next((some for prefix, some in _NEEDED if own.startswith(prefix)), ("?",))
+        if features and not any(isa.has(feature) for feature in features):
+            raise IsaError(f"kernel {name} calls {function.name}, for which {isa} lacks {' or '.join(features)}")
+
+
 def optimised_module(name: str, build: Callable[[], Any], isa: Isa, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     """The kernel and all it calls in one module, every abstract instruction given its body."""
     from . import lower  # imports Numba: only when something has to be compiled
@@ -84,6 +116,7 @@ def optimised_module(name: str, build: Callable[[], Any], isa: Isa, machine: llv
     module.data_layout = str(machine.target_data)
     module.verify()
     _optimise(module, machine)
+    _check_instructions(name, module, isa)
     return module
 
 
@@ -119,7 +152,7 @@ def _source_hash() -> str:
 
 def _cached_path(name: str, isa: Isa) -> Path:
     cpu = f"{llvm.get_host_cpu_name()} {' '.join(sorted(_host_features()))}"
-    key = hashlib.sha256(f"{_source_hash()} {name} {isa.name} {cpu}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{_source_hash()} {name} {isa.name} {isa.features} {cpu}".encode()).hexdigest()[:24]
     return Path(settings.current().cache) / "code" / f"{key}.o"
 
 
@@ -143,12 +176,12 @@ def _load(name: str, code: bytes, isa: Isa) -> Compiled:
     return Compiled(name, engine.get_function_address(name), engine)
 
 
-_loaded: dict[tuple[str, str], Compiled] = {}
+_loaded: dict[tuple[str, Isa], Compiled] = {}
 
 
 def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
     """The kernel in this process: from memory, the disk, or newly made."""
-    key = (name, isa.name)
+    key = (name, isa)
     if key not in _loaded:
         path = _cached_path(name, isa)
         code = path.read_bytes() if path.exists() else b""
