@@ -11,11 +11,12 @@ AXES = {0: "batch", 1: "length"}
 
 
 def load_model(folder: Path) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     try:
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StepError(f"{folder}: not a model that can be read ({reason})") from error
     return model.eval()
