@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {  # name of the command and of its module in commands/ -> help
     "accuracy": "classify labelled sentences and count what is right",
     "bench": "time a model: latency, sentences per second, on any number of cores",
+    "compare": "two models step by step: where they part first",
     "compile": "ONNX file to IR folder",
     "inspect": "layers of a model: shape, type, pattern, zero ratio, kernel, bytes",
     "isa": "instruction sets: what this CPU has and what the engine uses",

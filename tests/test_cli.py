@@ -96,6 +96,28 @@ def test_passes_can_be_left_out(
     assert "3 operators, 0 sparse" in out
 
 
+def test_compare(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    run(capsys, "compile", model, tmp_path / "ir")
+    status, out, _ = run(capsys, "compare", model, tmp_path / "ir", "--as-read")
+    assert status == 0
+    assert out.startswith("3 values agree within 0.001")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 16)))
+    words = ["compare", model, tmp_path / "ir", "--inputs", tmp_path / "x.npz", "--kernels"]
+    assert run(capsys, *words)[0] == 0
+
+    changed = onnx.load(model)
+    weight = numpy_helper.to_array(changed.graph.initializer[1]) * np.float32(1.5)
+    changed.graph.initializer[1].CopyFrom(numpy_helper.from_array(weight, "dense"))
+    onnx.save(changed, tmp_path / "changed.onnx")
+    status, out, _ = run(capsys, "compare", model, tmp_path / "changed.onnx")
+    assert status == 1
+    assert out.startswith("first of 2 values (of 3) that part: 'z' (Linear and Linear)")
+    status, out, _ = run(capsys, "compare", model, tmp_path / "changed.onnx", "--json")
+    assert [row["value"] for row in json.loads(out)] == ["h", "z", "y"]
+    np.savez(tmp_path / "x.npz", other=np.ones((2, 16)))
+    assert "expected an .npz with x" in run(capsys, *words)[2]
+
+
 def test_isa(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "isa")
     assert status == 0
