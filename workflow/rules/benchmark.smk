@@ -4,7 +4,9 @@ rule benchmark:
         model="results/{task}/model",
         sentences="results/{task}/data/validation.npz",
         dataset="results/{task}/data/source.json",
-        code=code("workflow/scripts/benchmark.py"),
+        code=code(
+            "workflow/scripts/benchmark.py", "engine/bench_worker.py", "engine/__init__.py"
+        ),
     output:
         table="results/{task}_{precision}_{mode}.csv",
         raw="results/{task}_{precision}_{mode}.raw.csv.gz",
