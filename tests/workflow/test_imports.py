@@ -41,6 +41,14 @@ def test_the_front_door_is_followed_when_it_is_used(tmp_path):
     assert found == ["engine/__init__.py", "engine/a.py", "workflow/run.py"]
 
 
+def test_a_package_that_imports_by_name_stands_for_its_modules(tmp_path):
+    write(tmp_path, engine__a="from . import kernels\n", engine__kernels__dot="", engine__b="")
+    text = "import importlib\n\ndef get(row):\n    return importlib.import_module(row.module)\n"
+    (tmp_path / "engine/kernels/__init__.py").write_text(text)
+    found = imported_files(tmp_path, ["engine/a.py"])
+    assert found == ["engine/a.py", "engine/kernels/__init__.py", "engine/kernels/dot.py"]
+
+
 def test_export_does_not_depend_on_the_engine():
     found = imported_files(ROOT, ["workflow/scripts/export.py"])
     assert not [path for path in found if path.startswith("engine")]
@@ -49,3 +57,9 @@ def test_export_does_not_depend_on_the_engine():
 def test_benchmark_depends_on_the_engine():
     found = imported_files(ROOT, ["workflow/scripts/benchmark.py"])
     assert {"engine/bench.py", "workflow/scripts/timings.py"} <= set(found)
+
+
+def test_a_session_depends_on_every_kernel():
+    found = imported_files(ROOT, ["engine/__init__.py"])
+    kernels = {str(path.relative_to(ROOT)) for path in (ROOT / "engine/kernels").glob("*.py")}
+    assert kernels <= set(found)

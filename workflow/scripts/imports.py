@@ -11,7 +11,8 @@ def imported_files(root: Path, modules: Iterable[str]) -> list[str]:
     """The modules (paths below root) and what they import, sorted; absent modules are left out.
 
     `from engine.graph import Graph` means engine/graph.py and not engine/__init__.py: the rule then
-    depends on what it uses, not on all that the package's front door pulls in.
+    depends on what it uses, not on all that the package's front door pulls in. A package that imports
+    by name (the table of kernels does) stands for all its modules.
     """
     found: set[Path] = set()
     waiting = [root / module for module in modules]
@@ -26,7 +27,10 @@ def imported_files(root: Path, modules: Iterable[str]) -> list[str]:
 
 def _imports(root: Path, path: Path) -> Iterator[Path]:
     package = path.relative_to(root).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+    source = path.read_text(encoding="utf-8")
+    if path.name == "__init__.py" and "import_module(" in source:
+        yield from path.parent.glob("*.py")
+    for node in ast.walk(ast.parse(source, filename=str(path))):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _module(root, tuple(alias.name.split(".")))
