@@ -11,8 +11,8 @@ def imported_files(root: Path, modules: Iterable[str]) -> list[str]:
     """The modules (paths below root) and what they import, sorted; absent modules are left out.
 
     `from engine.graph import Graph` means engine/graph.py and not engine/__init__.py: the rule then
-    depends on what it uses, not on all that the package's front door pulls in. A package that imports
-    by name (the table of kernels does) stands for all its modules.
+    depends on what it uses, not on all that the package's front door pulls in. A package that
+    imports by name (the table of kernels does) stands for all its modules.
     """
     found: set[Path] = set()
     waiting = [root / module for module in modules]
