@@ -157,9 +157,11 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     text_path = path / CONF if path.is_dir() else path
     bin_path = text_path.with_name(BIN) if weight is None else Path(weight)
     graph, tensors, size = conf.load(_content(text_path), str(text_path))
-    content = _map(bin_path, size)
-    stored = Stored(content, tensors, str(bin_path))
-    return graph.changed(constants=stored).check()
+    return graph.changed(constants=_open(bin_path, tensors, size)).check()
+
+
+def _open(path: Path, tensors: list[Tensor], size: int) -> Stored:
+    return Stored(_map(path, size), tensors, str(path))
 
 
 def _content(path: Path) -> bytes:
@@ -195,7 +197,7 @@ class Stored(Mapping[str, Array]):
     """Constants of a mapped model.bin by name; read-only arrays."""
 
     def __init__(self, content: memoryview, tensors: list[Tensor], path: str) -> None:
-        self.path = path
+        self.path, self._length = path, len(content)
         self._entries = {tensor.name: self._check(tensor, content) for tensor in tensors}
 
     def _check(self, tensor: Tensor, content: memoryview) -> Entry:
@@ -233,6 +235,11 @@ class Stored(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the file's path, which the other process maps again."""
+        tensors = [entry.tensor for entry in self._entries.values()]
+        return _open, (Path(self.path).resolve(), tensors, self._length)
 
     def size(self, name: str) -> int:
         """Bytes the tensor takes on disk."""

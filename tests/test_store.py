@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zlib
 from pathlib import Path
 
@@ -78,6 +79,14 @@ def test_raw_constants_are_views_of_the_map(tmp_path: Path) -> None:
     assert not bias.flags.owndata
     assert not bias.flags.writeable
     assert bias.ctypes.data % 64 == 0
+
+
+def test_pickled_by_path(tmp_path: Path) -> None:
+    graph = linear_graph(pruned((64, 128), "4x1"), pattern="4x1", precision="int8")
+    store.write(graph, tmp_path / "ir")
+    content = pickle.dumps(store.read(tmp_path / "ir"))
+    assert len(content) < 2000
+    same(graph, pickle.loads(content))
 
 
 def test_replaces_an_ir_but_nothing_else(tmp_path: Path) -> None:
