@@ -220,14 +220,17 @@ def dynamic_inputs(graph: Graph) -> Graph:
 def float_weights(graph: Graph) -> Graph:
     constants, nodes = dict(graph.constants), []
     for node in graph.nodes:
-        if node.op == "Linear" and node.attributes["precision"] == "int8":
-            if not (node.attributes["input"] or node.attributes["dynamic"]):
-                name = f"{node.inputs[1]}.float"
-                scale = constants[node.inputs[2]][:, None]
-                constants[name] = (constants[node.inputs[1]] * scale).astype(np.float32)
-                inputs = (node.inputs[0], name, "", node.inputs[3])
-                node = node.changed(
-                    inputs=inputs, attributes={**node.attributes, "precision": "float32"}
-                )
+        if node.op == "Linear" and only_weights_stored(node):
+            name = f"{node.inputs[1]}.float"
+            scale = constants[node.inputs[2]][:, None]
+            constants[name] = (constants[node.inputs[1]] * scale).astype(np.float32)
+            attributes = {**node.attributes, "precision": "float32"}
+            inputs = (node.inputs[0], name, "", node.inputs[3])
+            node = node.changed(inputs=inputs, attributes=attributes)
         nodes.append(node)
     return graph.changed(nodes=tuple(nodes), constants=constants)
+
+
+def only_weights_stored(node: Node) -> bool:
+    how = node.attributes
+    return how["precision"] == "int8" and not (how["input"] or how["dynamic"])
