@@ -47,7 +47,7 @@ from .tiles import configures, every, products, release, tile_loads, tile_stores
 f32, i32 = nb.float32, nb.int32
 TILE_BYTES = 1024
 SUMS = 64  # scratch: configuration, sums [32][lanes], then interleaved x
-EPILOGUE_BYTES = {"table": 1, "bytes": 1, "floats": 4, "rounded": 4}  # an element of y
+FLOAT_EPILOGUES = ("floats", "rounded")  # of linear.py: y is float32
 
 
 # --- what int8 and bfloat16 have of their own
@@ -120,7 +120,7 @@ class Int8:
             v = add(load(sums + row * n), splat(load_i32(record + 16 + 4 * n)))
             emit(out, v, record, n, table, params)
 
-        return routine(finish), lanes * EPILOGUE_BYTES[name]
+        return routine(finish), lanes * (4 if name in FLOAT_EPILOGUES else 1)
 
 
 class Bfloat16:
