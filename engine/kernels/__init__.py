@@ -33,6 +33,9 @@ KERNELS: dict[str, Kernel] = {
     for row in (
         Kernel("embedding", "embedding", "embedding", ("output", "normalised"), "Embedding"),
         Kernel("sparse_dot_u8s8_4x1", "linear", "sparse_dot_u8s8_4x1", ("lanes", "epilogue", "activation"), "Linear"),
+        Kernel("interleave_rows", "byte_linear", "interleave_rows", ("lanes", "width"), ""),
+        Kernel("sparse_dot_u8s8_1x4", "byte_linear", "sparse_dot_u8s8_1x4", ("lanes", "width", "epilogue", "activation"), "Linear"),
+        Kernel("dense_dot_u8s8", "byte_linear", "dense_dot_u8s8", ("lanes", "width", "epilogue", "activation"), "Linear"),
         Kernel("sparse_dot_f32_4x1", "float_linear", "sparse_dot_f32_4x1", ("lanes", "width", "output", "activation"), "Linear"),
         Kernel("dense_dot_f32", "float_linear", "dense_dot_f32", ("lanes", "width", "output", "activation"), "Linear"),
         Kernel("interleave_keys", "attention", "interleave_keys", ("depth",), "Attention"),
@@ -54,6 +57,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("output_rows", "rows", "output_rows", (), ""),
         Kernel("prepare", "drive", "prepare", (), ""),
         Kernel("run", "drive", "run", ("profiled",), ""),
+        Kernel("serve", "drive", "serve", (), ""),
+        Kernel("wait", "drive", "wait", (), ""),
     )
 }
 

@@ -20,6 +20,9 @@ SCRATCH = 72  # address of memory of this worker alone
 FIRST = 80  # index of the pack's first sentence in the call's batch
 PLACES = 88  # address of int32 [tokens]: row of the call's [batch * length] that a token came from
 OUTPUTS = 96  # address of int64 [outputs]: where the call's results go
+OWN_ARENA = 104  # this worker's
+SHARED_ARENA = 112  # the first worker's, when all work on one pack
+GENERATION = 120  # of the last call it has taken part in
 CONTEXT_BYTES = 128
 
 TILE = 64  # tokens

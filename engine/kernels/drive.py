@@ -5,7 +5,9 @@ outputs, 6 counter of packs taken, 7 tokens a pack may hold, 8 address of steps,
 own), 11 address of packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] tokens per sentence, 14 barrier's counter,
 15 position of the first token, 16 padding id (RoBERTa counts positions over other ids, from it on) or -1, 17 vocabulary, 18 kinds of token,
 19 set by prepare: 1 + the place of the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
-attended to, or the first token masked).
+attended to, or the first token masked), 21 address of control.
+control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have finished, 3 spins before sleep, 8.. state of
+worker n: 0 awake, 1 asleep.
 step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the context, or 0: one unit), 3 units each, 4 cycles
 spent, 5 calls.
 """
@@ -13,8 +15,8 @@ spent, 5 calls.
 import numba as nb
 
 from ..lower import routine
-from ..simd import call_kernel, cycles, fetch_add, load_i64, load_int, load_shared, pause, store_unaligned, yield_core
-from .context import FIRST, IDS, PLACES, POSITIONS, ROW_TILES, ROWS, SENTENCES, STARTS, TILE, TILES, TOKENS, TYPES
+from ..simd import call_kernel, cycles, exchange, fetch_add, load_i64, load_int, load_shared, pause, store_unaligned, yield_core
+from .context import ARENA, FIRST, GENERATION, IDS, OWN_ARENA, PLACES, POSITIONS, ROW_TILES, ROWS, SENTENCES, SHARED_ARENA, STARTS, TILE, TILES, TOKENS, TYPES
 
 i32, i64 = nb.int32, nb.int64
 MOST_SENTENCES = 64  # in a pack
@@ -106,14 +108,15 @@ def meet(counter, target):
             yield_core()
 
 
-def run(profiled):
-    """params: call; context: this worker's; begin: its number; end: how many there are."""
+def work(profiled):
+    """A worker's share of a call: routine (call, context, its number)."""
 
-    def kernel(params, context, begin, end):
+    def share(params, context, begin):
         steps, count, packs = load_i64(params + 64), load_i64(params + 72), load_i64(params + 96)
         team = load_i64(params + 80)
         met = 0
         pack = 0
+        store_unaligned(context + ARENA, load_i64(context + (OWN_ARENA if team == 1 else SHARED_ARENA)))
         while True:
             if team == 1:
                 pack = fetch_add(params + 48, 1)
@@ -135,5 +138,56 @@ def run(profiled):
                     store_unaligned(step + 40, load_i64(step + 40) + 1)
             if team > 1:
                 pack += 1
+
+    return routine(share)
+
+
+def run(profiled):
+    """A whole call by one thread, or the first worker's part of it.  params: call; context: this worker's."""
+    share = work(profiled)
+
+    def kernel(params, context, begin, end):
+        share(params, context, 0)
+
+    return kernel
+
+
+def serve():
+    """A worker's life: waits for generations and does its share of each; goes to sleep (returns) when none comes for long.
+
+    params: control; context: its own; begin: its number; the generation it has seen is kept in the context."""
+    share = work(False)
+
+    def kernel(params, context, begin, end):
+        state = params + 64 + 8 * begin
+        while True:
+            seen, spins = load_i64(context + GENERATION), 0
+            while load_shared(params) == seen:
+                pause()
+                spins += 1
+                if spins > load_i64(params + 24):
+                    exchange(state, 1)
+                    if load_shared(params) == seen:
+                        return
+                    exchange(state, 0)
+            store_unaligned(context + GENERATION, load_shared(params))
+            if load_i64(params + 8) == 0:  # the session is closed
+                return
+            share(load_i64(params + 8), context, begin)
+            fetch_add(params + 16, 1)
+
+    return kernel
+
+
+def wait():
+    """Until `end` workers have finished.  params: control."""
+
+    def kernel(params, context, begin, end):
+        spins = 0
+        while load_shared(params + 16) < end:
+            pause()
+            spins += 1
+            if spins > 2000:
+                yield_core()
 
     return kernel

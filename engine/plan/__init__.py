@@ -69,6 +69,11 @@ class Program:
     steps: NDArray[np.int64]  # [steps, STEP_SLOTS], see kernels/drive.py
     keep: tuple[Any, ...]  # parameter blocks and code the addresses point to
 
+    @cached_property
+    def address(self) -> int:
+        """Of the steps."""
+        return self.steps.ctypes.data
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +15,27 @@ from numpy.typing import NDArray
 from .. import isa, passes, reference
 from ..errors import InputError
 from ..graph import Graph
+from ..kernels import context as slots
 from ..kernels import kernel
 from ..plan import Plan, Program, make_plan
-from .workers import KERNEL, Worker, memory
+from .workers import KERNEL, Team, Worker, memory
 
 __all__ = ["Session", "load"]
 
 Array = NDArray[Any]
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 CALL_SLOTS = 24
+SHARING_COST = 1.15  # barriers and uneven steps, against one worker a pack
 ARENA_GUARD = 4096  # rows of padded outputs may reach past the last tile
 
 
-def load(path: str | Path, *, threads: int = 1, weight: str | Path | None = None) -> Session:
+def load(path: str | Path, *, threads: int = 1, weight: str | Path | None = None, cpus: Sequence[int] = ()) -> Session:
     """A session for an ONNX file, an IR folder, or a conf.yaml with its model.bin (weight).
 
     Raises:
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and place.
     """
-    return Session(read_model(path, weight), threads=threads)
+    return Session(read_model(path, weight), threads=threads, cpus=cpus)
 
 
 def read_model(path: str | Path, weight: str | Path | None = None) -> Graph:
@@ -49,19 +53,30 @@ def read_model(path: str | Path, weight: str | Path | None = None) -> Graph:
 class Session:
     """A frozen model.  Safe to use from several threads: calls wait for each other."""
 
-    def __init__(self, graph: Graph, *, threads: int = 1) -> None:
+    def __init__(self, graph: Graph, *, threads: int = 1, cpus: Sequence[int] = ()) -> None:
+        """threads: workers, the caller among them; cpus: where they are pinned, worker n to cpus[n % len] (default: those the process has)."""
         if threads < 1:
             raise InputError(f"threads is {threads}: expected 1 or more")
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
         self.plan: Plan | None = make_plan(graph, self.isa)
         self._lock = threading.Lock()
-        self._programs: dict[int, tuple[Program, list[Worker]]] = {}
-        self._call = np.zeros(CALL_SLOTS, np.int64)
-        self._packs = np.zeros((0, 2), np.int32)
+        self._programs: dict[int, Program] = {}
+        self._workers: list[Worker] = []
+        self._capacity = (0, 0)  # tokens and arena bytes of the workers
+        self._call = memory(8 * CALL_SLOTS).view(np.int64)
+        self._call_address = self._call.ctypes.data
+        self._packs = self._counts = np.zeros(0, np.int32)
+        self._team = Team(self.isa, threads, tuple(cpus) or available_cpus()) if threads > 1 else None
         if self.plan is not None:
             self._prepare = KERNEL(kernel(self.isa, "prepare").address)
             self._run = KERNEL(kernel(self.isa, "run", False).address)
+            self._known = {value.name for value in graph.inputs}
+            self._set_constants(self.plan)
+
+    def _set_constants(self, plan: Plan) -> None:
+        """The slots of the call (kernels/drive.py) that no call changes."""
+        self._call[15:19] = plan.first_position, -1 if plan.padding_id is None else plan.padding_id, plan.vocabulary, plan.kinds
 
     # --- the call
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -70,89 +85,107 @@ class Session:
         Raises:
             InputError: an input is missing, unknown, of the wrong shape, or holds a token outside the vocabulary.
         """
-        if self.plan is None:
+        plan = self.plan
+        if plan is None:
             return self._by_reference(feeds)
-        ids, types, mask = self._checked(feeds)
+        arrays = self._checked(plan, feeds)
         with self._lock:
-            results = self._run_plan(self.plan, ids, types, mask)
+            results = self._run_plan(plan, *arrays)
         if results is None:
             return self._by_reference(feeds)
-        return self._finish(self.plan, feeds, results)
+        if plan.tail is None:
+            return {result.name: array for result, array in zip(plan.results, results, strict=True)}
+        return self._tail(plan.tail, feeds, {result.name: array for result, array in zip(plan.results, results, strict=True)})
 
     def _by_reference(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         known = {value.name for value in self.graph.inputs}
         return reference.run(self.graph, {name: np.asarray(array) for name, array in feeds.items() if name in known})
 
-    def _checked(self, feeds: Mapping[str, Array]) -> tuple[Array, Array | None, Array | None]:
-        assert self.plan is not None
+    def _checked(self, plan: Plan, feeds: Mapping[str, Array]) -> list[Array | None]:
+        """ids, types and mask as the kernels read them: int64, in one piece."""
         arrays: list[Array | None] = []
-        shape: tuple[int, ...] = ()
-        for name in self.plan.inputs:
+        shape: tuple[int, ...] | None = None
+        for name in plan.inputs:
             if not name:
                 arrays.append(None)
                 continue
-            if name not in feeds:
-                raise InputError(f"input '{name}' is missing: got {', '.join(map(repr, feeds)) or 'nothing'}")
-            array = np.asarray(feeds[name])
-            if array.ndim != 2 or array.dtype.kind not in "iub":
-                raise InputError(f"input '{name}' is {array.dtype} {list(array.shape)}: expected integers [batch, length]")
-            shape = shape or array.shape
-            if array.shape != shape:
-                raise InputError(f"input '{name}' is {list(array.shape)}, but '{self.plan.inputs[0]}' is {list(shape)}")
-            arrays.append(np.ascontiguousarray(array, np.int64))
-        if unknown := set(feeds) - {value.name for value in self.graph.inputs}:
-            raise InputError(f"unknown input {sorted(unknown)[0]!r}: the model has {', '.join(value.name for value in self.graph.inputs)}")
-        longest = self.plan.most_positions - self.plan.first_position
+            array = feeds.get(name)
+            if type(array) is not np.ndarray or array.dtype != np.int64 or not array.flags.c_contiguous:
+                array = _as_integers(name, feeds)
+            if shape is None:
+                shape = array.shape
+            if array.ndim != 2 or array.shape != shape:
+                raise InputError(f"input '{name}' is {list(array.shape)}: expected [batch, length]{_like(plan.inputs[0], shape)}")
+            arrays.append(array)
+        if not self._known.issuperset(feeds):
+            unknown = sorted(set(feeds) - self._known)[0]
+            raise InputError(f"unknown input {unknown!r}: the model has {', '.join(value.name for value in self.graph.inputs)}")
+        assert shape is not None
+        longest = plan.most_positions - (plan.first_position if plan.padding_id is None else plan.padding_id + 1)
         if not 0 < shape[1] <= longest:
             raise InputError(f"length {shape[1]}: the model has positions for 1 to {longest} tokens")
-        ids = arrays[0]
-        assert ids is not None
-        return ids, arrays[1], arrays[2]
+        return arrays
 
     def _run_plan(self, plan: Plan, ids: Array, types: Array | None, mask: Array | None) -> list[Array] | None:
         batch, length = ids.shape
         results = [np.empty(_shape(result, batch, length), np.float32) for result in plan.results]
         if not batch:
             return results
-        if mask is not None and any(result.domain == "tokens" for result in plan.results):
+        if mask is not None and plan.results[0].domain == "tokens":
             for array in results:
-                array.fill(0)
-        program, workers = self._program(-(-max(length, PACK_TOKENS) // 64) * 64)
-        if len(self._packs) <= batch:
+                array.fill(0)  # what stands at masked tokens
+        program = self._program(max(PACK_TOKENS, -(-length // 64) * 64))
+        if len(self._counts) <= batch:
             self._packs, self._counts = np.zeros((batch + 1, 2), np.int32), np.zeros(batch + 1, np.int32)
-        table = np.array([array.ctypes.data for array in results], np.int64)
-        address = [0 if array is None else array.ctypes.data for array in (ids, types, mask)]
-        self._call[:20] = (
-            *address, batch, length, table.ctypes.data, 0, program.tokens, program.steps.ctypes.data, len(program.steps), 1,
-            self._packs.ctypes.data, 0, self._counts.ctypes.data, 0, plan.first_position, -1 if plan.padding_id is None else plan.padding_id,
-            plan.vocabulary, plan.kinds, 0,
-        )  # fmt: skip
-        call = self._call.ctypes.data
-        self._prepare(call, 0, 0, 0)
-        if wrong := int(self._call[19]):
-            row, place = divmod(wrong - 1, length)
-            kind = "" if types is None else f", type {types[row, place]} of {plan.kinds}"
-            raise InputError(f"sentence {row}, token {place}: id {ids[row, place]} of a vocabulary of {plan.vocabulary}{kind}")
-        if self._call[20]:  # no token to attend to, or no first token to read: rare, and left to the reference
+            self._call[11], self._call[13] = _address(self._packs), _address(self._counts)
+        call = self._call
+        table = (ctypes.c_int64 * len(results))(*(_address(array) for array in results))
+        call[0], call[1], call[2] = _address(ids), 0 if types is None else _address(types), 0 if mask is None else _address(mask)
+        call[3:11] = batch, length, ctypes.addressof(table), 0, program.tokens, program.address, len(program.steps), 1
+        address = self._call_address
+        self._prepare(address, 0, 0, 0)
+        if call[19]:
+            self._complain(int(call[19]) - 1, ids, types)
+        if call[20]:  # nothing to attend to, or no first token to read: rare, and left to the reference
             return None
-        for worker in workers:
-            worker.results(table.ctypes.data)
-        self._run(call, workers[0].address, 0, 1)
+        for worker in self._workers:
+            worker.set(slots.OUTPUTS, ctypes.addressof(table))
+        if self._team is None:
+            self._run(address, self._workers[0].address, 0, 0)
+        else:
+            call[10], call[14] = self._sharing(int(call[12])), 0
+            self._team.share(address, self._workers)
         return results
 
-    def _finish(self, plan: Plan, feeds: Mapping[str, Array], results: list[Array]) -> dict[str, Array]:
-        made = {result.name: array for result, array in zip(plan.results, results, strict=True)}
-        if plan.tail is None:
-            return {value.name: made[value.name] for value in self.graph.outputs}
-        known = {value.name for value in plan.tail.inputs}
-        return reference.run(plan.tail, {**{name: np.asarray(array) for name, array in feeds.items() if name in known}, **made})
+    def _sharing(self, packs: int) -> int:
+        """1: every worker takes packs of its own; else how many share each pack: whichever should end first."""
+        alone = -(-packs // self.threads)
+        return 1 if alone <= packs / self.threads * SHARING_COST else self.threads
 
-    def _program(self, tokens: int) -> tuple[Program, list[Worker]]:
+    def _complain(self, place: int, ids: Array, types: Array | None) -> None:
         assert self.plan is not None
-        if tokens not in self._programs:
-            program = self.plan.program(tokens)
-            self._programs[tokens] = program, [Worker(tokens, memory(program.arena_bytes + ARENA_GUARD)) for _ in range(self.threads)]
-        return self._programs[tokens]
+        row, token = divmod(place, ids.shape[1])
+        kind = "" if types is None else f", type {types[row, token]} of {self.plan.kinds}"
+        raise InputError(f"sentence {row}, token {token}: id {ids[row, token]} of a vocabulary of {self.plan.vocabulary}{kind}")
+
+    def _tail(self, tail: Graph, feeds: Mapping[str, Array], made: dict[str, Array]) -> dict[str, Array]:
+        """What no kernel has: op by op on the arrays the program made."""
+        known = {value.name for value in tail.inputs}
+        return reference.run(tail, {**{name: np.asarray(array) for name, array in feeds.items() if name in known}, **made})
+
+    def _program(self, tokens: int) -> Program:
+        """The program for packs of `tokens`, with workers that can hold them."""
+        program = self._programs.get(tokens)
+        if program is None:
+            assert self.plan is not None
+            program = self._programs[tokens] = self.plan.program(tokens)
+            capacity = max(tokens, self._capacity[0]), max(program.arena_bytes + ARENA_GUARD, self._capacity[1])
+            if capacity != self._capacity:
+                self._workers = []
+                for _ in range(self.threads):
+                    self._workers.append(Worker(*capacity, self._workers[0] if self._workers else None))
+                self._capacity = capacity
+        return program
 
     # --- what it is
     def describe(self) -> list[dict[str, Any]]:
@@ -170,3 +203,25 @@ def _shape(result: Any, batch: int, length: int) -> tuple[int, ...]:
     if result.domain == "tokens":
         return (batch, length, result.channels)
     return (batch, 1, result.channels) if result.keep_row_axis else (batch, result.channels)
+
+
+def _address(array: Array) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def _as_integers(name: str, feeds: Mapping[str, Array]) -> Array:
+    if name not in feeds:
+        raise InputError(f"input '{name}' is missing: got {', '.join(map(repr, feeds)) or 'nothing'}")
+    array = np.asarray(feeds[name])
+    if array.dtype.kind not in "iub":
+        raise InputError(f"input '{name}' is {array.dtype}: expected integers")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _like(name: str, shape: tuple[int, ...]) -> str:
+    return f", and '{name}' is {list(shape)}"
+
+
+def available_cpus() -> tuple[int, ...]:
+    """Those this process may use."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()

@@ -1,25 +1,33 @@
 """Memory of the workers and the threads that run a program.
 
 Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its own arena and takes packs from a counter;
-in latency all share the first one's arena and each step's units.
+in latency all share the first one's arena and each step's units, and meet at a barrier after each step.
+The caller is worker 0.  The others spin for a while after a call, so that the next begins at once, and then sleep.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import threading
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import settings
+from ..isa import Isa
 from ..kernels import context as slots
+from ..kernels import kernel
 
-__all__ = ["Worker", "memory"]
+__all__ = ["KERNEL", "Team", "Worker", "memory"]
 
 MOST_SENTENCES = 64
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 PAGE = mmap.PAGESIZE
+SPINS_A_MICROSECOND = 25  # a pause is about 40 ns
+CONTROL_STATES = 8  # slot of worker 0's state
 
 
 def memory(size: int) -> NDArray[np.uint8]:
@@ -30,26 +38,82 @@ def memory(size: int) -> NDArray[np.uint8]:
 class Worker:
     """One worker's context: where its arena, scratch and the arrays of a pack are."""
 
-    def __init__(self, tokens: int, arena: NDArray[np.uint8]) -> None:
-        self.arena, self.scratch = arena, memory(slots.SCRATCH_BYTES)
-        arrays = memory(4 * (4 * tokens + MOST_SENTENCES + 1) + 256)
-        self.context = np.zeros(slots.CONTEXT_BYTES // 8, np.int64)
-        self.keep: tuple[Any, ...] = (arrays, arena)
-        at = arrays.ctypes.data
-        self._set(slots.ARENA, arena.ctypes.data)
-        self._set(slots.SCRATCH, self.scratch.ctypes.data)
+    def __init__(self, tokens: int, arena_bytes: int, shared: Worker | None) -> None:
+        self.arena, self.scratch = memory(arena_bytes), memory(slots.SCRATCH_BYTES)
+        self.arrays = memory(4 * (5 * tokens + MOST_SENTENCES + 1))
+        self.context = memory(slots.CONTEXT_BYTES).view(np.int64)
+        self.address = self.context.ctypes.data
+        self.set(slots.OWN_ARENA, self.arena.ctypes.data)
+        self.set(slots.SHARED_ARENA, (shared or self).arena.ctypes.data)
+        self.set(slots.SCRATCH, self.scratch.ctypes.data)
+        at = self.arrays.ctypes.data
         for slot in (slots.IDS, slots.TYPES, slots.POSITIONS, slots.PLACES, slots.STARTS):
-            self._set(slot, at)
+            self.set(slot, at)
             at += 4 * tokens
 
-    def _set(self, slot: int, value: int) -> None:
+    def set(self, slot: int, value: int) -> None:
+        """A slot of the context."""
         self.context[slot // 8] = value
 
-    @property
-    def address(self) -> int:
-        """Of the context."""
-        return self.context.ctypes.data
 
-    def results(self, table: int) -> None:
-        """Where the call's results go."""
-        self._set(slots.OUTPUTS, table)
+class Team:
+    """Threads for workers 1 and up; `share` lets all of them, and the caller, take part in a call."""
+
+    def __init__(self, isa: Isa, size: int, cpus: tuple[int, ...]) -> None:
+        self.size, self.cpus = size, cpus
+        self.control: NDArray[Any] = memory(8 * (CONTROL_STATES + size)).view(np.int64)
+        self.control[3] = settings.current().spin_us * SPINS_A_MICROSECOND
+        self._address = self.control.ctypes.data
+        self._serve, self._wait = (KERNEL(kernel(isa, name).address) for name in ("serve", "wait"))
+        self._run = KERNEL(kernel(isa, "run", False).address)
+        self._wake = [threading.Event() for _ in range(size)]
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
+
+    def _live(self, number: int) -> None:
+        if self.cpus and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {self.cpus[number % len(self.cpus)]})
+        while True:
+            self._wake[number].wait()
+            self._wake[number].clear()
+            self.control[CONTROL_STATES + number] = 0
+            if not self.control[1]:
+                return
+            self._serve(self._address, self._workers[number].address, number, 0)
+            if not self.control[1]:
+                return
+
+    def share(self, call: int, workers: list[Worker]) -> None:
+        """The call's work, done by all workers; returns when all of it is done."""
+        if workers is not self._workers:
+            self._quiet()
+            self._workers = workers
+            for worker in workers:
+                worker.set(slots.GENERATION, int(self.control[0]))
+        if not self._threads:
+            self.control[CONTROL_STATES + 1 :] = 1
+            self._threads = [threading.Thread(target=self._live, args=(number,), daemon=True, name=f"engine-{number}") for number in range(1, self.size)]
+            for thread in self._threads:
+                thread.start()
+        self.control[1], self.control[2] = call, 0
+        self.control[0] += 1
+        for number in range(1, self.size):
+            if self.control[CONTROL_STATES + number]:
+                self._wake[number].set()
+        self._run(call, workers[0].address, 0, 0)
+        self._wait(self._address, 0, 0, self.size - 1)
+
+    def _quiet(self) -> None:
+        """Until every worker sleeps: their contexts may then be exchanged."""
+        while self._threads and not self.control[CONTROL_STATES + 1 :].all():
+            threading.Event().wait(0.0005)
+
+    def close(self) -> None:
+        """End the threads."""
+        self.control[1] = 0
+        self.control[0] += 1
+        for event in self._wake:
+            event.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
