@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization
 from ..isa import Isa
+from ..kernels import KERNELS
 from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
 from .memory import Buffer
@@ -23,10 +24,13 @@ from .weights import aligned, linear_operands, rows_operand
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
 COUNTED = {"tokens": TILES, "rows": ROW_TILES}
-LINEAR_KERNELS = {  # precision and pattern -> kernel, and the packing it reads
-    ("int8", "4x1"): ("sparse_dot_u8s8_4x1", "4x1"),
-    ("int8", "1x4"): ("sparse_dot_u8s8_4x1", "4x1"),
-    ("int8", "dense"): ("sparse_dot_u8s8_4x1", "4x1"),
+LINEAR_KERNELS = {  # precision and pattern -> kernel, and whether it reads x interleaved
+    ("int8", "4x1"): ("sparse_dot_u8s8_4x1", False),
+    ("int8", "1x4"): ("sparse_dot_u8s8_1x4", True),
+    ("int8", "dense"): ("dense_dot_u8s8", True),
+    ("float32", "4x1"): ("sparse_dot_f32_4x1", False),
+    ("float32", "1x4"): ("sparse_dot_f32_1x4", False),
+    ("float32", "dense"): ("dense_dot_f32", False),
 }
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once a sentence
 
@@ -46,6 +50,7 @@ class Planner:
         self.layers: list[dict[str, Any]] = []
         self.inputs = {"ids": "", "types": "", "mask": ""}
         self.embedding: Node | None = None
+        self._interleaved: dict[str, Buffer] = {}
         self.uses_cls = False
         self.kept_axis: set[str] = set()  # rows values whose shape is [batch, 1, channels]
         self.channels: dict[str, int] = {}  # of values whose buffer has more
@@ -136,6 +141,15 @@ class Planner:
         self.buffers[name], self.quantized[name] = buffer, stored(output)
         return buffer
 
+    def interleaved(self, x: Buffer) -> Buffer:
+        """x as [channel / 4][token][4], made once."""
+        if x.name not in self._interleaved:
+            y = Buffer(f"{x.name}.interleaved", x.domain, -(-x.channels // 4) * 4, "u8")
+            node = Node("Interleave", (x.name,), (y.name,), name=y.name)
+            self.emit(node, "interleave_rows", (x.lanes, byte_width(self.isa, x.lanes)), (x, x.tile_bytes, y, y.tile_bytes, x.channels), x.domain)
+            self._interleaved[x.name] = y
+        return self._interleaved[x.name]
+
     def layer(self, node: Node, **facts: Any) -> None:
         """A line of describe()."""
         self.layers.append({"name": node.name or node.outputs[0], "op": node.op, **facts})
@@ -202,11 +216,29 @@ def _linear_bytes(planner: Planner, node: Node, x: Buffer, weight: Array) -> Non
 
 def _emit_linear(planner: Planner, node: Node, x: Buffer, y: Buffer, weight: Array, precision: str, constants: OutputConstants) -> None:
     pattern = node.attributes.get("pattern", "dense")
-    kernel, packing = LINEAR_KERNELS[precision, pattern]
-    operands = linear_operands(weight, packing, precision, constants, y)
-    params = (x, x.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows)
-    planner.emit(node, kernel, (y.lanes, constants.epilogue, constants.activation), params, x.domain, units=operands.parts, macs=operands.macs, keep=operands)
+    kernel, interleaved = LINEAR_KERNELS.get((precision, pattern), ("", False))
+    if kernel not in KERNELS:
+        raise Unplanned(f"no kernel for {precision} weights, {pattern}")
+    operands = linear_operands(weight, pattern, precision, constants, y)
+    source = planner.interleaved(x) if interleaved else x
+    params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows)
+    variant: tuple[Any, ...] = (y.lanes, constants.epilogue, constants.activation)
+    if precision == "float32":
+        variant = (y.lanes, float_width(planner.isa, y.lanes), y.dtype, constants.activation)
+    elif interleaved:
+        variant = (y.lanes, byte_width(planner.isa, y.lanes), constants.epilogue, constants.activation)
+    planner.emit(node, kernel, variant, params, x.domain, units=operands.parts, macs=operands.macs, keep=operands)
     _describe_linear(planner, node, weight, operands.nbytes)
+
+
+def float_width(isa: Isa, lanes: int) -> int:
+    """Tokens of a register block of four outputs: as many as registers hold with room for operands."""
+    return min(lanes, 64 if isa.width == 512 else 2 * isa.lanes)
+
+
+def byte_width(isa: Isa, lanes: int) -> int:
+    """The same for bytes; 16 tokens or 64, the two orders that interleave_rows makes."""
+    return min(lanes, 64 if isa.width == 512 else 16)
 
 
 def _linear_floats(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
@@ -283,7 +315,15 @@ def _attention_bytes(planner: Planner, node: Node, query: Buffer, key: Buffer, v
 def _attention_floats(planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int) -> None:
     if any(node.attributes.get(name) is not None for name in ("scores", "probabilities", "product", "output", "query", "key", "value")):
         raise Unplanned("partly quantised attention")
-    raise Unplanned("float32 attention")
+    if any(each.dtype != "f32" for each in (query, key, value)):
+        raise Unplanned("query, key or value in bytes")
+    heads = node.attributes["heads"]
+    y = planner.make(node.outputs[0], query.domain, query.channels, None)
+    params = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes, y, y.tile_bytes, heads, float(node.attributes["scale"]))
+    if query.domain == "tokens":
+        planner.emit(node, "attention_f32", (depth, float_width(planner.isa, query.lanes)), params, query.domain, units=heads)
+    else:
+        planner.emit(node, "attention_f32_rows", (depth,), params, query.domain, units=heads)
 
 
 # --- layer norm

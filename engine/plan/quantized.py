@@ -48,7 +48,7 @@ class OutputConstants:
 def float_constants(outputs: int, bias: Array | None, activation: str) -> OutputConstants:
     """Products in float32: a bias and an activation."""
     shift = np.zeros(outputs) if bias is None else bias
-    return OutputConstants("floats", activation, np.ones(outputs, np.float32), np.zeros(outputs, np.int32), shift.astype(np.float32))
+    return OutputConstants("sums", activation, np.ones(outputs, np.float32), np.zeros(outputs, np.int32), shift.astype(np.float32))
 
 
 def of_bytes(node: Node, weight: Array, weight_scale: Array, bias: Array | None, source: Quantization, *, flip: bool) -> OutputConstants:

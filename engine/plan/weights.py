@@ -49,6 +49,8 @@ def _records(packed: Packed, constants: OutputConstants) -> Array:
     records[:, 0:4] = np.where(there, constants.scale[rows], 0)
     whole[:, 4:8] = np.where(there, constants.start[rows], 0)
     records[:, 8:12] = np.where(there, constants.shift[rows], 0)
+    if constants.epilogue == "sums":  # products in float32 start from the bias
+        records[:, 4:8] = records[:, 8:12]
     records[:, 12], records[:, 13] = constants.a, constants.b
     whole[:, 14] = constants.flip
     return records

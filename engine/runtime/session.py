@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import isa, passes, reference
+from .. import isa, models, reference
 from ..errors import InputError
 from ..graph import Graph
 from ..kernels import context as slots
@@ -35,19 +35,7 @@ def load(path: str | Path, *, threads: int = 1, weight: str | Path | None = None
     Raises:
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and place.
     """
-    return Session(read_model(path, weight), threads=threads, cpus=cpus)
-
-
-def read_model(path: str | Path, weight: str | Path | None = None) -> Graph:
-    """The graph of engine operators of an ONNX file or an IR."""
-    path = Path(path)
-    if path.suffix == ".onnx":
-        from .. import onnx_reader
-
-        return passes.optimize(onnx_reader.read(path))
-    from .. import store
-
-    return store.read(path, weight) if weight is not None else store.read(path)
+    return Session(models.read(path, weight), threads=threads, cpus=cpus)
 
 
 class Session:
