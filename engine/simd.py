@@ -196,6 +196,31 @@ def splats(dtype, lanes):
     return splat
 
 
+def _load_four(b, isa, address):
+    four = take(b, b.load(_pointer(b, address, ir.VectorType(I32, 4)), align=1), [i % 4 for i in range(16)])
+    if isa.width < 512:
+        return four
+    keep = ir.InlineAsm(ir.FunctionType(four.type, [four.type]), "", "=v,0")  # or LLVM makes it four broadcasts again
+    return b.call(keep, [four])
+
+
+@instruction(_load_four)
+def load_four(address):
+    """16 bytes, as 4 i32, to every 128 bits of 512: one load where four broadcasts would be four."""
+    return Vec("i32", 16)
+
+
+def spreads(which, lanes):
+    """A function of load_four's value: its number `which` in every lane of an i32 vector (vpshufd)."""
+    vec = Vec("i32", lanes)
+
+    @intrinsic
+    def pick_one(typing, four):
+        return vec(four), lambda ctx, b, sig, args: take(b, args[0], [i % 16 // 4 * 4 + which for i in range(lanes)])
+
+    return pick_one
+
+
 # --- arithmetic, lane by lane
 def _binary(integer, floating):
     @intrinsic

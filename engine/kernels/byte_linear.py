@@ -108,7 +108,11 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
             for token in range(0, lanes, width):
                 source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
                 headers, offsets = load_i64(part + 8), load_i64(part + 16)
-                weights, record, table = load_i64(part + 24), load_i64(part + 32), load_i64(part + 40)
+                weights, record, table = (
+                    load_i64(part + 24),
+                    load_i64(part + 32),
+                    load_i64(part + 40),
+                )
                 for _ in range(load_i64(part)):
                     a, b = splat(load_i32(record + 16)), splat(load_i32(record + 20))
                     c, d = splat(load_i32(record + 24)), splat(load_i32(record + 28))
