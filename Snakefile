@@ -21,6 +21,7 @@ include: "workflow/rules/quantize.smk"
 include: "workflow/rules/compile.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/sweep.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -5,7 +5,9 @@ rule benchmark:
         sentences="results/{task}/data/validation.npz",
         dataset="results/{task}/data/source.json",
         code=code(
-            "workflow/scripts/benchmark.py", "engine/bench_worker.py", "engine/__init__.py"
+            "workflow/scripts/benchmark.py",
+            "engine/bench_worker.py",
+            "engine/__init__.py",
         ),
     output:
         table="results/{task}_{precision}_{mode}.csv",
@@ -17,9 +19,15 @@ rule benchmark:
         mode="throughput|latency",
     conda:
         "../../envs/engine.yaml"
-    threads: workflow.cores
+    threads: timed_cores
     resources:
         timing=1,
+        runtime=60,
+        mem_mb=8000,
+        constraint=machine("constraint"),
+        slurm_partition=machine("partition"),
+        slurm_account=machine("account"),
+        slurm_extra="--exclusive",
     params:
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
         options=lambda wildcards: json.dumps(config[wildcards.mode]),

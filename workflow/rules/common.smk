@@ -30,6 +30,10 @@ except (ConfigError, UnknownNameError) as error:
 wildcard_constraints:
     task="[A-Za-z0-9-]+",
     precision="[a-z0-9_]+",
+    machine="[A-Za-z0-9-]+",
+    batch=r"\d+",
+    length=r"\d+",
+    cores=r"\d+",
 
 
 def task_config(wildcards):
@@ -38,6 +42,24 @@ def task_config(wildcards):
 
 def wanted_results():
     return results(config["tasks"], config["precisions"], config["modes"])
+
+
+def machine(key):
+    """A key of `cluster`, or what the machine that a wildcard names has instead."""
+
+    def value(wildcards):
+        named = getattr(wildcards, "machine", None)
+        if named is None:
+            return config["cluster"][key]
+        own = config["machines"][known("machine", named, config["machines"])]
+        return own.get(key, config["cluster"][key])
+
+    return value
+
+
+def timed_cores(wildcards):
+    """All cores of this machine; on a cluster, where nobody knows them, those that are asked for."""
+    return workflow.cores or machine("cores")(wildcards)
 
 
 def source_of(part):
@@ -57,6 +79,43 @@ def source_of(part):
 
 def model_files(folder):
     return [f"{folder}/conf.yaml", f"{folder}/model.bin"]
+
+
+def machine_tables(wildcards):
+    """Every timed result that is wanted, once from each machine."""
+    if not config["machines"]:
+        raise UnknownNameError("results/machines.csv: config has no machines")
+    timed = [mode for mode in config["modes"] if mode != "accuracy"]
+    names = results(config["tasks"], config["precisions"], timed)
+    return [
+        f"results/machines/{label}/{Path(name).name}"
+        for label in config["machines"]
+        for name in names
+    ]
+
+
+def sweep_tables(wildcards):
+    task_config(wildcards)
+    sweep = config["sweep"]
+    return expand(
+        "results/sweep/{task}_{precision}_{mode}_{batch}x{length}_{cores}.csv",
+        task=wildcards.task,
+        precision=sweep["precisions"],
+        mode=sweep["mode"],
+        batch=sweep["batch_sizes"],
+        length=sweep["seq_lens"],
+        cores=sweep["cores"],
+    )
+
+
+def point_options(wildcards):
+    """Options of one measurement of a sweep: those of its mode, with one shape."""
+    point = {
+        "batch_sizes": [int(wildcards.batch)],
+        "seq_lens": [int(wildcards.length)],
+        "cores_per_instance": int(wildcards.cores),
+    }
+    return json.dumps({**config[wildcards.mode], **point})
 
 
 def onnx_of(wildcards):

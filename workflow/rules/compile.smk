@@ -9,6 +9,9 @@ rule compile:
     conda:
         "../../envs/engine.yaml"
     threads: 1
+    resources:
+        runtime=15,
+        mem_mb=4000,
     params:
         folder="results/{task}/ir_{precision}",
     shell:

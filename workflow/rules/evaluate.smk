@@ -14,6 +14,9 @@ rule accuracy:
     conda:
         "../../envs/onnxruntime.yaml"
     threads: 2
+    resources:
+        runtime=60,
+        mem_mb=8000,
     params:
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
         options=json.dumps(config["accuracy"]),

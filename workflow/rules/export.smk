@@ -9,6 +9,9 @@ rule export:
     conda:
         "../../envs/transformers.yaml"
     threads: 1
+    resources:
+        runtime=15,
+        mem_mb=4000,
     params:
         opset=config["export"]["opset"],
     shell:

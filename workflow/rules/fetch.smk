@@ -8,6 +8,9 @@ rule fetch_model:
     conda:
         "../../envs/transformers.yaml"
     threads: 1
+    resources:
+        runtime=30,
+        mem_mb=2000,
     params:
         source=source_of("model"),
     shell:
@@ -26,6 +29,9 @@ rule fetch_dataset:
     conda:
         "../../envs/data.yaml"
     threads: 1
+    resources:
+        runtime=30,
+        mem_mb=4000,
     params:
         source=source_of("dataset"),
     shell:
@@ -46,6 +52,9 @@ rule tokenize:
     conda:
         "../../envs/transformers.yaml"
     threads: 1
+    resources:
+        runtime=15,
+        mem_mb=4000,
     params:
         max_length=lambda wildcards: task_config(wildcards)["max_length"],
     shell:

@@ -10,6 +10,9 @@ rule quantize_int8:
     conda:
         "../../envs/onnxruntime.yaml"
     threads: 1
+    resources:
+        runtime=60,
+        mem_mb=8000,
     params:
         sentences=config["quantize"]["sentences"],
         method=config["quantize"]["method"],
@@ -30,6 +33,9 @@ rule quantize_dynamic_int8:
     conda:
         "../../envs/onnxruntime.yaml"
     threads: 1
+    resources:
+        runtime=15,
+        mem_mb=4000,
     shell:
         "python -m workflow.scripts.quantize dynamic_int8 --model {input.model} --out {output}"
         " > {log} 2>&1"
@@ -46,5 +52,8 @@ rule convert_bf16:
     conda:
         "../../envs/onnxruntime.yaml"
     threads: 1
+    resources:
+        runtime=15,
+        mem_mb=4000,
     shell:
         "python -m workflow.scripts.bfloat16 --model {input.model} --out {output} > {log} 2>&1"

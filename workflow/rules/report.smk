@@ -9,6 +9,9 @@ rule report:
     conda:
         "../../envs/report.yaml"
     threads: 1
+    resources:
+        runtime=15,
+        mem_mb=2000,
     shell:
         "python -m workflow.scripts.report {input.results} --out {output} > {log} 2>&1"
 
@@ -23,5 +26,8 @@ rule every_result:
     conda:
         "../../envs/report.yaml"
     threads: 1
+    resources:
+        runtime=5,
+        mem_mb=500,
     shell:
         "echo 'all results are there' > {log}"

@@ -1,0 +1,54 @@
+use rule benchmark as benchmark_on with:
+    output:
+        table="results/machines/{machine}/{task}_{precision}_{mode}.csv",
+        raw="results/machines/{machine}/{task}_{precision}_{mode}.raw.csv.gz",
+        run="results/machines/{machine}/{task}_{precision}_{mode}.run.json",
+    log:
+        "logs/{task}/{mode}_{precision}_{machine}.log",
+
+
+use rule benchmark as sweep_point with:
+    output:
+        table="results/sweep/{task}_{precision}_{mode}_{batch}x{length}_{cores}.csv",
+        raw="results/sweep/{task}_{precision}_{mode}_{batch}x{length}_{cores}.raw.csv.gz",
+        run="results/sweep/{task}_{precision}_{mode}_{batch}x{length}_{cores}.run.json",
+    log:
+        "logs/{task}/sweep_{precision}_{mode}_{batch}x{length}_{cores}.log",
+    params:
+        options=point_options,
+
+
+rule join_machines:
+    input:
+        tables=machine_tables,
+        code=code("workflow/scripts/join.py"),
+    output:
+        "results/machines.csv",
+    log:
+        "logs/machines.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        runtime=5,
+        mem_mb=500,
+    shell:
+        "python -m workflow.scripts.join {input.tables} --column machine --out {output} > {log} 2>&1"
+
+
+rule join_sweep:
+    input:
+        tables=sweep_tables,
+        code=code("workflow/scripts/join.py"),
+    output:
+        "results/{task}_sweep.csv",
+    log:
+        "logs/{task}/sweep.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        runtime=5,
+        mem_mb=500,
+    shell:
+        "python -m workflow.scripts.join {input.tables} --out {output} > {log} 2>&1"
