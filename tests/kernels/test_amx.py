@@ -1,0 +1,279 @@
+"""AMX kernels, executed: on the CPU where it has tiles, else in the emulator, instructions counted.
+
+Each is compared with NumPy over a grid of shapes, and int8 ones bit by bit with the kernels that
+other instruction sets use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import isa
+from engine.kernels import kernel
+from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.pack import Packed, pack_linear, to_bfloat16
+from engine.pack_amx import PackedTiles, pack_tiles
+from engine.simd import MAGIC
+
+AMX, VNNI = isa.named("amx_bf16"), isa.named("avx512_vnni")
+FLIP = -0x7F7F7F80
+
+# tokens, inputs, outputs: whole tiles, tails of each, one of everything
+SHAPES = [
+    (64, 64, 32),
+    (64, 256, 256),
+    (1, 4, 4),
+    (63, 68, 20),
+    (65, 132, 36),
+    (150, 320, 100),
+]
+LARGE = [(128, 1024, 256), (128, 256, 1024), (64, 768, 768), (200, 3072, 64)]
+LARGE_SHAPES = [pytest.param(*shape, marks=pytest.mark.slow) for shape in LARGE]
+
+
+def sparse(weight: np.ndarray, density: float, rows: int, random: np.random.Generator) -> None:
+    """Zeros blocks of rows x 1."""
+    kept = random.random((-(-len(weight) // rows), weight.shape[1])) < density
+    weight *= np.repeat(kept, rows, axis=0)[: len(weight)]
+
+
+def check_counts(amx: Any, packed: PackedTiles, *, tiles: int, lanes: int) -> None:
+    """The products of the packing were all done in tiles, and the tiles given back."""
+    if amx is None:
+        return  # on real tiles nothing counts
+    products = packed.products * tiles * lanes // 64
+    assert amx.count["tdpbsud"] + amx.count["tdpbf16ps"] == products > 0
+    assert amx.count["ldtilecfg"] == amx.count["tilerelease"] == 1
+    assert not amx.configured
+
+
+def run_dot(
+    name: str,
+    which: isa.Isa,
+    packed: Packed | PackedTiles,
+    x: np.ndarray,
+    records: np.ndarray,
+    outputs: int,
+    *,
+    variant: tuple[str, str],
+    lanes: int = 64,
+    parts: int = 1,
+    dtype: Any = np.float32,
+    tables: np.ndarray | None = None,
+) -> np.ndarray:
+    """y [tokens, outputs]."""
+    stand = Stand(1 << 23, [len(x)])
+    x_at, _ = stand.put(to_tiles(x, lanes))
+    tiles, rows = -(-len(x) // lanes), -(-outputs // 4) * 4
+    y_at, y = stand.room((tiles, rows, lanes), dtype)
+    params = stand.params(
+        x_at,
+        x.itemsize * x.shape[1] * lanes,
+        y_at,
+        rows * lanes * y.itemsize,
+        parts,
+        stand.parts(packed, records, tables),
+        x.shape[1],
+    )
+    stand.run(kernel(which, name, lanes, *variant), params, 0, tiles * parts)
+    return from_tiles(y, len(x))[:, :outputs]
+
+
+def starts(packed: Packed | PackedTiles, values: np.ndarray) -> np.ndarray:
+    """Records with scale 1 and these starts (int32 or float32)."""
+    padded = np.zeros(int(packed.outputs.max()) + 1, values.dtype)
+    padded[: len(values)] = values
+    records = np.zeros((len(packed.outputs), 64), np.uint8)
+    records.view(np.float32)[:, :4] = 1
+    records.view(values.dtype)[:, 4:8] = padded[packed.outputs]
+    return records
+
+
+@pytest.mark.parametrize("lanes", [64, 16])
+@pytest.mark.parametrize("pattern", ["dense", "16x1"])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [*SHAPES, *LARGE_SHAPES])
+def test_bytes_are_exact(amx, tokens, inputs, outputs, pattern, lanes):
+    random = np.random.default_rng(tokens + inputs + outputs)
+    weight = random.integers(-128, 128, (outputs, inputs)).astype(np.int8)
+    sparse(weight, 0.4, 16, random)
+    weight[0, 0] = 1  # never nothing at all
+    x = random.integers(0, 256, (tokens, inputs)).astype(np.uint8)
+    start = random.integers(-1000, 1000, outputs).astype(np.int32)
+    packed = pack_tiles(weight, pattern, precision="int8", lanes=lanes, parts=2, out_bytes=4)
+    name = "amx_dot_u8s8" if pattern == "dense" else "amx_dot_u8s8_16x1"
+    y = run_dot(
+        name,
+        AMX,
+        packed,
+        x,
+        starts(packed, start),
+        outputs,
+        variant=("floats", "none"),
+        lanes=lanes,
+        parts=2,
+    )
+    assert np.array_equal(y, x.astype(np.int64) @ weight.T.astype(np.int64) + start)
+    check_counts(amx, packed, tiles=-(-tokens // lanes), lanes=lanes)
+
+
+@pytest.mark.parametrize("lanes", [64, 16])
+@pytest.mark.parametrize("pattern", ["dense", "16x1"])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [*SHAPES, *LARGE_SHAPES])
+def test_bfloat16_is_close(amx, tokens, inputs, outputs, pattern, lanes):
+    random = np.random.default_rng(tokens + inputs + outputs)
+    weight = random.standard_normal((outputs, inputs)).astype(np.float32)
+    sparse(weight, 0.4, 16, random)
+    weight[0, 0] = 1
+    x = random.standard_normal((tokens, inputs)).astype(np.float32)
+    bias = random.standard_normal(outputs).astype(np.float32)
+    packed = pack_tiles(weight, pattern, precision="bfloat16", lanes=lanes, parts=2, out_bytes=4)
+    name = "amx_dot_bf16" if pattern == "dense" else "amx_dot_bf16_16x1"
+    y = run_dot(
+        name,
+        AMX,
+        packed,
+        x,
+        starts(packed, bias),
+        outputs,
+        variant=("f32", "none"),
+        lanes=lanes,
+        parts=2,
+    )
+    x, weight = (
+        (to_bfloat16(z).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        for z in (x, weight)
+    )
+    size = np.abs(x) @ np.abs(weight).T + np.abs(bias)
+    assert (np.abs(y - (x @ weight.T + bias)) <= 1e-6 * size).all()
+    check_counts(amx, packed, tiles=-(-tokens // lanes), lanes=lanes)
+
+
+def epilogue_records(name: str, packed: Packed | PackedTiles, outputs: int) -> np.ndarray:
+    """Scales, starts and shifts that spread results over the bytes."""
+    random = np.random.default_rng(7)
+    scale = random.uniform(1e-4, 2e-4, outputs).astype(np.float32)
+    start = random.integers(-9000, 9000, outputs).astype(np.int32)
+    shift = random.uniform(-1, 1, outputs).astype(np.float32)
+    if name in ("table", "plain"):
+        scale, shift = scale * 40, np.full(outputs, 128 + MAGIC, np.float32)
+    records = np.zeros((len(packed.outputs), 64), np.uint8)
+    floats, whole = records.view(np.float32), records.view(np.int32)
+    floats[:, 0:4] = scale[packed.outputs]
+    whole[:, 4:8] = start[packed.outputs]
+    floats[:, 8:12] = shift[packed.outputs]
+    floats[:, 12], floats[:, 13], whole[:, 14] = 3, 117 + MAGIC, FLIP
+    return records
+
+
+@pytest.mark.parametrize(
+    ("epilogue", "activation", "pattern"),
+    [
+        ("table", "none", "dense"),
+        ("table", "none", "16x1"),
+        ("plain", "none", "dense"),
+        ("bytes", "gelu", "dense"),
+        ("rounded", "relu", "16x1"),
+    ],
+)
+def test_epilogues_give_the_same_bits_as_without_tiles(amx, epilogue, activation, pattern):
+    tokens, inputs, outputs = 70, 64, 48
+    random = np.random.default_rng(3)
+    weight = random.integers(-127, 128, (outputs, inputs)).astype(np.int8)
+    x = random.integers(0, 256, (tokens, inputs)).astype(np.uint8)
+    table = random.integers(0, 256, (outputs, 256)).astype(np.uint8)
+    size = 4 if epilogue == "rounded" else 1
+    results = []
+    for name, which, packed in (
+        (
+            "sparse_dot_u8s8_4x1",
+            VNNI,
+            pack_linear(weight, "4x1", precision="int8", out_bytes=size),
+        ),
+        (
+            "amx_dot_u8s8" if pattern == "dense" else "amx_dot_u8s8_16x1",
+            AMX,
+            pack_tiles(weight, pattern, precision="int8", out_bytes=size),
+        ),
+    ):
+        results.append(
+            run_dot(
+                name,
+                which,
+                packed,
+                x,
+                epilogue_records(epilogue, packed, outputs),
+                outputs,
+                variant=(epilogue, activation),
+                dtype=np.float32 if size == 4 else np.uint8,
+                tables=table[packed.outputs] if epilogue == "table" else None,
+            )
+        )
+    assert np.array_equal(*results)
+    assert len(np.unique(results[0])) > 20
+    check_counts(amx, packed, tiles=2, lanes=64)
+
+
+def test_empty_blocks_are_no_work(amx):
+    weight = np.zeros((64, 256), np.int8)
+    weight[5, 100] = 3
+    packed = pack_tiles(weight, "dense", precision="int8", out_bytes=4)
+    x = np.arange(64 * 256, dtype=np.uint32).reshape(64, 256).astype(np.uint8)
+    records = starts(packed, np.arange(64, dtype=np.int32))
+    y = run_dot("amx_dot_u8s8", AMX, packed, x, records, 64, variant=("floats", "none"))
+    assert np.array_equal(y, x.astype(np.int64) @ weight.T.astype(np.int64) + np.arange(64))
+    if amx is not None:
+        assert amx.count["tdpbsud"] == 8  # one of 2 x 4 blocks
+
+
+# --- attention
+def attend(which: isa.Isa, names: tuple[str, str], lengths: list[int], heads: int, depth: int):
+    """Bytes [tokens, heads * depth] of random queries, keys and values."""
+    random = np.random.default_rng(depth + len(lengths))
+    tokens, channels = sum(lengths), heads * depth
+    query, key, value = random.integers(0, 256, (3, tokens, channels)).astype(np.uint8)
+    tiles = -(-tokens // 64)
+    constants = np.zeros(48, np.float32)
+    constants.view(np.int32)[[0, 1, 5]] = -3, 0, 7
+    constants[2:8] = 1 / (150 * depth), 128 + MAGIC, 255, 0, 1 / 40, 100 + MAGIC
+    constants.view(np.int32)[5] = 7
+    step = np.arange(-15, 1) * 0.04
+    constants[16:32], constants[32:48] = np.exp(16 * step), np.exp(step)
+    stand = Stand(1 << 22, lengths)
+    row = channels * 64
+    q, k, v = (stand.put(to_tiles(z))[0] for z in (query, key, value))
+    keys, _ = stand.room((tiles, channels, 64), np.uint8)
+    sums, _ = stand.room((tiles, heads, 64), np.int32)
+    y_at, y = stand.room((tiles, channels, 64), np.uint8)
+    turned = stand.params(k, row, keys, sums, heads, FLIP, -120, depth * 120 * 131)
+    stand.run(kernel(which, names[0], depth), turned, 0, tiles * heads)
+    params = stand.params(
+        q, row, keys, sums, v, row, y_at, row, heads, stand.address(constants.view(np.int32))
+    )
+    stand.run(kernel(which, names[1], depth), params, 0, tiles * heads)
+    return from_tiles(y, tokens)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "heads", "depth"),
+    [
+        ([64], 1, 64),
+        ([3, 25, 40, 100, 1, 7], 2, 32),
+        pytest.param([200, 13], 1, 16, marks=pytest.mark.slow),
+        pytest.param([128], 4, 64, marks=pytest.mark.slow),
+        pytest.param([70, 70], 2, 128, marks=pytest.mark.slow),
+        pytest.param([512], 1, 64, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_attention_gives_the_same_bytes_as_without_tiles(amx, lengths, heads, depth):
+    plain = attend(VNNI, ("interleave_keys", "attention_u8"), lengths, heads, depth)
+    tiles = attend(AMX, ("amx_transpose_keys", "amx_attention_u8"), lengths, heads, depth)
+    assert np.array_equal(plain, tiles)
+    assert plain.std() > 10
+    if amx is not None:
+        assert amx.count["tdpbsud"] > 0
+        assert amx.count["ldtilecfg"] == amx.count["tilerelease"] == 1
+        assert not amx.configured
