@@ -20,7 +20,7 @@ from .errors import IntegrityError, ModelError
 from .graph import Graph, Node, Quantization, Value
 from .ops import find
 
-__all__ = ["Tensor", "dump", "load"]
+__all__ = ["Field", "Tensor", "dump", "load", "parse"]
 
 FORMAT, VERSION = "sparse engine", 1
 LAST = "crc32 of the lines above: "
@@ -66,12 +66,21 @@ class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _parse(text: str) -> Any:
-    """Refuses aliases, with which a short text can stand for a huge one."""
-    for event in yaml.parse(text, Loader=LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"alias '{event.anchor}'; expected none")
-    return yaml.load(text, Loader=LOADER)
+def parse(content: bytes, place: str) -> Any:
+    """YAML's plain types; refuses aliases, with which a short text can stand for a huge one.
+
+    Raises:
+        IntegrityError: names the place.
+    """
+    try:
+        text = content.decode()
+        for event in yaml.parse(text, Loader=LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.YAMLError(f"alias '{event.anchor}'; expected none")
+        return yaml.load(text, Loader=LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise IntegrityError(f"{place}: not YAML: {reason}") from error
 
 
 def dump(graph: Graph, tensors: list[Tensor]) -> str:
@@ -98,12 +107,8 @@ def load(content: bytes, place: str) -> tuple[Graph, list[Tensor], int]:
     Raises:
         ModelError, IntegrityError: see `store.read`.
     """
-    try:
-        text = content.decode()
-        tree = _parse(text)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise IntegrityError(f"{place}: not YAML: {reason}") from error
+    tree = parse(content, place)
+    text = content.decode()
     top = Field(tree, place)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         found = tree.get("format") if isinstance(tree, dict) else type(tree).__name__

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import blocks, conf
+from . import blocks, conf, original_ir
 from .conf import Tensor
 from .errors import IntegrityError, ModelError
 from .graph import Graph
@@ -149,6 +149,8 @@ def _stored(array: Array, bfloat16: bool) -> Array:
 def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     """The graph of an IR folder, or of a conf.yaml with the model.bin beside it or given.
 
+    The original's IR is told from ours by its content.
+
     Raises:
         ModelError: not there, or not an IR of this engine and version.
         IntegrityError: truncated or altered; the message names file, place, found and expected.
@@ -156,7 +158,10 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     path = Path(path)
     text_path = path / CONF if path.is_dir() else path
     bin_path = text_path.with_name(BIN) if weight is None else Path(weight)
-    graph, tensors, size = conf.load(_content(text_path), str(text_path))
+    content = _content(text_path)
+    if original_ir.is_original(content):
+        return original_ir.read(content, text_path, bin_path)
+    graph, tensors, size = conf.load(content, str(text_path))
     return graph.changed(constants=_open(bin_path, tensors, size)).check()
 
 
