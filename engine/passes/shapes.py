@@ -32,7 +32,7 @@ def infer(graph: Graph) -> dict[str, Fact]:
 
 def fact_of(array: Any) -> Fact:
     array = np.asarray(array)
-    known = array.ndim <= 1 and array.size <= LARGEST and array.dtype.kind in "iu"
+    known = array.ndim <= 1 and array.size <= LARGEST and array.dtype.kind in "iub"
     contents = tuple(int(x) for x in array.reshape(-1)) if known else None
     return Fact(array.shape, contents, str(array.dtype))
 

@@ -53,12 +53,13 @@ def distilbert(head: str = "DistilBertForSequenceClassification") -> torch.nn.Mo
 
 
 def roberta(head: str = "RobertaForSequenceClassification") -> torch.nn.Module:
-    config = transformers.RobertaConfig(**{**SIZES, "max_position_embeddings": 50, "type_vocab_size": 1})
+    changes = {"max_position_embeddings": 50, "type_vocab_size": 1}
+    config = transformers.RobertaConfig(**{**SIZES, **changes})
     return seeded(getattr(transformers, head)(config))
 
 
 class Sdpa(torch.nn.Module):
-    """A BERT whose attention is torch's scaled_dot_product_attention, as later versions of transformers export it."""
+    """A BERT with torch's scaled_dot_product_attention, as later versions of transformers have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +76,8 @@ class Sdpa(torch.nn.Module):
                 return x.view(batch, tokens, own.num_attention_heads, -1).transpose(1, 2)
 
             parts = [heads(f(hidden)) for f in (own.query, own.key, own.value)]
-            context = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=attention_mask)
+            attend = torch.nn.functional.scaled_dot_product_attention
+            context = attend(*parts, attn_mask=attention_mask)
             return (context.transpose(1, 2).reshape(batch, tokens, channels),)
 
         return forward
@@ -96,22 +98,26 @@ def export(
 ) -> Path:
     """The model as ONNX with free batch and length."""
     ids = torch.randint(2, 90, (2, 11))
-    arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    free = {0: "batch", 1: "sequence"}
-    common: dict[str, Any] = {"opset_version": opset, "input_names": list(names), "output_names": list(outputs)}
+    arguments = dict(zip(NAMES, (ids, torch.ones_like(ids), torch.zeros_like(ids)), strict=True))
     given = {name: arguments[name] for name in names}
+    common: dict[str, Any] = {
+        "opset_version": opset,
+        "input_names": list(names),
+        "output_names": list(outputs),
+        "dynamo": dynamo,
+    }
+    if dynamo:
+        batch, sequence = (torch.export.Dim(n, min=1, max=40) for n in ("batch", "sequence"))
+        shapes = dict.fromkeys(given, {0: batch, 1: sequence})
+        common.update(kwargs=given, dynamic_shapes=shapes, verbose=False)
+    else:
+        axes: dict[str, Any] = {name: {0: "batch", 1: "sequence"} for name in (*names, *outputs)}
+        axes.update({name: {0: "batch"} for name in outputs if name in ("logits", "pooler_output")})
+        common.update(dynamic_axes=axes, do_constant_folding=fold)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if dynamo:
-            lengths = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("sequence", min=2, max=40)}
-            torch.onnx.export(model, (), str(path), kwargs=given, dynamo=True, verbose=False,
-                              dynamic_shapes=dict.fromkeys(given, lengths), **common)  # fmt: skip
-        else:
-            axes: dict[str, Any] = dict.fromkeys(names, free)
-            axes.update({name: {0: "batch"} if name == "logits" else free for name in outputs})
-            torch.onnx.export(model, (given,), str(path), dynamic_axes=axes, do_constant_folding=fold,
-                              dynamo=False, **common)  # fmt: skip
+        torch.onnx.export(model, () if dynamo else (given,), str(path), **common)
     return path
 
 
@@ -157,48 +163,81 @@ def static_int8(
     operators: tuple[str, ...] = ("MatMul", "Gemm"),
     quant_format: Any = quantization.QuantFormat.QDQ,
     activation: Any = quantization.QuantType.QUInt8,
-    weight: Any = quantization.QuantType.QInt8,
     per_channel: bool = True,
     **extra: Any,
 ) -> Path:
     """ONNX Runtime's static quantisation."""
     logging.getLogger().setLevel(logging.ERROR)
     quantization.quantize_static(
-        str(source), str(path), Calibration(source), quant_format=quant_format, op_types_to_quantize=list(operators),
-        per_channel=per_channel, activation_type=activation, weight_type=weight, extra_options=extra)  # fmt: skip
+        str(source),
+        str(path),
+        Calibration(source),
+        quant_format=quant_format,
+        op_types_to_quantize=list(operators),
+        per_channel=per_channel,
+        activation_type=activation,
+        weight_type=quantization.QuantType.QInt8,
+        extra_options=extra,
+    )
     return path
 
 
 def without_product(source: Path, path: Path) -> Path:
     """Results of products are not quantised: only their inputs are."""
-    names = ("MatMul", "Gemm")
-    return static_int8(source, path, OpTypesToExcludeOutputQuantization=list(names))
+    return static_int8(source, path, OpTypesToExcludeOutputQuantization=["MatMul", "Gemm"])
+
+
+def float_head(source: Path, path: Path) -> Path:
+    """Pooler and classifier, which are Gemm, stay in float32."""
+    return static_int8(source, path, operators=("MatMul",))
 
 
 def dynamic_int8(source: Path, path: Path) -> Path:
     logging.getLogger().setLevel(logging.ERROR)
     quantization.quantize_dynamic(
-        str(source), str(path), op_types_to_quantize=["MatMul", "Gemm"], weight_type=quantization.QuantType.QInt8,
-        per_channel=True)  # fmt: skip
+        str(source),
+        str(path),
+        op_types_to_quantize=["MatMul", "Gemm"],
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+    )
     return path
+
+
+def with_fixed_ranges(source: Path, path: Path) -> Path:
+    """QuantizeLinear with constants before MatMulInteger, as DeepSparse's models are."""
+    model = onnx.load(source)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "DynamicQuantizeLinear":
+            stored, scale, zero = node.output
+            for name, number in ((scale, np.float32(0.03)), (zero, np.uint8(128))):
+                model.graph.initializer.append(numpy_helper.from_array(np.array(number), name))
+            node = onnx.helper.make_node("QuantizeLinear", [node.input[0], scale, zero], [stored])
+        nodes.append(node)
+    return saved(model, nodes, path)
 
 
 def bfloat16_weights(source: Path, path: Path) -> Path:
     """Weights of products in bfloat16 (nearest even), cast to float32 where they are read."""
     model = onnx.load(source)
-    read = {name for node in model.graph.node if node.op_type in ("MatMul", "Gemm") for name in node.input[:2]}
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    read = {name for node in products for name in node.input[:2]}
     casts = []
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if tensor.name in read and array.ndim == 2:
             bits = array.view(np.uint32)
             rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-            name = tensor.name
-            stored = onnx.helper.make_tensor(
-                f"{name}.bfloat16", onnx.TensorProto.BFLOAT16, array.shape, rounded.tobytes(), raw=True)  # fmt: skip
-            tensor.CopyFrom(stored)
-            casts.append(onnx.helper.make_node("Cast", [f"{name}.bfloat16"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+            name, kind = tensor.name, onnx.TensorProto.BFLOAT16
+            content, stored = rounded.tobytes(), f"{tensor.name}.bfloat16"
+            tensor.CopyFrom(onnx.helper.make_tensor(stored, kind, array.shape, content, raw=True))
+            to = onnx.TensorProto.FLOAT
+            casts.append(onnx.helper.make_node("Cast", [stored], [name], to=to))
+    return saved(model, [*casts, *model.graph.node], path)
+
+
+def saved(model: onnx.ModelProto, nodes: list[Any], path: Path) -> Path:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, path)

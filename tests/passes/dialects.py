@@ -1,0 +1,53 @@
+"""One row per way in which a model reaches us: name -> (the model it is made from, how)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from onnxruntime.quantization import QuantFormat, QuantType
+
+from tests.passes import exported as e
+
+OTHER_ORDER = ("input_ids", "token_type_ids", "attention_mask")
+HIDDEN, SPANS = ("last_hidden_state", "pooler_output"), ("start_logits", "end_logits")
+MOVES = ("MatMul", "Gemm", "Transpose", "Reshape")
+SIGNED: dict[str, Any] = {"activation": QuantType.QInt8, "per_channel": False}
+OPERATORS: dict[str, Any] = {"quant_format": QuantFormat.QOperator}
+
+DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
+    # --- float32 ---
+    "bert": ("", lambda p: e.export(e.bert(), p)),
+    "bert_unfolded": ("", lambda p: e.export(e.bert(), p, fold=False)),
+    "bert_opset17": ("", lambda p: e.export(e.bert(), p, opset=17)),
+    "bert_dynamo": ("", lambda p: e.export(e.bert(), p, opset=18, dynamo=True)),
+    "bert_tanh_gelu": ("", lambda p: e.export(e.bert(hidden_act="gelu_new"), p)),
+    "bert_relu": ("", lambda p: e.export(e.bert(hidden_act="relu"), p)),
+    "bert_no_types": ("", lambda p: e.export(e.bert(), p, names=e.NAMES[:2])),
+    "bert_other_order": ("", lambda p: e.export(e.bert(), p, names=OTHER_ORDER)),
+    "sdpa": ("", lambda p: e.export(e.Sdpa(), p)),
+    "sdpa_dynamo": ("", lambda p: e.export(e.Sdpa(), p, opset=18, dynamo=True)),
+    "distilbert": ("", lambda p: e.export(e.distilbert(), p, names=e.NAMES[:2])),
+    "roberta": ("", lambda p: e.export(e.roberta(), p, names=e.NAMES[:2])),
+    "hidden_states": ("", lambda p: e.export(e.bert("BertModel"), p, outputs=HIDDEN)),
+    "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
+    "tokens": ("", lambda p: e.export(e.bert("BertForTokenClassification"), p)),
+    "bfloat16": ("bert", e.bfloat16_weights),
+    # --- 8 bits ---
+    "int8": ("bert", e.static_int8),
+    "int8_float_head": ("bert", e.float_head),
+    "int8_no_product": ("bert", e.without_product),
+    "int8_unfolded": ("bert_unfolded", e.static_int8),
+    "int8_opset17": ("bert_opset17", e.static_int8),
+    "int8_dynamo": ("bert_dynamo", e.static_int8),
+    "int8_s8s8": ("bert", lambda s, p: e.static_int8(s, p, **SIGNED)),
+    "int8_moves": ("bert", lambda s, p: e.static_int8(s, p, operators=MOVES)),
+    "int8_operators": ("bert", lambda s, p: e.static_int8(s, p, **OPERATORS)),
+    "int8_distilbert": ("distilbert", e.static_int8),
+    "int8_roberta": ("roberta", e.static_int8),
+    "int8_sdpa": ("sdpa", e.static_int8),
+    "int8_hidden_states": ("hidden_states", e.static_int8),
+    "int8_spans": ("spans", e.static_int8),
+    "dynamic_int8": ("bert", e.dynamic_int8),
+    "integer_products": ("dynamic_int8", e.with_fixed_ranges),
+}  # fmt: skip

@@ -1,0 +1,156 @@
+"""Every spelling of quantised arithmetic in terms of FakeQuantize."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.graph import Quantization
+from engine.passes.clean import clean
+from engine.passes.fusion import why
+from engine.passes.simulate import INTEGER_PRODUCTS, simulate
+from tests.passes.sketch import Sketch, assert_same, counts, normal, only, operators
+
+HIDDEN = ("float32", ("batch", "sequence", 8))
+X = 2 * normal(2, 3, 8)
+WEIGHT = np.random.default_rng(1).integers(-127, 128, (8, 4)).astype(np.int8)
+HOW = (np.float32(0.03), np.uint8(130))
+
+
+def whole(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+@pytest.mark.parametrize(("zero", "dtype"), [(120, "uint8"), (-5, "int8")])
+def test_a_pair_is_one_operator(zero: int, dtype: str) -> None:
+    sketch = Sketch(x=HIDDEN)
+    graph = sketch.graph(sketch.Neg(sketch.round_trip("x", 0.03, zero, dtype)))
+    after = simulate(graph)
+    assert operators(after) == ["FakeQuantize", "Neg"]
+    how = only(after, "FakeQuantize").attributes["quantization"]
+    assert how == Quantization(float(np.float32(0.03)), zero, dtype)
+    assert_same(graph, after, x=X)
+
+
+def test_pairs_of_one_value_are_one() -> None:
+    sketch = Sketch(x=HIDDEN)
+    graph = sketch.graph(*(sketch.Neg(sketch.round_trip("x", 0.03)) for _ in range(2)))
+    assert counts(simulate(graph)) == {"FakeQuantize": 1, "Neg": 2}
+
+
+def test_a_pair_of_different_scales_stays() -> None:
+    sketch = Sketch(x=HIDDEN)
+    stored = sketch.QuantizeLinear("x", *HOW)
+    graph = sketch.graph(sketch.DequantizeLinear(stored, np.float32(0.04), HOW[1]))
+    assert operators(simulate(graph)) == ["QuantizeLinear", "DequantizeLinear"]
+
+
+def test_one_scale_per_channel_stays() -> None:
+    sketch = Sketch(x=HIDDEN)
+    how = (np.linspace(0.01, 0.02, 8).astype(np.float32), np.full(8, 128, np.uint8))
+    stored = sketch.QuantizeLinear("x", *how, axis=2)
+    graph = sketch.graph(sketch.DequantizeLinear(stored, *how, axis=2))
+    assert operators(simulate(graph)) == ["QuantizeLinear", "DequantizeLinear"]
+
+
+# --- moves ---
+def test_quantising_goes_before_moves_and_is_done_once() -> None:
+    sketch = Sketch(x=HIDDEN)
+    y = sketch.Reshape(sketch.round_trip(sketch.Exp("x"), 0.03), whole(0, 0, 2, 4))
+    y = sketch.round_trip(sketch.Transpose(sketch.round_trip(y, 0.03), perm=(0, 2, 1, 3)), 0.03)
+    graph = sketch.graph(sketch.Neg(y))
+    after = simulate(graph)
+    assert operators(after) == ["Exp", "FakeQuantize", "Reshape", "Transpose", "Neg"]
+    assert_same(graph, after, x=X)
+
+
+def test_moves_of_stored_values() -> None:
+    """QOperator models move bytes."""
+    sketch = Sketch(x=HIDDEN)
+    moved = sketch.Transpose(sketch.QuantizeLinear("x", *HOW), perm=(0, 2, 1))
+    graph = sketch.graph(sketch.DequantizeLinear(moved, *HOW))
+    after = simulate(graph)
+    assert operators(after) == ["FakeQuantize", "Transpose"]
+    assert_same(graph, after, x=X)
+
+
+def test_a_moved_value_read_in_float_is_not_quantised() -> None:
+    sketch = Sketch(x=HIDDEN)
+    moved = sketch.Transpose("x", perm=(0, 2, 1))
+    graph = sketch.graph(sketch.Neg(moved), sketch.Neg(sketch.round_trip(moved, 0.03)))
+    after = simulate(graph)
+    assert operators(after)[0] == "Transpose"
+    assert_same(graph, after, x=X)
+
+
+# --- operators on integers ---
+def test_qlinear_matmul() -> None:
+    sketch = Sketch(x=HIDDEN)
+    weight = (WEIGHT, np.linspace(0.01, 0.02, 4).astype(np.float32), np.zeros(4, np.int8))
+    result = (np.float32(0.4), np.uint8(100))
+    stored = sketch.QLinearMatMul(sketch.QuantizeLinear("x", *HOW), *HOW, *weight, *result)
+    graph = sketch.graph(sketch.DequantizeLinear(stored, *result))
+    after = simulate(clean(graph))
+    assert counts(after) == {"FakeQuantize": 2, "DequantizeLinear": 1, "MatMul": 1}
+    assert_same(graph, after, x=X)
+
+
+@pytest.mark.parametrize("with_result", [True, False])
+def test_qgemm(with_result: bool) -> None:
+    sketch = Sketch(x=("float32", ("batch", 8)))
+    weight = (np.ascontiguousarray(WEIGHT.T), np.float32(0.01), np.int8(0))
+    bias = np.arange(4, dtype=np.int32) * 1000
+    result = (np.float32(0.4), np.uint8(100)) if with_result else ()
+    x = sketch.QuantizeLinear("x", *HOW)
+    y = sketch.QGemm(x, *HOW, *weight, bias, *result, transB=1, domain="com.microsoft")
+    graph = sketch.graph(sketch.DequantizeLinear(y, *result) if with_result else y)
+    after = simulate(clean(graph))
+    assert counts(after)["Gemm"] == 1
+    assert_same(graph, after, x=X[0], atol=1e-5)
+
+
+def dynamic_product(sketch: Sketch, scale: object = np.float32(0.01)) -> str:
+    stored, x_scale, zero = sketch.DynamicQuantizeLinear("x", outputs=3)
+    product = sketch.MatMulInteger(stored, WEIGHT, zero, np.zeros((), np.int8))
+    return str(sketch.Mul(sketch.Cast(product, to="float32"), sketch.Mul(x_scale, scale)))
+
+
+@pytest.mark.parametrize(
+    "scale", [np.float32(0.01), np.linspace(0.01, 0.02, 4)], ids=["one", "four"]
+)
+def test_dynamic_product(scale: object) -> None:
+    sketch = Sketch(x=HIDDEN)
+    graph = sketch.graph(dynamic_product(sketch, scale))
+    after = simulate(clean(graph))
+    assert counts(after) == {"DynamicFakeQuantize": 1, "DequantizeLinear": 1, "MatMul": 1}
+    assert_same(graph, after, x=X, atol=1e-4)
+
+
+def test_integer_product_with_a_fixed_range() -> None:
+    sketch = Sketch(x=HIDDEN)
+    stored = sketch.QuantizeLinear("x", *HOW)
+    product = sketch.MatMulInteger(stored, WEIGHT, HOW[1], np.zeros((), np.int8))
+    scales = HOW[0] * np.linspace(0.01, 0.02, 4)
+    graph = sketch.graph(sketch.Mul(sketch.Cast(product, to="float32"), scales))
+    after = simulate(clean(graph))
+    assert counts(after) == {"FakeQuantize": 1, "DequantizeLinear": 1, "MatMul": 1}
+    assert_same(graph, after, x=X, atol=1e-4)
+
+
+def test_another_zero_point_is_refused_with_a_reason() -> None:
+    sketch = Sketch(x=HIDDEN)
+    stored = sketch.QuantizeLinear("x", *HOW)
+    product = sketch.MatMulInteger(stored, WEIGHT, np.uint8(7), np.zeros((), np.int8))
+    graph = clean(sketch.graph(sketch.Mul(sketch.Cast(product, to="float32"), 0.01)))
+    assert "MatMulInteger" in operators(simulate(graph))
+    assert "is not that of" in why(graph, INTEGER_PRODUCTS[0])
+
+
+def test_weights_transposed_after_dequantising() -> None:
+    sketch = Sketch(x=HIDDEN)
+    scale = np.linspace(0.01, 0.02, 4).astype(np.float32)
+    matrix = sketch.DequantizeLinear(WEIGHT.T.copy(), scale, np.zeros(4, np.int8), axis=0)
+    graph = sketch.graph(sketch.MatMul("x", sketch.Transpose(matrix, perm=(1, 0))))
+    after = simulate(graph)
+    assert operators(after) == ["DequantizeLinear", "MatMul"]
+    assert_same(graph, after, x=X)
