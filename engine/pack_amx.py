@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from .pack import _deal, to_bfloat16
 
-__all__ = ["PANEL", "PackedTiles", "pack_tiles"]
+__all__ = ["BLOCKS", "PANEL", "PackedTiles", "pack_tiles"]
 
 Array = NDArray[Any]
 PANEL = {"dense": 32, "16x1": 16}  # outputs
-BLOCK = {"int8": 64, "bfloat16": 32}  # inputs of a tile
-MOST_INPUTS = {"int8": 8128, "bfloat16": 7936}  # offsets have 16 bits, scratch has a megabyte
+BLOCKS = {"int8": 64, "bfloat16": 32}  # inputs of a tile
+MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
 TILE_BYTES, HEADER_BYTES = 1024, 16
 
 
@@ -106,10 +106,12 @@ def pack_tiles(
 
     Outputs are padded to a multiple of 4: a tile of y has to have room for those rows.
     """
-    rows, block = PANEL[pattern], BLOCK[precision]
+    rows, block = PANEL[pattern], BLOCKS[precision]
     count, inputs = weight.shape
-    assert inputs % (4 if precision == "int8" else 2) == 0, f"{inputs} inputs do not interleave"
-    assert inputs <= MOST_INPUTS[precision], f"{inputs} inputs; {MOST_INPUTS[precision]} at most"
+    if pattern == "dense":
+        assert inputs % block == 0, f"{inputs} inputs are no whole blocks of {block}"
+    else:
+        assert inputs <= MOST_INPUTS, f"{inputs} inputs; offsets reach {MOST_INPUTS}"
     padded = np.pad(weight, ((0, -count % rows), (0, -inputs % block)))
     pairs = [
         (_blocks if pattern == "dense" else _columns)(panel, block)

@@ -51,7 +51,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("amx_dot_bf16", "amx", "amx_dot_bf16", ("lanes", "output", "activation"), "Linear"),
         Kernel("amx_dot_bf16_16x1", "amx", "amx_dot_bf16_16x1", ("lanes", "output", "activation"), "Linear"),
         Kernel("amx_transpose_keys", "amx_attention", "amx_transpose_keys", ("depth",), "Attention"),
-        Kernel("amx_attention_u8", "amx_attention", "amx_attention_u8", ("depth",), "Attention"),
+        Kernel("amx_attention_u8", "amx_attention", "amx_attention_u8", ("depth", "softmax"), "Attention"),
         Kernel("select", "rows", "select", ("kind",), "Select"),
         Kernel("dense_rows", "rows", "dense_rows", ("kind", "activation"), "Linear"),
         Kernel("output_rows", "rows", "output_rows", (), ""),

@@ -3,18 +3,20 @@
 A tile of weights is 16 outputs x 64 bytes (64 inputs of int8, 32 of bfloat16: a block), a tile of
 x 16 rows of interleaved inputs (a quad of bytes, a pair of bfloat16) x 16 tokens.  Two kernels:
 
-dense   x is interleaved once per tile of tokens, into scratch.  Panels of 32 outputs times half a
-        tile of tokens: 2 x 2 tiles of sums, 4 loads for 4 products.  Blocks of 32 outputs whose
-        weights are all zero are no step: what pruning of heads or neurons leaves costs nothing.
+dense   x comes interleaved: [input / 4][token][4] from interleave_rows (byte_linear.py; width as
+        lanes) or [input / 2][token][2] from round_rows (float_linear.py; "pairs"), whole blocks.
+        Panels of 32 outputs times half a tile of tokens: 2 x 2 tiles of sums, 4 loads for 4
+        products.  A block of 32 outputs whose weights are all zero is no step: what pruning of
+        heads or neurons leaves costs nothing.
 16x1    weights in blocks of 16 outputs x 1 input: a panel of 16 outputs has its own list of inputs;
         64 (32) of them are interleaved for each step, that of the next while this one's products
-        run, and times 16 outputs x 64 tokens make 1 x 4 tiles of sums.
+        run, and times 16 outputs x 64 tokens make 1 x 4 tiles of sums.  x as everywhere.
 
 Sums go through scratch to the epilogues of linear.py (int8; lanes in quad order) or float_linear.py
 (bfloat16; x is float32 and rounded on the way, lanes in token order).
 
 A unit is (tile, part).  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts,
-5 address of the parts' rows, 6 inputs (a multiple of 4, of 2 for bfloat16; dense only).
+5 address of the parts' rows.
 A part's row: panels, addresses of headers, offsets, weights, records, tables.
 header (16 bytes): int32 steps, first output's offset in a y tile, groups of 4 outputs, unused.
 offsets: dense: u16 number of the block, one a step; 16x1: u16 8 * input, 64 (32) a step and a step
@@ -22,20 +24,16 @@ more at the end.  weights: tiles of 1024 bytes, two a step (dense) or one.  reco
 those of the epilogue, a record for 4 outputs.
 """
 
-import numba as nb
-
 from ..lower import routine
 from ..simd import (
     add,
-    as_int,
-    both,
+    bf16_pairs,
     interleave,
     load_f32,
     load_i32,
     load_i64,
     load_u16,
     loads,
-    shifts,
     splats,
     store,
 )  # fmt: skip
@@ -44,71 +42,40 @@ from .float_linear import SIZE, float_epilogue
 from .linear import EPILOGUES
 from .tiles import configures, every, products, release, tile_loads, tile_stores, zeros
 
-f32, i32 = nb.float32, nb.int32
 TILE_BYTES = 1024
-SUMS = 64  # scratch: configuration, sums [32][lanes], then interleaved x
+SUMS = 64  # scratch: configuration, sums [32][lanes], then two steps of interleaved x
 FLOAT_EPILOGUES = ("floats", "rounded")  # of linear.py: y is float32
 
 
 # --- what int8 and bfloat16 have of their own
-def interleaved_bytes(lanes):
-    """A routine (4 addresses, out): rows of bytes -> quads, in quad order."""
-    load = loads("u8", lanes)
+def _gathered_quad(lanes):
+    """A routine (x, 4 offsets, out): rows of bytes -> quads, in quad order."""
+    load, stretch = loads("u8", lanes), lanes // 8
 
-    def quad(a, b, c, d, out):
-        store(out, interleave(load(a), load(b), load(c), load(d)))
+    def quad(x, offsets, out):
+        a, b = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
+        c, d = load(x + stretch * load_u16(offsets + 4)), load(x + stretch * load_u16(offsets + 6))
+        store(out, interleave(a, b, c, d))
 
     return routine(quad)
 
 
-def interleaved_floats(lanes):
-    """A routine (2 addresses, out): rows of float32, rounded to nearest even bfloat16 -> pairs."""
-    load, splat, down = loads("f32", lanes), splats("i32", lanes), shifts("right", 16)
+def _gathered_pair(lanes):
+    """A routine (x, 2 offsets, out): rows of float32, rounded to nearest even bfloat16 -> pairs."""
+    load, stretch = loads("f32", lanes), lanes // 2
 
-    def rounded(x):
-        bits = as_int(x)
-        return add(add(bits, splat(i32(0x7FFF))), both(down(bits), splat(i32(1))))
-
-    rounded = routine(rounded)
-
-    def pair(a, b, out):
-        high = both(rounded(load(b)), splat(i32(-65536)))
-        store(out, add(high, down(rounded(load(a)))))
+    def pair(x, offsets, out):
+        p, q = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
+        store(out, bf16_pairs(p, q))
 
     return routine(pair)
-
-
-def _row_of_quads(lanes, row_bytes):
-    put, stretch = interleaved_bytes(lanes), row_bytes // 8
-
-    def fill(x, offsets, out):
-        a, b = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
-        c, d = x + stretch * load_u16(offsets + 4), x + stretch * load_u16(offsets + 6)
-        put(a, b, c, d, out)
-
-    def turn(x, out):
-        put(x, x + row_bytes, x + 2 * row_bytes, x + 3 * row_bytes, out)
-
-    return routine(turn), routine(fill)
-
-
-def _row_of_pairs(lanes, row_bytes):
-    put, stretch = interleaved_floats(lanes), row_bytes // 8
-
-    def fill(x, offsets, out):
-        put(x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2), out)
-
-    def turn(x, out):
-        put(x, x + row_bytes, out)
-
-    return routine(turn), routine(fill)
 
 
 class Int8:
     """u8 x s8 -> int32."""
 
-    product, inputs, x_bytes = "tdpbsud", 4, 1  # inputs: in 4 bytes
-    rows = staticmethod(_row_of_quads)
+    product, inputs = "tdpbsud", 4  # in 4 bytes
+    gathered = staticmethod(_gathered_quad)
 
     @staticmethod
     def epilogue(lanes, name, activation):
@@ -126,8 +93,8 @@ class Int8:
 class Bfloat16:
     """bfloat16 x bfloat16 -> float32."""
 
-    product, inputs, x_bytes = "tdpbf16ps", 2, 4
-    rows = staticmethod(_row_of_pairs)
+    product, inputs = "tdpbf16ps", 2
+    gathered = staticmethod(_gathered_pair)
 
     @staticmethod
     def epilogue(lanes, name, activation):
@@ -245,37 +212,18 @@ def _finish_panel(epilogue, y_row, lanes):
 
 def _dense(kind, lanes, epilogue, activation):
     """See the head of the file."""
-    row, x_row = 4 * lanes, kind.x_bytes * lanes
-    turn, _ = kind.rows(lanes, x_row)
     finish_group, y_row = kind.epilogue(lanes, epilogue, activation)
     finish = _finish_panel(finish_group, y_row, lanes)
     square, configure = _square(kind.product, lanes), configures(WHOLE_TILES)
-    splat = splats("i32", lanes)
-    inputs, halves = kind.inputs, (2 if lanes == 64 else 1)
-    together = SUMS + 32 * row
-
-    def interleave_all(x, out, count):
-        for _ in range(count):
-            turn(x, out)
-            x, out = x + inputs * x_row, out + row
-        for _ in range(-count % 16):  # the last block's padding: its weights are 0, 0 * NaN is not
-            store(out, splat(i32(0)))
-            out += row
-
-    interleave_all = routine(interleave_all)
+    halves = 2 if lanes == 64 else 1
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
         parts, rows = load_i64(params + 32), load_i64(params + 40)
-        count = load_i64(params + 48) // inputs
         configure(scratch)
-        there = -1
         for unit in range(begin, end):
             tile, part = unit // parts, rows + 48 * (unit % parts)
-            if tile != there:
-                x = arena + load_i64(params) + load_i64(params + 8) * tile
-                interleave_all(x, scratch + together, count)
-                there = tile
+            x = arena + load_i64(params) + load_i64(params + 8) * tile
             target = arena + load_i64(params + 16) + load_i64(params + 24) * tile
             header, offsets, weights = load_i64(part + 8), load_i64(part + 16), load_i64(part + 24)
             record, table = load_i64(part + 32), load_i64(part + 40)
@@ -283,7 +231,7 @@ def _dense(kind, lanes, epilogue, activation):
                 steps, groups = load_i32(header), load_i32(header + 8)
                 for half in range(halves):
                     at = 128 * half
-                    square(scratch + together + at, offsets, weights, steps, scratch + SUMS + at)
+                    square(x + at, offsets, weights, steps, scratch + SUMS + at)
                 finish(header, scratch + SUMS, target, record, table, params)
                 offsets, weights = offsets + 2 * steps, weights + 2 * TILE_BYTES * steps
                 header, record, table = header + 16, record + 64 * groups, table + 1024 * groups
@@ -295,7 +243,7 @@ def _dense(kind, lanes, epilogue, activation):
 def _blocks_16x1(kind, lanes, epilogue, activation):
     """See the head of the file."""
     row, inputs = 4 * lanes, kind.inputs
-    _, fill = kind.rows(lanes, kind.x_bytes * lanes)
+    fill = kind.gathered(lanes)
     finish_group, y_row = kind.epilogue(lanes, epilogue, activation)
     finish = _finish_panel(finish_group, y_row, lanes)
     strip, configure = _strip(kind.product, lanes), configures(WHOLE_TILES)

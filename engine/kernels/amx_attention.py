@@ -8,7 +8,7 @@ Only the keys have to be turned: transpose_keys writes [tile][head][64 keys][dep
 [key][token] and [channel][token], so softmax and epilogue run as they do without tiles: exps are
 summed in the same order, four keys at a time with their neighbours', so the bytes are the same.
 
-A unit is (tile, head).  Depth is a power of two from 16 to 128.
+A unit is (tile, head).  Depth is a power of two from 16 to 128; softmax "bytes" or "floats".
 params of both kernels: those of interleave_keys and attention_u8.
 """
 
@@ -28,6 +28,7 @@ from ..simd import (
     load_i64,
     load_int,
     loads,
+    maximum,
     mul,
     pack_in_order,
     quads_of_words,
@@ -40,6 +41,7 @@ from ..simd import (
     zip_high,
     zip_low,
 )  # fmt: skip
+from .activations import exponential
 from .attention import ONES, interleave_queries, softmax_of_bytes
 from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
 from .tiles import configures, every, products, release, tile_loads, tile_stores, zeros
@@ -148,19 +150,60 @@ def _strip(lanes, left, right):
     return every([zeros(tile) for tile in range(columns)]), routine(multiply), routine(save)
 
 
-def _scores(depth, lanes):
-    """A routine: exp of every score of a sentence, to exps[key - base]; returns their sums."""
-    exponentiate, row, step = softmax_of_bytes(lanes), 4 * lanes, min(depth, 64)
-    load_sums, load_floats = loads("i32", lanes), loads("f32", lanes)
-    splat, whole = splats("f32", lanes), splats("i32", lanes)
-    clear, multiply, save = _strip(lanes, 4, 5)
+def _scores_of_bytes(lanes):
+    """Routines: (sums at, starting, extra's place, constants) turns a score into its exp, and what
+    comes after the last: the sums of exps without the neighbours' in the first and last four."""
+    exponentiate, load, row = softmax_of_bytes(lanes), loads("f32", lanes), 4 * lanes
+    load_sums, whole = loads("i32", lanes), splats("i32", lanes)
 
-    def exponential(at, starting, extra, constants):
+    def convert(at, starting, extra, constants):
         p = exponentiate(add(load_sums(at), add(starting, whole(load_i32(extra)))), constants)
         store(at, p)
         return p
 
-    exponential = routine(exponential)
+    def finish(exps, totals, base, start, end):
+        for key in range(start & ~3, start):
+            totals = sub(totals, load(exps + row * (key - base)))
+        for key in range(end, (end + 3) & ~3):
+            totals = sub(totals, load(exps + row * (key - base)))
+        return totals
+
+    return routine(convert), routine(finish)
+
+
+def _scores_of_floats(lanes):
+    """The same where scores are not quantised: exps only when the greatest is known."""
+    exp, load, row = exponential(lanes), loads("f32", lanes), 4 * lanes
+    load_sums, whole, splat = loads("i32", lanes), splats("i32", lanes), splats("f32", lanes)
+
+    def convert(at, starting, extra, constants):
+        s = to_float(add(load_sums(at), add(starting, whole(load_i32(extra)))))
+        store(at, mul(s, splat(load_f32(constants + 8))))
+        return splat(f32(0))
+
+    def finish(exps, totals, base, start, end):
+        first = exps + row * (start - base)
+        top = load(first)
+        for key in range(1, end - start):
+            top = maximum(top, load(first + row * key))
+        for key in range(end - start):
+            e = exp(sub(load(first + row * key), top))
+            store(first + row * key, e)
+            totals = add(totals, e)
+        return totals
+
+    return routine(convert), routine(finish)
+
+
+SOFTMAX = {"bytes": _scores_of_bytes, "floats": _scores_of_floats}
+
+
+def _scores(depth, lanes, softmax):
+    """A routine: exp of every score of a sentence, to exps[key - base]; returns their sums."""
+    convert, finish = SOFTMAX[softmax](lanes)
+    load_sums, splat = loads("i32", lanes), splats("f32", lanes)
+    row, step = 4 * lanes, min(depth, 64)
+    clear, multiply, save = _strip(lanes, 4, 5)
 
     def scores(queries, sums, keys, k_tile, key_sums, s_tile, start, end, constants, exps):
         starting, totals, base = load_sums(sums), splat(f32(0)), start & ~63
@@ -173,16 +216,12 @@ def _scores(depth, lanes):
             extra = key_sums + (block >> 6) * s_tile
             for four in range(max(block, start & ~3), min(block + 16, end), 4):
                 at, by = exps + row * (four - base), extra + 4 * (four & 63)
-                p = exponential(at, starting, by, constants)
-                q = exponential(at + row, starting, by + 4, constants)
-                r = exponential(at + 2 * row, starting, by + 8, constants)
-                s = exponential(at + 3 * row, starting, by + 12, constants)
+                p = convert(at, starting, by, constants)
+                q = convert(at + row, starting, by + 4, constants)
+                r = convert(at + 2 * row, starting, by + 8, constants)
+                s = convert(at + 3 * row, starting, by + 12, constants)
                 totals = add(totals, add(add(p, q), add(r, s)))
-        for key in range(start & ~3, start):
-            totals = sub(totals, load_floats(exps + row * (key - base)))
-        for key in range(end, (end + 3) & ~3):
-            totals = sub(totals, load_floats(exps + row * (key - base)))
-        return totals
+        return finish(exps, totals, base, start, end)
 
     return routine(scores)
 
@@ -235,9 +274,10 @@ def _context(depth, lanes):
     return routine(finish)
 
 
-def _block(depth, lanes):
+def _block(depth, lanes, softmax):
     """One sentence's keys for `lanes` queries; first, last: the lanes that are its tokens."""
-    scores, quantise, context = _scores(depth, lanes), _quantise(lanes), _context(depth, lanes)
+    scores, quantise = _scores(depth, lanes, softmax), _quantise(lanes)
+    context = _context(depth, lanes)
     splat, whole, row = splats("f32", lanes), splats("i32", lanes), 4 * lanes
 
     def attend(queries, sums, keys, k_tile, key_sums, s_tile, values, v_tile, start, end, constants,
@@ -259,10 +299,10 @@ def _block(depth, lanes):
     return routine(attend)
 
 
-def amx_attention_u8(depth):
+def amx_attention_u8(depth, softmax):
     """Every token is a query."""
     turn, configure = interleave_queries(depth, TILE), configures(_shapes(depth))
-    wide, half, quarter = (_block(depth, lanes) for lanes in (64, 32, 16))
+    wide, half, quarter = (_block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)

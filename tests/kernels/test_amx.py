@@ -21,17 +21,19 @@ from engine.simd import MAGIC
 AMX, VNNI = isa.named("amx_bf16"), isa.named("avx512_vnni")
 FLIP = -0x7F7F7F80
 
-# tokens, inputs, outputs: whole tiles, tails of each, one of everything
-SHAPES = [
-    (64, 64, 32),
-    (64, 256, 256),
-    (1, 4, 4),
-    (63, 68, 20),
-    (65, 132, 36),
-    (150, 320, 100),
-]
+# tokens, inputs, outputs: whole tiles and tails of tokens and outputs; dense reads whole blocks
+SHAPES = [(64, 64, 32), (64, 256, 256), (1, 64, 4), (63, 128, 20), (150, 320, 100)]
+TAILS = [(1, 4, 4), (65, 132, 36), (63, 77, 60)]  # of inputs, for 16x1
 LARGE = [(128, 1024, 256), (128, 256, 1024), (64, 768, 768), (200, 3072, 64)]
-LARGE_SHAPES = [pytest.param(*shape, marks=pytest.mark.slow) for shape in LARGE]
+CASES = [
+    *(("dense", *shape) for shape in SHAPES),
+    *(("16x1", *shape) for shape in SHAPES + TAILS),
+    *(
+        pytest.param(name, *shape, marks=pytest.mark.slow)
+        for name in ("dense", "16x1")
+        for shape in LARGE
+    ),
+]
 
 
 def sparse(weight: np.ndarray, density: float, rows: int, random: np.random.Generator) -> None:
@@ -50,6 +52,21 @@ def check_counts(amx: Any, packed: PackedTiles, *, tiles: int, lanes: int) -> No
     assert not amx.configured
 
 
+def interleaved(
+    stand: Stand, which: isa.Isa, x_at: int, x: np.ndarray, tiles: int, lanes: int
+) -> tuple[int, int]:
+    """Offset and bytes a tile of x as dense kernels read it."""
+    if x.dtype == np.uint8:
+        code = kernel(which, "interleave_rows", lanes, lanes)
+    else:
+        code = kernel(which, "round_rows", lanes, lanes, "pairs")
+    row = x.shape[1] * lanes * (1 if x.dtype == np.uint8 else 2)
+    at, _ = stand.room((tiles, row), np.uint8)
+    x_row = x.itemsize * x.shape[1] * lanes
+    stand.run(code, stand.params(x_at, x_row, at, row, x.shape[1]), 0, tiles)
+    return at, row
+
+
 def run_dot(
     name: str,
     which: isa.Isa,
@@ -65,19 +82,15 @@ def run_dot(
     tables: np.ndarray | None = None,
 ) -> np.ndarray:
     """y [tokens, outputs]."""
-    stand = Stand(1 << 23, [len(x)])
-    x_at, _ = stand.put(to_tiles(x, lanes))
+    stand = Stand(1 << 24, [len(x)])
+    row = x.itemsize * x.shape[1] * lanes
     tiles, rows = -(-len(x) // lanes), -(-outputs // 4) * 4
+    x_at, _ = stand.put(to_tiles(x, lanes))
+    if name in ("amx_dot_u8s8", "amx_dot_bf16"):
+        x_at, row = interleaved(stand, which, x_at, x, tiles, lanes)
     y_at, y = stand.room((tiles, rows, lanes), dtype)
-    params = stand.params(
-        x_at,
-        x.itemsize * x.shape[1] * lanes,
-        y_at,
-        rows * lanes * y.itemsize,
-        parts,
-        stand.parts(packed, records, tables),
-        x.shape[1],
-    )
+    table = stand.parts(packed, records, tables)
+    params = stand.params(x_at, row, y_at, rows * lanes * y.itemsize, parts, table)
     stand.run(kernel(which, name, lanes, *variant), params, 0, tiles * parts)
     return from_tiles(y, len(x))[:, :outputs]
 
@@ -93,9 +106,8 @@ def starts(packed: Packed | PackedTiles, values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("lanes", [64, 16])
-@pytest.mark.parametrize("pattern", ["dense", "16x1"])
-@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [*SHAPES, *LARGE_SHAPES])
-def test_bytes_are_exact(amx, tokens, inputs, outputs, pattern, lanes):
+@pytest.mark.parametrize(("pattern", "tokens", "inputs", "outputs"), CASES)
+def test_bytes_are_exact(amx, pattern, tokens, inputs, outputs, lanes):
     random = np.random.default_rng(tokens + inputs + outputs)
     weight = random.integers(-128, 128, (outputs, inputs)).astype(np.int8)
     sparse(weight, 0.4, 16, random)
@@ -120,9 +132,8 @@ def test_bytes_are_exact(amx, tokens, inputs, outputs, pattern, lanes):
 
 
 @pytest.mark.parametrize("lanes", [64, 16])
-@pytest.mark.parametrize("pattern", ["dense", "16x1"])
-@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [*SHAPES, *LARGE_SHAPES])
-def test_bfloat16_is_close(amx, tokens, inputs, outputs, pattern, lanes):
+@pytest.mark.parametrize(("pattern", "tokens", "inputs", "outputs"), CASES)
+def test_bfloat16_is_close(amx, pattern, tokens, inputs, outputs, lanes):
     random = np.random.default_rng(tokens + inputs + outputs)
     weight = random.standard_normal((outputs, inputs)).astype(np.float32)
     sparse(weight, 0.4, 16, random)
@@ -229,16 +240,23 @@ def test_empty_blocks_are_no_work(amx):
 
 
 # --- attention
-def attend(which: isa.Isa, names: tuple[str, str], lengths: list[int], heads: int, depth: int):
+def attend(
+    which: isa.Isa,
+    names: tuple[str, str],
+    lengths: list[int],
+    *,
+    heads: int,
+    depth: int,
+    softmax: str,
+) -> np.ndarray:
     """Bytes [tokens, heads * depth] of random queries, keys and values."""
     random = np.random.default_rng(depth + len(lengths))
     tokens, channels = sum(lengths), heads * depth
     query, key, value = random.integers(0, 256, (3, tokens, channels)).astype(np.uint8)
     tiles = -(-tokens // 64)
     constants = np.zeros(48, np.float32)
-    constants.view(np.int32)[[0, 1, 5]] = -3, 0, 7
     constants[2:8] = 1 / (150 * depth), 128 + MAGIC, 255, 0, 1 / 40, 100 + MAGIC
-    constants.view(np.int32)[5] = 7
+    constants.view(np.int32)[[0, 1, 5]] = -3, 0, 7
     step = np.arange(-15, 1) * 0.04
     constants[16:32], constants[32:48] = np.exp(16 * step), np.exp(step)
     stand = Stand(1 << 22, lengths)
@@ -252,25 +270,31 @@ def attend(which: isa.Isa, names: tuple[str, str], lengths: list[int], heads: in
     params = stand.params(
         q, row, keys, sums, v, row, y_at, row, heads, stand.address(constants.view(np.int32))
     )
-    stand.run(kernel(which, names[1], depth), params, 0, tiles * heads)
+    stand.run(kernel(which, names[1], depth, softmax), params, 0, tiles * heads)
     return from_tiles(y, tokens)
 
 
 @pytest.mark.parametrize(
-    ("lengths", "heads", "depth"),
+    ("lengths", "heads", "depth", "softmax"),
     [
-        ([64], 1, 64),
-        ([3, 25, 40, 100, 1, 7], 2, 32),
-        pytest.param([200, 13], 1, 16, marks=pytest.mark.slow),
-        pytest.param([128], 4, 64, marks=pytest.mark.slow),
-        pytest.param([70, 70], 2, 128, marks=pytest.mark.slow),
-        pytest.param([512], 1, 64, marks=pytest.mark.slow),
+        ([64], 1, 64, "bytes"),
+        ([3, 25, 40, 100, 1, 7], 2, 32, "bytes"),
+        ([3, 25, 40, 100, 1, 7], 2, 32, "floats"),
+        pytest.param([200, 13], 1, 16, "bytes", marks=pytest.mark.slow),
+        pytest.param([128], 4, 64, "floats", marks=pytest.mark.slow),
+        pytest.param([70, 70], 2, 128, "bytes", marks=pytest.mark.slow),
+        pytest.param([512], 1, 64, "bytes", marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_attention_gives_the_same_bytes_as_without_tiles(amx, lengths, heads, depth):
-    plain = attend(VNNI, ("interleave_keys", "attention_u8"), lengths, heads, depth)
-    tiles = attend(AMX, ("amx_transpose_keys", "amx_attention_u8"), lengths, heads, depth)
+def test_attention_gives_the_same_bytes_as_without_tiles(amx, lengths, heads, depth, softmax):
+    plain, tiles = (
+        attend(which, names, lengths, heads=heads, depth=depth, softmax=softmax)
+        for which, names in (
+            (VNNI, ("interleave_keys", "attention_u8")),
+            (AMX, ("amx_transpose_keys", "amx_attention_u8")),
+        )
+    )
     assert np.array_equal(plain, tiles)
     assert plain.std() > 10
     if amx is not None:
