@@ -1,0 +1,133 @@
+"""What is permitted, what is chosen, and what is said about it; CPUs are told by their flags."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+
+from engine import isa, settings
+from engine.errors import IsaError
+
+AVX2 = {"avx2", "fma", "f16c", "bmi2"}
+SKYLAKE = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+CASCADE_LAKE = SKYLAKE | {"avx512_vnni"}
+ICE_LAKE = CASCADE_LAKE | {"avx512vbmi"}
+ZEN_4 = ICE_LAKE | {"avx512_bf16"}
+ZEN_5 = ZEN_4 | {"avx_vnni"}
+TILES = {"amx_tile", "amx_int8", "amx_bf16"}
+CPUS = {
+    "arm": (set(), "generic"),
+    "nehalem": ({"sse4_2"}, "generic"),
+    "haswell": (AVX2, "avx2"),
+    "alder lake": (AVX2 | {"avx_vnni"}, "avx_vnni"),
+    "skylake": (SKYLAKE, "avx512"),
+    "cascade lake": (CASCADE_LAKE, "avx512_vnni"),
+    "ice lake": (ICE_LAKE, "avx512_vnni"),
+    "zen 4": (ZEN_4, "avx512_bf16"),
+    "zen 5": (ZEN_5, "avx512_bf16"),
+    "sapphire rapids": (ZEN_5 | TILES, "amx_bf16"),
+    "tiles, avx512_bf16 hidden": (ICE_LAKE | TILES, "avx512_vnni"),
+    "tiles without bf16": (ZEN_4 | TILES - {"amx_bf16"}, "amx_int8"),
+}
+
+
+@pytest.mark.parametrize(("flags", "best"), CPUS.values(), ids=CPUS)
+def test_the_best_is_chosen(flags, best):
+    with isa.pretend(flags), settings.override(isa=""):
+        assert isa.chosen().name == best
+        assert isa.detected()[0].name == "generic"
+
+
+def test_features_that_a_cpu_lacks_are_not_used():
+    with isa.pretend(CASCADE_LAKE), settings.override(isa=""):
+        assert isa.chosen().has("avx512vnni")
+        assert not isa.chosen().has("avx512vbmi")
+    assert isa.named("avx512_vnni").has("avx512vbmi")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "cap", "used"),
+    [
+        ("zen 5", "avx2", "avx2"),
+        ("zen 5", "avx_vnni", "avx_vnni"),
+        ("zen 5", "avx512", "avx512"),
+        ("zen 5", "amx_bf16", "avx512_bf16"),
+        ("zen 4", "avx_vnni", "avx2"),  # not there, and 512 bits would be above the cap
+        ("alder lake", "avx512", "avx_vnni"),
+        ("alder lake", "avx512_vnni", "avx_vnni"),
+        ("sapphire rapids", "amx_int8", "amx_int8"),
+        ("sapphire rapids", "avx512_bf16", "avx512_bf16"),
+        ("arm", "avx512_vnni", "generic"),
+        ("zen 5", "generic", "generic"),
+    ],
+)
+def test_a_cap_is_the_most_that_is_used(cpu, cap, used):
+    with isa.pretend(CPUS[cpu][0]), settings.override(isa=cap):
+        assert isa.chosen().name == used
+
+
+def test_a_cap_above_the_cpu_warns_once_and_says_why(caplog, monkeypatch):
+    monkeypatch.setattr(isa, "_warned", set())
+    with isa.pretend(ZEN_4), settings.override(isa="amx_int8"), caplog.at_level(logging.WARNING):
+        assert isa.chosen().name == "avx512_bf16"
+        isa.chosen()
+    assert len(caplog.records) == 1
+    for part in ("ENGINE_ISA=amx_int8", "no amx_tile", "using avx512_bf16"):
+        assert part in caplog.text
+
+
+def test_a_cap_that_is_there_does_not_warn(caplog, monkeypatch):
+    monkeypatch.setattr(isa, "_warned", set())
+    with isa.pretend(ZEN_5), settings.override(isa="avx2"), caplog.at_level(logging.WARNING):
+        isa.chosen()
+    assert not caplog.records
+
+
+def test_a_name_that_is_none_lists_those_there_are():
+    with settings.override(isa="avx1024"), pytest.raises(IsaError) as raised:
+        isa.chosen()
+    assert "'avx1024'" in str(raised.value)
+    for row in isa.LADDER:
+        assert row.name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EINVAL, "EINVAL: Linux before 5.16"),
+        (errno.EOPNOTSUPP, "switched off"),
+        (errno.ENOSPC, "signal stack"),
+        (errno.EPERM, "seccomp"),
+        (12345, "12345: unknown reason"),
+    ],
+)
+def test_tiles_without_permission_are_not_used(code, said):
+    flags = ZEN_5 | TILES
+    with isa.pretend(flags, tile_error=code), settings.override(isa=""):
+        assert isa.chosen().name == "avx512_bf16"
+        assert said in isa.missing(isa.named("amx_int8"))
+
+
+def test_the_report_says_what_is_used_and_why_not_more():
+    with isa.pretend(ZEN_5 | {"hypervisor"}), settings.override(isa="avx512"):
+        lines = isa.report()
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert set(rows) == {row.name for row in isa.LADDER}
+    assert rows["avx512"].endswith("in use")
+    assert rows["avx2"].endswith("available")
+    assert rows["avx512_vnni"].endswith("available, but ENGINE_ISA=avx512 caps it")
+    assert "no amx_tile, amx_int8 in /proc/cpuinfo (or a hypervisor hides it)" in rows["amx_int8"]
+
+
+def test_a_cpu_known_to_have_tiles_is_told_from_one_without(monkeypatch):
+    monkeypatch.setattr(isa, "_cpuinfo", lambda: {"cpu family": "6", "model": "143"})
+    with isa.pretend(ZEN_5):
+        assert "this CPU has AMX: Linux" in isa.missing(isa.named("amx_int8"))
+
+
+def test_this_machine_is_described():
+    described = isa.describe()
+    assert described["isa"] in {row.name for row in isa.LADDER}
+    assert described["cpu_model"]
