@@ -41,7 +41,8 @@ def scaled_dot_product(
     softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
     softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax))
     probabilities = either(op.FakeQuantize(softmax).named("probabilities"), softmax)
-    return Viewed(op.MatMul(probabilities, value).named("context"), VIEWS | {"FakeQuantize"})
+    weights = Viewed(probabilities, {"Reshape"}).named("weights")
+    return Viewed(op.MatMul(weights, value).named("context"), VIEWS | {"FakeQuantize"})
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def differs(got: Array | None, wanted: Array) -> bool:
 
 
 def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> str | None:
-    """Between product and softmax batch and heads may be joined or parted, nothing else moves."""
-    names = lengths(facts, [scores.source])
+    """Around the softmax batch and heads may be joined or parted, nothing else moves."""
+    names = lengths(facts, [scores.source, match["softmax"], match["weights"]])
     if names is None:
         return f"the shape of '{scores.source}' is not known"
     shape = size(facts[scores.source].shape or (), names)
@@ -139,6 +140,9 @@ def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> s
     result = moved(scores.nodes, numbered, match.graph, facts, names)
     if result is None or result.shape[-2:] != shape[-2:] or differs(result, numbered):
         return f"'{scores.result}' rearranges the scores"
+    before, after = (facts[match[name]].shape or () for name in ("softmax", "weights"))
+    if before[-2:] != after[-2:]:
+        return f"'{match['weights']}' rearranges the probabilities"
     return None
 
 

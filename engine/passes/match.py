@@ -302,6 +302,7 @@ class Viewed(Pattern):
         return (self.inner,)
 
     def fit(self, value: str, found: Found, search: Search) -> Iterator[Found]:
+        yield from self.inner.find(value, found, search)
         node = search.producer.get(value)
         while node is not None and node.op in self.operators:
             found, node = found.joined(node), search.producer.get(node.inputs[0])

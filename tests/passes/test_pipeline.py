@@ -82,11 +82,13 @@ def differences(path: Path, expected: dict[str, int]) -> np.ndarray:
     return np.concatenate(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", FLOAT)
 def test_float_models_fuse_completely_and_keep_their_numbers(model: Models, dialect: str) -> None:
     assert differences(model(dialect), FLOAT[dialect]).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", INT8)
 def test_int8_models_keep_their_integers(model: Models, dialect: str) -> None:
     """A sum that lies between two steps may round to the other one: rare, and in so small a model
@@ -97,6 +99,7 @@ def test_int8_models_keep_their_integers(model: Models, dialect: str) -> None:
     assert found.max() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ROUNDED)
 def test_models_that_round_activations_at_run_time(model: Models, dialect: str) -> None:
     """One last bit of a float32 sum moves an activation to the next of 256 steps (dynamic) or of
@@ -105,6 +108,7 @@ def test_models_that_round_activations_at_run_time(model: Models, dialect: str) 
     assert differences(model(dialect), expected).max() < limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["int8", "int8_operators", "dynamic_int8", "roberta"])
 def test_every_pass_keeps_the_numbers(model: Models, dialect: str) -> None:
     with settings.override(check=1):

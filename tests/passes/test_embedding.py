@@ -1,0 +1,140 @@
+"""Embeddings: words, positions, token types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.graph import Graph
+from engine.passes.clean import clean
+from engine.passes.embedding import FUSION, embedding
+from engine.passes.fusion import why
+from engine.passes.layer_norm import layer_norm
+from engine.passes.simulate import simulate
+from tests.passes.sketch import Sketch, assert_same, normal, only, operators
+
+IDS = ("int64", ("batch", "sequence"))
+WORDS, POSITIONS, TYPES = normal(30, 8, seed=1), normal(12, 8, seed=2), normal(2, 8, seed=3)
+FEEDS = {
+    "ids": np.random.default_rng(0).integers(0, 30, (2, 6)),
+    "types": np.random.default_rng(1).integers(0, 2, (2, 6)),
+}
+
+
+def whole(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def length(s: Sketch) -> str:
+    return str(s.Gather(s.Shape("ids"), whole(1)))
+
+
+def sliced(s: Sketch, first: int = 0) -> str:
+    """A table 0, 1, 2 ... cut to the length."""
+    table = np.arange(first, 12)[None]
+    return str(s.Slice(table, whole(0), length(s), whole(1)))
+
+
+def counted(s: Sketch) -> str:
+    return str(s.Range(np.int64(0), s.Squeeze(length(s), whole(0)), np.int64(1)))
+
+
+def normalised(s: Sketch, total: str) -> Graph:
+    gamma, beta = s.constant(normal(8), "bert.embeddings.LayerNorm.weight"), normal(8)
+    return s.graph(s.LayerNormalization(total, gamma, beta, axis=-1, epsilon=1e-12))
+
+
+def sketch_of(places: Any, *, types: bool = True) -> tuple[Sketch, Graph]:
+    inputs = {"ids": IDS} | ({"types": IDS} if types else {})
+    s = Sketch(**inputs)
+    total = s.Gather(s.constant(WORDS, "words"), "ids", axis=0)
+    if types:
+        total = s.Add(total, s.Gather(TYPES, "types", axis=0))
+    return s, normalised(s, s.Add(total, s.Gather(POSITIONS, places(s), axis=0)))
+
+
+def fused(graph: Graph) -> Graph:
+    return embedding(layer_norm(simulate(clean(graph))))
+
+
+@pytest.mark.parametrize("places", [sliced, counted])
+@pytest.mark.parametrize("types", [True, False])
+def test_positions_counted_from_0(places: Any, types: bool) -> None:
+    _, graph = sketch_of(places, types=types)
+    after = fused(graph)
+    assert operators(after) == ["Embedding"]
+    node = only(after, "Embedding")
+    assert node.inputs[:3] == ("ids", "types" if types else "", "words")
+    assert node.attributes["position_offset"] == 0
+    assert node.name == "bert.embeddings"
+    assert_same(graph, after, **{n: FEEDS[n] for n in (["ids", "types"] if types else ["ids"])})
+
+
+def test_positions_counted_from_an_offset() -> None:
+    _, graph = sketch_of(lambda s: sliced(s, 2))
+    after = fused(graph)
+    assert only(after, "Embedding").attributes["position_offset"] == 2
+    assert_same(graph, after, **FEEDS)
+
+
+def test_positions_of_what_is_no_padding() -> None:
+    """RoBERTa: cumsum(ids != 1) * (ids != 1) + 1."""
+
+    def places(s: Sketch) -> str:
+        real = s.Cast(s.Not(s.Equal("ids", np.int64(1))), to="int64")
+        return str(s.Add(s.Mul(s.CumSum(real, np.int64(1)), real), np.int64(1)))
+
+    _, graph = sketch_of(places)
+    after = fused(graph)
+    assert only(after, "Embedding").attributes["padding_id"] == 1
+    ids = np.where(np.arange(6) < [[6], [3]], FEEDS["ids"], 1)
+    assert_same(graph, after, ids=ids, types=FEEDS["types"])
+
+
+def test_one_type_for_all_is_added_to_the_positions() -> None:
+    s = Sketch(ids=IDS)
+    zeros = s.ConstantOfShape(s.Shape("ids"), value=np.array([0]))
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(TYPES, zeros, axis=0))
+    graph = normalised(s, s.Add(total, s.Gather(POSITIONS, sliced(s), axis=0)))
+    after = fused(graph)
+    node = only(after, "Embedding")
+    assert (node.inputs[1], node.inputs[4]) == ("", "")
+    np.testing.assert_array_equal(after.constants[node.inputs[3]], POSITIONS + TYPES[0])
+    assert_same(graph, after, ids=FEEDS["ids"])
+
+
+def test_tables_in_8_bits_are_dequantised() -> None:
+    s = Sketch(ids=IDS)
+    table = np.random.default_rng(0).integers(0, 256, (30, 8)).astype(np.uint8)
+    words = s.DequantizeLinear(table, np.float32(0.02), np.uint8(128))
+    rows = s.round_trip(s.Gather(words, "ids", axis=0), 0.03)
+    graph = normalised(s, s.Add(rows, s.Gather(POSITIONS, sliced(s), axis=0)))
+    after = fused(graph)
+    assert operators(after) == ["Embedding"]
+    assert_same(graph, after, ids=FEEDS["ids"])
+
+
+# --- refused ---
+def test_positions_given_as_an_input_are_refused() -> None:
+    s = Sketch(ids=IDS, places=IDS)
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(POSITIONS, "places", axis=0))
+    graph = layer_norm(normalised(s, total))
+    assert "Embedding" not in operators(embedding(graph))
+    assert "does not number the tokens" in why(graph, FUSION)
+
+
+def test_every_second_position_is_refused() -> None:
+    _, graph = sketch_of(lambda s: s.Div(sliced(s), np.int64(2)))
+    assert "Embedding" not in operators(fused(graph))
+
+
+def test_rows_read_elsewhere_are_refused_with_a_reason() -> None:
+    s = Sketch(ids=IDS)
+    rows = s.Gather(WORDS, "ids", axis=0)
+    total = s.Add(rows, s.Gather(POSITIONS, sliced(s), axis=0))
+    norm = s.LayerNormalization(total, normal(8), normal(8), axis=-1)
+    graph = layer_norm(clean(s.graph(norm, s.Neg(rows))))
+    assert "Embedding" not in operators(embedding(graph))
+    assert "is also read by" in why(graph, FUSION)
