@@ -10,10 +10,11 @@ dense   x comes interleaved: [input / 4][token][4] from interleave_rows (byte_li
         heads or neurons leaves costs nothing.
 16x1    weights in blocks of 16 outputs x 1 input: a panel of 16 outputs has its own list of inputs;
         64 (32) of them are interleaved for each step, that of the next while this one's products
-        run, and times 16 outputs x 64 tokens make 1 x 4 tiles of sums.  x as everywhere.
+        run, and times 16 outputs x 64 tokens make 1 x 4 tiles of sums.  x as everywhere; bfloat16
+        from round_rows ("rows").
 
 Sums go through scratch to the epilogues of linear.py (int8; lanes in quad order) or float_linear.py
-(bfloat16; x is float32 and rounded on the way, lanes in token order).
+(bfloat16; lanes in token order).
 
 A unit is (tile, part).  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts,
 5 address of the parts' rows.
@@ -27,8 +28,8 @@ those of the epilogue, a record for 4 outputs.
 from ..lower import routine
 from ..simd import (
     add,
-    bf16_pairs,
     interleave,
+    interleave_words,
     load_f32,
     load_i32,
     load_i64,
@@ -61,12 +62,12 @@ def _gathered_quad(lanes):
 
 
 def _gathered_pair(lanes):
-    """A routine (x, 2 offsets, out): rows of float32, rounded to nearest even bfloat16 -> pairs."""
-    load, stretch = loads("f32", lanes), lanes // 2
+    """A routine (x, 2 offsets, out): rows of bfloat16 -> pairs, in token order."""
+    load, stretch = loads("bf16", lanes), lanes // 4
 
     def pair(x, offsets, out):
         p, q = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
-        store(out, bf16_pairs(p, q))
+        store(out, interleave_words(p, q))
 
     return routine(pair)
 
@@ -297,10 +298,10 @@ def amx_dot_u8s8_16x1(lanes, epilogue, activation):
 
 
 def amx_dot_bf16(lanes, output, activation):
-    """Dense, without empty blocks; x float32, rounded to bfloat16."""
+    """Dense, without empty blocks."""
     return _dense(Bfloat16, lanes, output, activation)
 
 
 def amx_dot_bf16_16x1(lanes, output, activation):
-    """Blocks of 16 outputs x 1 input; x float32, rounded to bfloat16."""
+    """Blocks of 16 outputs x 1 input."""
     return _blocks_16x1(Bfloat16, lanes, output, activation)

@@ -52,18 +52,19 @@ def check_counts(amx: Any, packed: PackedTiles, *, tiles: int, lanes: int) -> No
     assert not amx.configured
 
 
-def interleaved(
-    stand: Stand, which: isa.Isa, x_at: int, x: np.ndarray, tiles: int, lanes: int
+def prepared(
+    stand: Stand, which: isa.Isa, x_at: int, x: np.ndarray, *, form: str, lanes: int
 ) -> tuple[int, int]:
-    """Offset and bytes a tile of x as dense kernels read it."""
+    """Offset and bytes a tile of x, interleaved, or bfloat16 in this form."""
     if x.dtype == np.uint8:
         code = kernel(which, "interleave_rows", lanes, lanes)
     else:
-        code = kernel(which, "round_rows", lanes, lanes, "pairs")
-    row = x.shape[1] * lanes * (1 if x.dtype == np.uint8 else 2)
+        code = kernel(which, "round_rows", lanes, lanes, form)
+    tiles, inputs = -(-len(x) // lanes), x.shape[1]
+    row = -(-inputs // 4) * 4 * lanes * (1 if x.dtype == np.uint8 else 2)
     at, _ = stand.room((tiles, row), np.uint8)
-    x_row = x.itemsize * x.shape[1] * lanes
-    stand.run(code, stand.params(x_at, x_row, at, row, x.shape[1]), 0, tiles)
+    x_row = x.itemsize * inputs * lanes
+    stand.run(code, stand.params(x_at, x_row, at, row, inputs), 0, tiles)
     return at, row
 
 
@@ -86,8 +87,9 @@ def run_dot(
     row = x.itemsize * x.shape[1] * lanes
     tiles, rows = -(-len(x) // lanes), -(-outputs // 4) * 4
     x_at, _ = stand.put(to_tiles(x, lanes))
-    if name in ("amx_dot_u8s8", "amx_dot_bf16"):
-        x_at, row = interleaved(stand, which, x_at, x, tiles, lanes)
+    if name.startswith("amx_dot") and name != "amx_dot_u8s8_16x1":
+        form = "rows" if name.endswith("16x1") else "pairs"
+        x_at, row = prepared(stand, which, x_at, x, form=form, lanes=lanes)
     y_at, y = stand.room((tiles, rows, lanes), dtype)
     table = stand.parts(packed, records, tables)
     params = stand.params(x_at, row, y_at, rows * lanes * y.itemsize, parts, table)
