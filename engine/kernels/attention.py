@@ -11,22 +11,24 @@ Sentences stand end to end: for every sentence of the tile its keys are visited 
 A unit is (tile, head).  `keys` is the interleaved copy that interleave_keys makes: [tile][head][depth / 4][64][4] s8, then the sums
 [tile][head][64] int32 of zero-point terms.
 params: 0 q, 1 bytes of a q tile, 2 keys, 3 key sums, 4 v, 5 bytes of a v tile, 6 y, 7 bytes of a y tile, 8 heads, 9 address of constants.
-constants (4 bytes each): 0 -zero_k', 1 depth * zero_k' * zero_q', 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v',
-6 value scale, 7 output zero + MAGIC, 8 flip of the output; at 64 and 128: tables of exp.  Primes: less 128 where bytes were turned into s8.
+constants (4 bytes each): 0 -zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value scale, 7 output
+zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were turned into s8.
+softmax "bytes": scores are quantised; "floats": they are not, and the greatest is taken off before exp.
 """
 
 import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    MAGIC, MAGIC_BITS, add, as_float, as_int, div, dot4, fma, interleave_in_order, load_f32, load_i32, load_i64, load_int, loads, maximum,
+    MAGIC, MAGIC_BITS, add, as_int, div, dot4, fma, interleave_in_order, load_f32, load_i32, load_i64, load_int, loads, maximum,
     minimum, mul, pack_in_order, pick, quads_of_words, shifts, splats, store, store_lanes, sub, to_float, xor,
 )  # fmt: skip
 from .activations import exponential
-from .context import ARENA, ROWS, SCRATCH, SENTENCES, STARTS, TILE, TOKENS
+from .context import ARENA, ROWS, SCRATCH, SENTENCES, STARTS, TILE
 
 f32, i32 = nb.float32, nb.int32
 ONES = 0x01010101
+MOST_KEYS = 520  # of a sentence, rounded up with its neighbours
 CONSTANTS_BYTES = 192
 
 
@@ -65,18 +67,19 @@ def softmax_of_bytes(lanes):
     return routine(exponentiate)
 
 
-def block(depth, lanes):
-    """One sentence's keys for `lanes` queries: exps to scratch, then probabilities, then the context of each channel."""
-    exponentiate = softmax_of_bytes(lanes)
+def scores_and_exps(depth, lanes, softmax):
+    """A routine that leaves the exps of all keys in scratch, zeros for keys of other sentences, and returns their sums.
+
+    "bytes" makes the exps at once; "floats" keeps scores until the greatest is known."""
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_sums, load_floats = loads("u8", 4 * lanes), loads("i32", lanes), loads("f32", lanes)
+    exponentiate, exp = softmax_of_bytes(lanes), exponential(lanes)
     row = 4 * lanes  # bytes of a score's row
 
-    def attend(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, values, v_tile, start, end, constants, scratch, out, out_row, first, last):
-        exps, probabilities = scratch, scratch + (start // 4 * 0) + 4 * lanes * 520
+    def scores(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps):
         group, groups = start // 4, (end + 3) // 4
-        starting, totals = load_sums(query_sums), splat(f32(0))
-        at = exps
+        starting, at = load_sums(query_sums), exps
+        gathered = splat(f32(0))
         while group < groups:
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
             extra = key_sums + (group >> 4) * s_tile + 16 * (group & 15)
@@ -88,19 +91,66 @@ def block(depth, lanes):
                 a, b = dot4(a, x, load_i32(key)), dot4(b, x, load_i32(key + 4))
                 c, d = dot4(c, x, load_i32(key + 8)), dot4(d, x, load_i32(key + 12))
                 query, key = query + query_row, key + 4 * TILE
-            p, q, r, s = exponentiate(a, constants), exponentiate(b, constants), exponentiate(c, constants), exponentiate(d, constants)
+            p, q, r, s = convert(a, constants), convert(b, constants), convert(c, constants), convert(d, constants)
             store(at, p)
             store(at + row, q)
             store(at + 2 * row, r)
             store(at + 3 * row, s)
-            totals = add(totals, add(add(p, q), add(r, s)))
+            gathered = gather(gathered, p, q, r, s)
             group, at = group + 1, at + 4 * row
-        for key in range(start & ~3, start):  # neighbours' keys in the first and last group of four
-            totals = sub(totals, load_floats(exps + row * (key & 3)))
-            store(exps + row * (key & 3), splat(f32(0)))
-        for key in range(end, 4 * groups):
-            totals = sub(totals, load_floats(exps + row * (key - (start & ~3))))
-            store(exps + row * (key - (start & ~3)), splat(f32(0)))
+        return gathered
+
+    def scaled(sums, constants):
+        return mul(to_float(sums), splat(load_f32(constants + 8)))
+
+    def summed(so_far, p, q, r, s):
+        return add(so_far, add(add(p, q), add(r, s)))
+
+    def nothing(so_far, p, q, r, s):
+        return so_far
+
+    convert = exponentiate if softmax == "bytes" else routine(scaled)
+    gather = routine(summed if softmax == "bytes" else nothing)
+    make_scores = routine(scores)
+
+    def of_bytes(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps):
+        totals = make_scores(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps)
+        first = start & ~3
+        for key in range(first, start):  # neighbours' keys in the first and last group of four
+            totals = sub(totals, load_floats(exps + row * (key - first)))
+            store(exps + row * (key - first), splat(f32(0)))
+        for key in range(end, (end + 3) & ~3):
+            totals = sub(totals, load_floats(exps + row * (key - first)))
+            store(exps + row * (key - first), splat(f32(0)))
+        return totals
+
+    def of_floats(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps):
+        totals = make_scores(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps)
+        first = start & ~3
+        top = load_floats(exps + row * (start - first))
+        for key in range(start + 1, end):  # a neighbour's score may be far above all of ours
+            top = maximum(top, load_floats(exps + row * (key - first)))
+        for key in range(first, (end + 3) & ~3):
+            e = splat(f32(0))
+            if key >= start and key < end:
+                e = exp(sub(load_floats(exps + row * (key - first)), top))
+            store(exps + row * (key - first), e)
+            totals = add(totals, e)
+        return totals
+
+    return routine(of_bytes if softmax == "bytes" else of_floats)
+
+
+def block(depth, lanes, softmax):
+    """One sentence's keys for `lanes` queries: exps to scratch, then probabilities, then the context of each channel."""
+    exponentiate = scores_and_exps(depth, lanes, softmax)
+    splat, whole = splats("f32", lanes), splats("i32", lanes)
+    load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
+    row = 4 * lanes
+
+    def attend(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, values, v_tile, start, end, constants, scratch, out, out_row, first, last):
+        exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
+        totals = exponentiate(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps)
         factor, magic, weight = div(splat(load_f32(constants + 16)), totals), splat(f32(MAGIC)), whole(i32(0))
         at, to = exps, probabilities
         for _ in range(start // 4, groups):
@@ -147,10 +197,10 @@ def interleave_queries(depth, lanes):
     return routine(turn)
 
 
-def attention_u8(depth):
+def attention_u8(depth, softmax):
     """Every token is a query."""
     turn = interleave_queries(depth, TILE)
-    wide, half, quarter = block(depth, 64), block(depth, 32), block(depth, 16)
+    wide, half, quarter = (block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = load_i64(context + ARENA), load_i64(context + SCRATCH), load_i64(context + STARTS)
@@ -186,9 +236,9 @@ def attention_u8(depth):
     return kernel
 
 
-def attention_u8_rows(depth):
+def attention_u8_rows(depth, softmax):
     """One query per sentence: queries and results in tiles of 16 sentences."""
-    turn, attend = interleave_queries(depth, ROWS), block(depth, ROWS)
+    turn, attend = interleave_queries(depth, ROWS), block(depth, ROWS, softmax)
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = load_i64(context + ARENA), load_i64(context + SCRATCH), load_i64(context + STARTS)

@@ -18,7 +18,7 @@ from ..kernels import KERNELS
 from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
 from .memory import Buffer
-from .quantized import OutputConstants, attention_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
+from .quantized import MAGIC, OutputConstants, attention_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
 from .weights import aligned, linear_operands, rows_operand
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Planner:
         self._interleaved: dict[str, Buffer] = {}
         self.uses_cls = False
         self.kept_axis: set[str] = set()  # rows values whose shape is [batch, 1, channels]
-        self.channels: dict[str, int] = {}  # of values whose buffer has more
+        self.channels: dict[str, int] = {}  # by the buffer's name, which may have more
         self.consumers = graph.consumers()
         self.wanted = [value.name for value in graph.outputs]
         self.flipped = self._values_of_attention()
@@ -76,12 +76,18 @@ class Planner:
                 return self._finished(number)
         return self._finished(len(self.graph.nodes))
 
+    def _is_stored_as_bytes(self, name: str) -> bool:
+        return self.buffers[name].dtype != "f32"
+
     def _finished(self, planned: int) -> Plan | None:
         if self.embedding is None:
             return None
         rest = self.graph.nodes[planned:]
         read = {name for node in rest for name in node.inputs}
         handed = [name for name in self.buffers if name in read or name in self.wanted]
+        if any(self._is_stored_as_bytes(name) for name in handed):
+            log.info("%s: the tail reads quantised values: all of it is left to NumPy", self.graph.name)
+            return None
         results = [self._result(name) for name in handed]
         for number, result in enumerate(results):
             self._hand_over(result, number)
@@ -96,10 +102,7 @@ class Planner:
         return len(self.graph.constants[name]) if name else 1
 
     def _result(self, name: str) -> Result:
-        buffer = self.buffers[name]
-        if buffer.dtype != "f32":
-            raise Unplanned(f"'{name}' is quantised where the graph's result or its tail reads it")
-        return Result(name, buffer.domain, self.channels.get(name, buffer.channels), name in self.kept_axis)
+        return Result(name, self.buffers[name].domain, self.width(name), name in self.kept_axis)
 
     def _tail(self, nodes: tuple[Node, ...], results: list[Result]) -> Graph | None:
         names = {result.name for result in results}
@@ -107,14 +110,16 @@ class Planner:
             return None
         from ..graph import Value
 
-        inputs = tuple(Value(result.name, "float32", ("batch", result.channels)) for result in results)
+        middle: dict[str, tuple[int | str, ...]] = {result.name: ("sequence",) if result.domain == "tokens" else (1,) if result.keep_row_axis else () for result in results}
+        inputs = tuple(Value(result.name, "float32", ("batch", *middle[result.name], result.channels)) for result in results)
         kept = tuple(value for value in self.graph.inputs if value.name not in names)
         return self.graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
 
     def _hand_over(self, result: Result, number: int) -> None:
         buffer = self.buffers[result.name]
         name = "output_tokens" if buffer.domain == "tokens" else "output_rows"
-        self.emit(Node("Output", (result.name,), (), name=result.name), name, (), (buffer, buffer.tile_bytes, number, result.channels), buffer.domain)
+        node = Node("Output", (result.name,), (), name=result.name)
+        self.emit(node, name, (), (buffer, buffer.tile_bytes, number, result.channels), buffer.domain)
 
     # --- what handlers use
     def emit(self, node: Node, kernel: str, variant: tuple[Any, ...], params: tuple[Any, ...], domain: str, *, units: int = 1, macs: int = 0, **facts: Any) -> None:
@@ -136,10 +141,15 @@ class Planner:
         return self.buffers[name]
 
     def make(self, name: str, domain: str, channels: int, output: Quantization | None) -> Buffer:
-        """A new buffer for a value."""
-        buffer = Buffer(name, domain, channels, "f32" if output is None else "u8")
+        """A new buffer for a value; kernels write whole groups of 4 channels."""
+        buffer = Buffer(name, domain, -(-channels // 4) * 4, "f32" if output is None else "u8")
         self.buffers[name], self.quantized[name] = buffer, stored(output)
+        self.channels[name] = channels
         return buffer
+
+    def width(self, name: str) -> int:
+        """Channels of a value; its buffer may have more."""
+        return self.channels[self.buffer(name).name]
 
     def interleaved(self, x: Buffer) -> Buffer:
         """x as [channel / 4][token][4], made once."""
@@ -186,8 +196,8 @@ def plan_linear(planner: Planner, node: Node) -> None:
     x = planner.buffer(node.inputs[0])
     weight = planner.constant(node.inputs[1])
     assert weight is not None
-    if weight.shape[1] != x.channels:
-        raise Unplanned(f"weight has {weight.shape[1]} inputs, x {x.channels} channels")
+    if weight.shape[1] != planner.width(node.inputs[0]):
+        raise Unplanned(f"weight has {weight.shape[1]} inputs, x {planner.width(node.inputs[0])} channels")
     if node.attributes.get("dynamic"):
         raise Unplanned("dynamic quantisation")
     if weight.dtype == np.int8:
@@ -265,7 +275,7 @@ def _dense_rows(planner: Planner, node: Node, x: Buffer, weight: Array, bias: Ar
     y = planner.buffers[name] = Buffer(name, "rows", padded, "f32")  # kernels in lanes of outputs fill whole registers
     params = (x, x.tile_bytes, y, y.tile_bytes, inputs, padded, operand, float(scale), zero)
     planner.emit(node, "dense_rows", (x.dtype, activation), params, "rows", macs=weight.size)
-    if x.name in planner.kept_axis:
+    if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(name)
     _describe_linear(planner, node, weight, operand.nbytes)
 
@@ -276,7 +286,7 @@ def attention_is_bytes(node: Node) -> bool:
     a = node.attributes
     probabilities = stored(a.get("probabilities"))
     return (
-        all(a.get(name) is not None for name in ("query", "key", "value", "scores", "probabilities", "output"))
+        all(a.get(name) is not None for name in ("query", "key", "value", "probabilities", "output"))
         and a.get("product") in (None, a.get("output"))
         and probabilities is not None
         and probabilities.zero_point == 0
@@ -309,7 +319,8 @@ def _attention_bytes(planner: Planner, node: Node, query: Buffer, key: Buffer, v
     y = planner.make(node.outputs[0], query.domain, query.channels, node.attributes["output"])
     kernel = "attention_u8" if query.domain == "tokens" else "attention_u8_rows"
     params = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes, heads, aligned(attention_constants(node, depth)))
-    planner.emit(node, kernel, (depth,), params, query.domain, units=heads)
+    softmax = "floats" if node.attributes["scores"] is None else "bytes"
+    planner.emit(node, kernel, (depth, softmax), params, query.domain, units=heads)
 
 
 def _attention_floats(planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int) -> None:
@@ -333,26 +344,55 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     residual = planner.buffer(node.inputs[1]) if node.inputs[1] else None
     bias, gamma, beta = (planner.constant(name) for name in node.inputs[2:5])
     assert gamma is not None and beta is not None
-    output = stored(node.attributes.get("output"))
-    y = planner.make(node.outputs[0], x.domain, x.channels, output)
+    output, channels = stored(node.attributes.get("output")), planner.width(node.inputs[0])
+    y = planner.make(node.outputs[0], x.domain, channels, output)
     epsilon = float(node.attributes["epsilon"])
     sources = [planner.quantized[x.name], None if residual is None else planner.quantized[residual.name]]
     norm = np.stack([gamma, beta], 1).astype(np.float64)
     if output is not None:
         norm = norm / output.scale + np.array([0, output.zero_point])
     out = (y, y.tile_bytes, 0, 0) if output is not None else (0, 0, y, y.tile_bytes)
-    where = (x, x.tile_bytes, *((residual, residual.tile_bytes) if residual else (0, 0)), *out, x.channels)
-    exact = norm_of_bytes(sources, bias, x.channels, epsilon)
+    where = (x, x.tile_bytes, *((residual, residual.tile_bytes) if residual else (0, 0)), *out, channels)
+    exact = norm_of_bytes(sources, bias, channels, epsilon)
     if exact is not None:
-        params = (*where, exact.bias, norm.astype(np.float32), exact.weights, 0, exact.epsilon, 1 / x.channels, exact.magic)
+        params = (*where, exact.bias, norm.astype(np.float32), exact.weights, 0, exact.epsilon, 1 / channels, exact.magic)
         planner.emit(node, "layer_norm_bytes", (x.lanes, y.dtype), params, x.domain)
     else:
-        floats, scales = float_bias(sources, bias, x.channels)
-        params = (*where, floats, norm.astype(np.float32), *scales, epsilon, 1 / x.channels)
+        floats, scales = float_bias(sources, bias, channels)
+        params = (*where, floats, norm.astype(np.float32), *scales, epsilon, 1 / channels)
         planner.emit(node, "layer_norm_floats", (x.lanes, x.dtype, residual.dtype if residual else "none", y.dtype), params, x.domain)
-    if x.name in planner.kept_axis:
+    if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(node.outputs[0])
-    planner.layer(node, shape=(x.channels,), dtype=y.dtype, pattern="", zero_ratio=0.0, kernel=planner.steps[-1].kernel_name, bytes=norm.nbytes // 2)
+    planner.layer(node, shape=(channels,), dtype=y.dtype, pattern="", zero_ratio=0.0, kernel=planner.steps[-1].kernel_name, bytes=norm.nbytes // 2)
+
+
+# --- element by element
+ELEMENTWISE = {"QuantizeLinear": "none", "DequantizeLinear": "none", "Tanh": "tanh", "Relu": "relu", "Gelu": "gelu"}
+
+
+def plan_elementwise(planner: Planner, node: Node) -> None:
+    """A conversion or an activation that no product took into its epilogue."""
+    x = planner.buffer(node.inputs[0])
+    source, output = planner.quantized[x.name], None
+    if (node.op == "DequantizeLinear") == (source is None) or node.attributes.get("approximate", "none") != "none":
+        raise Unplanned(f"x is {x.dtype}")
+    if node.op == "QuantizeLinear":
+        output = _quantization_of(planner, node)
+    y = planner.make(node.outputs[0], x.domain, planner.width(node.inputs[0]), output)
+    scale, shift = (1.0, 0.0) if source is None else (source.scale, -source.scale * source.zero_point)
+    result = planner.quantized[y.name]
+    out = (1.0, 0.0) if result is None else (1 / result.scale, result.zero_point + MAGIC)
+    params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, float(scale), float(shift), *map(float, out))
+    planner.emit(node, "elementwise", (x.lanes, x.dtype, ELEMENTWISE[node.op], y.dtype), params, x.domain)
+    if node.inputs[0] in planner.kept_axis:
+        planner.kept_axis.add(node.outputs[0])
+
+
+def _quantization_of(planner: Planner, node: Node) -> Quantization:
+    scale, zero = planner.constant(node.inputs[1]), planner.constant(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
+    if scale is None or zero is None or np.size(scale) != 1 or zero.dtype not in (np.uint8, np.int8):
+        raise Unplanned("not one scale for all, or not 8 bits")
+    return Quantization(float(np.ravel(scale)[0]), int(np.ravel(zero)[0]), str(zero.dtype))
 
 
 # --- choosing and renaming
@@ -362,7 +402,7 @@ def plan_select(planner: Planner, node: Node) -> None:
     if index != 0 or x.domain != "tokens":
         raise Unplanned(f"token {index} is chosen, not the first")
     planner.uses_cls = True
-    y = planner.make(node.outputs[0], "rows", x.channels, planner.quantized[x.name])
+    y = planner.make(node.outputs[0], "rows", planner.width(node.inputs[0]), planner.quantized[x.name])
     planner.kept_axis.add(node.outputs[0])
     planner.emit(node, "select", (x.dtype,), (x, x.tile_bytes, y, y.tile_bytes, x.channels, index), "rows")
 
@@ -374,11 +414,9 @@ def plan_renaming(planner: Planner, node: Node) -> None:
         raise Unplanned("not one row a sentence")
     if node.op == "Reshape":
         shape = planner.constant(node.inputs[1])
-        if shape is None or len(shape) != 2 or int(shape[1]) != x.channels:
+        if shape is None or len(shape) != 2 or int(shape[1]) not in (-1, planner.width(node.inputs[0])):
             raise Unplanned("changes the channels")
     planner.buffers[node.outputs[0]], planner.quantized[node.outputs[0]] = x, planner.quantized[x.name]
-    if x.name in planner.channels:
-        planner.channels[node.outputs[0]] = planner.channels[x.name]
 
 
 HANDLERS: dict[tuple[str, str], Callable[[Planner, Node], None]] = {
@@ -387,6 +425,7 @@ HANDLERS: dict[tuple[str, str], Callable[[Planner, Node], None]] = {
     ("engine", "Attention"): plan_attention,
     ("engine", "LayerNorm"): plan_layer_norm,
     ("engine", "Select"): plan_select,
+    **{("", op): plan_elementwise for op in ELEMENTWISE},
     ("", "Squeeze"): plan_renaming,
     ("", "Flatten"): plan_renaming,
     ("", "Reshape"): plan_renaming,

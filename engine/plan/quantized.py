@@ -104,15 +104,18 @@ def attention_constants(node: Node, depth: int) -> Array:
     """The constants of kernels/attention.py as int32 [48]."""
     query, key, value = _zero_points(node)
     scores, probabilities, output = (stored(node.attributes[name]) for name in ("scores", "probabilities", "output"))
-    assert scores is not None and probabilities is not None and output is not None
+    assert probabilities is not None and output is not None
     constants = np.zeros(48, np.float32)
     whole = constants.view(np.int32)
     whole[0], whole[1], whole[5] = 128 - key.zero_point, 0, 128 - value.zero_point
-    constants[2] = np.float64(query.scale) * key.scale / scores.scale
-    constants[3] = scores.zero_point + MAGIC
     constants[4] = 1 / probabilities.scale
     constants[6] = np.float64(probabilities.scale) * value.scale / output.scale
     constants[7] = output.zero_point + MAGIC
+    product = np.float64(query.scale) * key.scale
+    if scores is None:
+        constants[2] = product * node.attributes["scale"]
+        return constants.view(np.int32)
+    constants[2], constants[3] = product / scores.scale, scores.zero_point + MAGIC
     step = np.arange(-15, 1) * np.float64(scores.scale) * node.attributes["scale"]
     constants[16:32], constants[32:48] = np.exp(16 * step), np.exp(step)
     return constants.view(np.int32)

@@ -1,0 +1,54 @@
+"""y = quantised(activation(dequantised(x))), channel by channel, where no product is there to do it in its epilogue.
+
+A unit is a tile.  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 scale and 6 shift of x (shift = -zero point * scale),
+7 reciprocal scale and 8 zero point of y + MAGIC; 5-6 for bytes in, 7-8 for bytes out.
+"""
+
+import numba as nb
+
+from ..lower import routine
+from ..simd import bytes_to_float, fma, load_f32, load_i64, loads, pack_in_order, splats, store
+from .activations import ACTIVATIONS
+from .context import ARENA
+
+f32 = nb.float32
+SIZE = {"u8": 1, "f32": 4}
+
+
+def _load(lanes, kind):
+    load_bytes, load_floats, splat = loads("u8", lanes), loads("f32", lanes), splats("f32", lanes)
+
+    def of_bytes(at, params):
+        return fma(bytes_to_float(load_bytes(at)), splat(load_f32(params + 40)), splat(load_f32(params + 48)))
+
+    def of_floats(at, params):
+        return load_floats(at)
+
+    return routine(of_bytes if kind == "u8" else of_floats)
+
+
+def _store(lanes, kind):
+    splat = splats("f32", lanes)
+
+    def to_bytes(at, v, params):
+        store(at, pack_in_order(fma(v, splat(load_f32(params + 56)), splat(load_f32(params + 64)))))
+
+    def to_floats(at, v, params):
+        store(at, v)
+
+    return routine(to_bytes if kind == "u8" else to_floats)
+
+
+def elementwise(lanes, x_type, activation, y_type):
+    """See the head of the file; types are "u8" or "f32"."""
+    load, act, put = _load(lanes, x_type), ACTIVATIONS[activation](lanes), _store(lanes, y_type)
+    x_row, y_row = lanes * SIZE[x_type], lanes * SIZE[y_type]
+
+    def kernel(params, context, begin, end):
+        arena, channels = load_i64(context + ARENA), load_i64(params + 32)
+        for tile in range(begin, end):
+            x, y = arena + load_i64(params) + load_i64(params + 8) * tile, arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            for n in range(channels):
+                put(y + y_row * n, act(load(x + x_row * n, params)), params)
+
+    return kernel

@@ -1,0 +1,169 @@
+"""Whole models in kernels against ONNX Runtime on the file as it is, and against the operators' NumPy meaning."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import engine
+from engine import models, reference, settings
+from engine.errors import InputError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("onnxruntime")
+
+from tests.passes import exported  # noqa: E402
+
+SHAPES = [(1, 1), (1, 2), (3, 31), (1, 37), (8, 64), (3, 128), (2, 200), (1, 511)]
+SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192, "max_position_embeddings": 512}
+
+
+def pruned(model: Any, pattern: str, ratio: float = 0.8) -> Any:
+    """Every encoder Linear without the smallest blocks."""
+    shape = (4, 1) if pattern == "4x1" else (1, 4)
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and ".encoder." in name:
+            weight = layer.weight.detach()
+            rows, columns = weight.shape[0] // shape[0], weight.shape[1] // shape[1]
+            blocks = weight.reshape(rows, shape[0], columns, shape[1])
+            score = blocks.abs().sum((1, 3))
+            keep = score > score.flatten().kthvalue(int(score.numel() * ratio)).values
+            layer.weight.data = (blocks * keep[:, None, :, None]).reshape(weight.shape)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """(pattern, form) -> a file, made once."""
+    folder = tmp_path_factory.mktemp("models")
+    forms = {
+        "fp32": None,
+        "int8": exported.static_int8,
+        "float_head": exported.float_head,
+        "without_product": exported.without_product,
+    }
+
+    def path(pattern: str, form: str) -> Path:
+        source = folder / f"{pattern}.onnx"
+        if not source.exists():
+            whole = exported.bert(**SIZES)
+            exported.export(whole if pattern == "dense" else pruned(whole, pattern), source)
+        make = forms[form]
+        if make is None:
+            return source
+        file = folder / f"{pattern}.{form}.onnx"
+        if not file.exists():
+            make(source, file)
+        return file
+
+    return path
+
+
+def feeds(batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random sentences of odd lengths."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones((batch, length), np.int64)
+    for row in range(1, batch):
+        mask[row, rng.integers(1, length + 1) :] = 0
+    ids = rng.integers(2, 90, mask.shape)
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": rng.integers(0, 2, mask.shape)}
+
+
+@pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
+def test_float32_is_onnx_runtimes(model: Callable[[str, str], Path], pattern: str) -> None:
+    file = model(pattern, "fp32")
+    session = engine.load(file)
+    if session.plan is None or session.plan.tail is not None:
+        pytest.fail(f"{pattern}: not all of the model runs in kernels")
+    for number, (batch, length) in enumerate(SHAPES):
+        given = feeds(batch, length, number)
+        want = exported.runtime(file, given)["logits"]
+        np.testing.assert_allclose(session.run(given)["logits"], want, atol=1e-4, err_msg=f"{batch} x {length}")
+
+
+@pytest.mark.parametrize("form", ["int8", "float_head", "without_product"])
+@pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
+def test_int8_means_what_the_graph_says(model: Callable[[str, str], Path], pattern: str, form: str) -> None:
+    """Steps on bytes are exact but for ties in LayerNorm; a random model amplifies a flipped byte, hence the tolerance on logits."""
+    file = model(pattern, form)
+    session = engine.load(file)
+    assert session.plan is not None and session.plan.tail is None
+    graph = models.read(file)
+    for number, (batch, length) in enumerate(SHAPES[:6]):
+        given = feeds(batch, length, number)
+        want = reference.run(graph, given)["logits"]
+        got = session.run(given)["logits"]
+        off = np.abs(got - want).max(1) / max(np.abs(want).max(), 1)
+        assert np.median(off) < 0.02 and off.max() < 0.1, f"{batch} x {length}: {off}"
+
+
+def test_two_workers_give_the_same_bytes(model: Callable[[str, str], Path]) -> None:
+    file = model("4x1", "int8")
+    alone, team = engine.load(file), engine.load(file, threads=2)
+    for batch, length in ((1, 128), (1, 1), (5, 37), (16, 64), (3, 300), (1, 40)):
+        given = feeds(batch, length)
+        np.testing.assert_array_equal(alone.run(given)["logits"], team.run(given)["logits"])
+
+
+def test_padding_changes_nothing(model: Callable[[str, str], Path]) -> None:
+    session = engine.load(model("4x1", "int8"))
+    given = feeds(1, 23)
+    wide = {name: np.pad(array, ((0, 0), (0, 41))) for name, array in given.items()}
+    wide["input_ids"][:, 23:] = 7
+    np.testing.assert_array_equal(session.run(given)["logits"], session.run(wide)["logits"])
+
+
+def test_masks_with_holes_and_masked_sentences(model: Callable[[str, str], Path]) -> None:
+    file = model("4x1", "fp32")
+    session = engine.load(file)
+    given = feeds(4, 20)
+    given["attention_mask"][:] = 1
+    given["attention_mask"][0, 3:9:2] = 0  # holes
+    np.testing.assert_allclose(session.run(given)["logits"], exported.runtime(file, given)["logits"], atol=1e-4)
+    given["attention_mask"][1, 0] = 0  # the first token is read but not attended to
+    given["attention_mask"][2] = 0  # nothing to attend to
+    np.testing.assert_allclose(session.run(given)["logits"], exported.runtime(file, given)["logits"], atol=1e-4)
+
+
+def test_an_instruction_set_below_gives_the_same_bytes(model: Callable[[str, str], Path]) -> None:
+    file, given = model("4x1", "int8"), feeds(3, 31)
+    best = engine.load(file).run(given)["logits"]
+    for name in ("avx2", "generic"):
+        with settings.override(isa=name):
+            np.testing.assert_allclose(engine.load(file).run(given)["logits"], best, atol=1e-5)
+
+
+def test_a_session_is_pickled(model: Callable[[str, str], Path]) -> None:
+    session, given = engine.load(model("4x1", "int8")), feeds(2, 12)
+    copy = pickle.loads(pickle.dumps(session))
+    np.testing.assert_array_equal(copy.run(given)["logits"], session.run(given)["logits"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.pop("input_ids"), "'input_ids' is missing"),
+        (lambda f: f.update(input_ids=f["input_ids"] + 0.5), "expected integers"),
+        (lambda f: f.update(input_ids=f["input_ids"][0]), r"expected \[batch, length\]"),
+        (lambda f: f.update(attention_mask=f["attention_mask"][:, :4]), "'input_ids' is"),
+        (lambda f: f.update(extra=f["input_ids"]), "unknown input 'extra'"),
+        (lambda f: f["input_ids"].__setitem__((1, 3), 90), "sentence 1, token 3: id 90 of a vocabulary of 90"),
+        (lambda f: f["token_type_ids"].__setitem__((0, 2), 2), "sentence 0, token 2"),
+    ],
+)
+def test_wrong_inputs_are_named(model: Callable[[str, str], Path], change: Callable[[dict[str, Any]], Any], words: str) -> None:
+    given = feeds(2, 9)
+    change(given)
+    with pytest.raises(InputError, match=words):
+        engine.load(model("4x1", "int8")).run(given)
+
+
+def test_too_long_a_sentence_is_named(model: Callable[[str, str], Path]) -> None:
+    with pytest.raises(InputError, match="positions for 1 to 512"):
+        engine.load(model("4x1", "int8")).run(feeds(1, 513))
