@@ -35,11 +35,10 @@ class Clone:
     def snakemake(self, *arguments, check=True, **environment):
         extra = ["--configfile", "config/test.yaml"]
         extra = extra if (self.folder / "config/test.yaml").exists() else []
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(
             [sys.executable, "-m", "snakemake", *arguments, *extra],
             cwd=self.folder,
-            env={**os.environ, "PATH": path, **environment},
+            env=self.environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -48,6 +47,11 @@ class Clone:
         if check and done.returncode:
             pytest.fail(f"snakemake {' '.join(arguments)}:\n{done.stdout[-6000:]}")
         return done
+
+    def environment(self, **changes):
+        """Of a program that finds this Python's own programs first."""
+        changed = {**os.environ, **changes}
+        return {**changed, "PATH": f"{Path(sys.executable).parent}:{changed['PATH']}"}
 
     def steps(self, *targets):
         """Rule -> number of jobs that a dry run lists."""

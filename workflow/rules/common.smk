@@ -59,7 +59,7 @@ def machine(key):
 
 def timed_cores(wildcards):
     """All cores of this machine; on a cluster, where nobody knows them, those that are asked for."""
-    return workflow.cores or machine("cores")(wildcards)
+    return workflow.resource_settings.cores or machine("cores")(wildcards)
 
 
 def source_of(part):

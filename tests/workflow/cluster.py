@@ -1,8 +1,8 @@
-"""A SLURM of one node on loopback, for tests and for trying: no systemd, nothing written to /etc.
+"""A SLURM of one node on loopback, for tests and for trying; no systemd, nothing in /etc.
 
-    python tests/slurm/cluster.py up FOLDER      starts munged, slurmctld, slurmd, all below FOLDER
-    . FOLDER/env.sh                              sbatch, squeue and snakemake now speak to it
-    python tests/slurm/cluster.py down FOLDER    cancels jobs, stops the daemons by their pids
+    python tests/workflow/cluster.py up FOLDER      starts munged, slurmctld, slurmd
+    . FOLDER/env.sh                                 sbatch, squeue, snakemake now speak to it
+    python tests/workflow/cluster.py down FOLDER    cancels jobs, stops the daemons by their pids
 
 Needs root (slurmd starts jobs as their owner) and Debian's slurmctld slurmd slurm-client munge.
 """
