@@ -24,6 +24,7 @@ COMMANDS = {  # name of the command and of its module in commands/ -> help
     "compile": "ONNX file to IR folder",
     "inspect": "layers of a model: shape, type, pattern, zero ratio, kernel, bytes",
     "isa": "instruction sets: what this CPU has and what the engine uses",
+    "profile": "where the time of a call goes: steps, multiply-adds, bytes, share of the peak",
 }
 
 

@@ -65,6 +65,9 @@ KERNELS: dict[str, Kernel] = {
         Kernel("run", "drive", "run", ("profiled",), ""),
         Kernel("serve", "drive", "serve", (), ""),
         Kernel("wait", "drive", "wait", (), ""),
+        Kernel("peak", "peak", "peak", ("what", "lanes"), ""),
+        Kernel("read", "peak", "read", ("lanes",), ""),
+        Kernel("clock", "peak", "clock", (), ""),
     )
 }
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..kernels import kernel
 from ..plan import Plan, Program, make_plan
 from .workers import KERNEL, Team, Worker, memory
 
-__all__ = ["Session", "load"]
+__all__ = ["Session", "Timed", "load"]
 
 Array = NDArray[Any]
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
@@ -36,6 +37,16 @@ def load(path: str | Path, *, threads: int = 1, weight: str | Path | None = None
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and place.
     """
     return Session(models.read(path, weight), threads=threads, cpus=cpus)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One call: what each step of the plan took, by the caller's clock and for its share of the work."""
+
+    cycles: Array  # int64 [steps], of the time stamp counter
+    calls: Array  # int64 [steps]
+    lengths: Array  # int32 [batch]: tokens that count
+    packs: Array  # int32 [packs, 2]: first sentence, sentences
 
 
 class Session:
@@ -85,6 +96,24 @@ class Session:
             return {result.name: array for result, array in zip(plan.results, results, strict=True)}
         return self._tail(plan.tail, feeds, {result.name: array for result, array in zip(plan.results, results, strict=True)})
 
+    def timed(self, feeds: Mapping[str, Array]) -> Timed:
+        """Run once, with a clock around every step.
+
+        Raises:
+            InputError: as `run`; or nothing of the model runs in kernels.
+        """
+        if self.plan is None:
+            raise InputError("no step of this model runs in kernels")
+        arrays = self._checked(self.plan, feeds)
+        assert arrays[0] is not None
+        batch, length = arrays[0].shape
+        with self._lock:
+            steps = self._program(self._pack_tokens(length)).steps
+            steps[:, 4:6] = 0
+            self._run_plan(self.plan, arrays[0], arrays[1], arrays[2], run=KERNEL(kernel(self.isa, "run", True).address))
+            packs = self._packs[: int(self._call[12])]
+            return Timed(steps[:, 4].copy(), steps[:, 5].copy(), self._counts[:batch].copy(), packs.copy())
+
     def _by_reference(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         known = {value.name for value in self.graph.inputs}
         return reference.run(self.graph, {name: np.asarray(array) for name, array in feeds.items() if name in known})
@@ -114,7 +143,7 @@ class Session:
             raise InputError(f"length {shape[1]}: the model has positions for 1 to {longest} tokens")
         return arrays
 
-    def _run_plan(self, plan: Plan, ids: Array, types: Array | None, mask: Array | None) -> list[Array] | None:
+    def _run_plan(self, plan: Plan, ids: Array, types: Array | None, mask: Array | None, run: Any = None) -> list[Array] | None:
         batch, length = ids.shape
         results = [np.empty(_shape(result, batch, length), np.float32) for result in plan.results]
         if not batch:
@@ -122,7 +151,7 @@ class Session:
         if mask is not None and plan.results[0].domain == "tokens":
             for array in results:
                 array.fill(0)  # what stands at masked tokens
-        program = self._program(max(PACK_TOKENS, -(-length // 64) * 64))
+        program = self._program(self._pack_tokens(length))
         if len(self._counts) <= batch:
             self._packs, self._counts = np.zeros((batch + 1, 2), np.int32), np.zeros(batch + 1, np.int32)
             self._call[11], self._call[13] = _address(self._packs), _address(self._counts)
@@ -139,11 +168,14 @@ class Session:
         for worker in self._workers:
             worker.set(slots.OUTPUTS, ctypes.addressof(table))
         if self._team is None:
-            self._run(address, self._workers[0].address, 0, 0)
+            (run or self._run)(address, self._workers[0].address, 0, 0)
         else:
             call[10], call[14] = self._sharing(int(call[12])), 0
-            self._team.share(address, self._workers)
+            self._team.share(address, self._workers, run or self._run)
         return results
+
+    def _pack_tokens(self, length: int) -> int:
+        return max(PACK_TOKENS, -(-length // slots.TILE) * slots.TILE)
 
     def _sharing(self, packs: int) -> int:
         """1: every worker takes packs of its own; else how many share each pack: whichever should end first."""

@@ -65,7 +65,6 @@ class Team:
         self.control[3] = settings.current().spin_us * SPINS_A_MICROSECOND
         self._address = self.control.ctypes.data
         self._serve, self._wait = (KERNEL(kernel(isa, name).address) for name in ("serve", "wait"))
-        self._run = KERNEL(kernel(isa, "run", False).address)
         self._wake = [threading.Event() for _ in range(size)]
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
@@ -83,8 +82,8 @@ class Team:
             if not self.control[1]:
                 return
 
-    def share(self, call: int, workers: list[Worker]) -> None:
-        """The call's work, done by all workers; returns when all of it is done."""
+    def share(self, call: int, workers: list[Worker], run: Any) -> None:
+        """The call's work, done by all workers, the caller's share by `run`; returns when all of it is done."""
         if workers is not self._workers:
             self._quiet()
             self._workers = workers
@@ -100,7 +99,7 @@ class Team:
         for number in range(1, self.size):
             if self.control[CONTROL_STATES + number]:
                 self._wake[number].set()
-        self._run(call, workers[0].address, 0, 0)
+        run(call, workers[0].address, 0, 0)
         self._wait(self._address, 0, 0, self.size - 1)
 
     def _quiet(self) -> None:
