@@ -362,7 +362,7 @@ def _with_memory(slot, ip, registers, high_index, high_base, opcode, prefix, thi
     return length if done == 1 else done
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", cache=True)
 def step(slot, ip, registers):
     """Carries out the instruction at ip: its length, 0 (none of ours), UNDEFINED or PROTECTION."""
     code = _bytes(ip, 5)  # none is shorter
@@ -391,7 +391,7 @@ def step(slot, ip, registers):
 
 
 # --- the handler
-@njit(error_model="numpy")
+@njit(error_model="numpy", cache=True)
 def _slot(state):
     key = _thread_key()
     for number in range(SLOTS):
