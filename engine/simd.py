@@ -417,24 +417,72 @@ def dot2_words(acc, x, w):
 def _dot2_bf16(b, isa, acc, x, w):
     n = registers(isa, acc.type)
     lanes = acc.type.count // n
-    w = spread(b, w, lanes)
-    if isa.has("avx512bf16") and lanes == 16:
-        def one(acc, x):
-            pairs = ir.VectorType(I32, lanes)
-            return call(b, "llvm.x86.avx512bf16.dpbf16ps.512", acc.type, acc, b.bitcast(x, pairs), b.bitcast(w, pairs))
-    else:
-        def one(acc, x):  # a bf16 is the high half of a float32
-            x, high, sixteen = b.bitcast(x, w.type), constant(w.type, -65536), constant(w.type, 16)
-            for shift in (lambda v: b.and_(v, high), lambda v: b.shl(v, sixteen)):
-                acc = call(b, f"llvm.fma.v{lanes}f32", acc.type, b.bitcast(shift(x), acc.type), b.bitcast(shift(w), acc.type), acc)
-            return acc
-    return join(b, [one(a, p) for a, p in zip(cut(b, acc, n), cut(b, x, n), strict=True)])
+    pairs = ir.VectorType(I32, lanes)
+
+    def native(acc, x, w):
+        name = {16: "512", 8: "256", 4: "128"}[lanes]
+        return call(b, f"llvm.x86.avx512bf16.dpbf16ps.{name}", acc.type, acc, b.bitcast(x, pairs), b.bitcast(w, pairs))
+
+    def emulated(acc, x, w):  # a bf16 is the high half of a float32
+        x, high, sixteen = b.bitcast(x, pairs), constant(pairs, -65536), constant(pairs, 16)
+        for shift in (lambda v: b.and_(v, high), lambda v: b.shl(v, sixteen)):
+            acc = call(b, f"llvm.fma.v{lanes}f32", acc.type, b.bitcast(shift(x), acc.type), b.bitcast(shift(w), acc.type), acc)
+        return acc
+
+    one = native if isa.has("avx512bf16") else emulated
+    w = [spread(b, w, lanes)] * n if w.type == I32 else cut(b, w, n)
+    return join(b, [one(*part) for part in zip(cut(b, acc, n), cut(b, x, n), w, strict=True)])
 
 
 @instruction(_dot2_bf16)
 def dot2_bf16(acc, x, w):
-    """acc[i] += the lane's 2 bf16 of x times 2 bf16 of w, in float32 (vdpbf16ps); w an int32 for all lanes."""
+    """acc[i] += the lane's 2 bf16 of x times 2 bf16 of w, in float32 (vdpbf16ps); w is an int32 for all lanes, or a vector."""
     return acc
+
+
+# --- bfloat16
+def _high_halves(b, x):
+    """Bits of float32 whose high half is the bfloat16 nearest to x (ties to even; NaN stays NaN)."""
+    whole = ir.VectorType(I32, x.type.count)
+    bits = b.bitcast(x, whole)
+    odd = b.and_(b.lshr(bits, constant(whole, 16)), constant(whole, 1))
+    rounded = b.add(bits, b.add(odd, constant(whole, 0x7FFF)))
+    return b.select(b.fcmp_unordered("uno", x, x), constant(whole, 0x7FC00000), rounded)
+
+
+@intrinsic
+def bf16_pairs(typing, p, q):
+    """Two rows of float32 -> lanes of two bfloat16 (p, q), token order: the operand of dot2_bf16."""
+
+    def emit(ctx, b, sig, args):
+        low, high = (_high_halves(b, x) for x in args)
+        pairs = b.or_(b.lshr(low, constant(low.type, 16)), b.and_(high, constant(low.type, -65536)))
+        return b.bitcast(pairs, ir.VectorType(I16, 2 * p.lanes))
+
+    return Vec("bf16", 2 * p.lanes)(p, q), emit
+
+
+@intrinsic
+def bf16_rows(typing, x):
+    """float32 -> bfloat16 in the order that interleave_words turns into token order."""
+
+    def emit(ctx, b, sig, args):
+        n = x.lanes
+        high = b.trunc(b.lshr(_high_halves(b, args[0]), constant(ir.VectorType(I32, n), 16)), ir.VectorType(I16, n))
+        return take(b, high, [n // 2 * half + 4 * lane + i for lane in range(n // 8) for half in (0, 1) for i in range(4)])
+
+    return Vec("bf16", x.lanes)(x), emit
+
+
+@intrinsic
+def interleave_words(typing, p, q):
+    """Two rows of bf16_rows -> lanes of two bfloat16 (p, q) in token order."""
+
+    def emit(ctx, b, sig, args):
+        rows = [b.bitcast(v, ir.VectorType(I8, 2 * p.lanes)) for v in args]
+        return b.bitcast(join(b, [unpack(b, *rows, 2, half) for half in (0, 1)]), ir.VectorType(I16, 2 * p.lanes))
+
+    return Vec("bf16", 2 * p.lanes)(p, q), emit
 
 
 # --- bytes

@@ -1,15 +1,15 @@
-"""Products on bytes whose x is interleaved beforehand: [input / 4][token][4], so that nothing is shuffled in the loop.
+"""Products on bytes whose x is interleaved beforehand: nothing is shuffled in the loop.
 
     dense_dot_u8s8        all inputs
     sparse_dot_u8s8_1x4   blocks of 1 output x 4 inputs: a quad of x is what a block reads
 
-`interleave_rows` makes that form once a tile.  Tokens are in quad order within pieces of `width`,
-the tokens of a register block: 64 on 512 bits; 16, where quad order is token order, on fewer.
-A unit is (tile, part); params, parts' rows and records are those of linear.py, with the epilogues
-of linear.py; headers, offsets and weights those of pack.py.
+interleave_rows makes [piece][input / 4][token][4] once a tile.  A piece is `width` tokens in quad
+order: 64 on 512 bits, 32 where only half a tile of x fits the first-level cache, 16 (where quad
+order is token order) on fewer bits.  A unit is (tile, part); params, parts' rows and records are
+those of linear.py, and so are the epilogues; headers, offsets and weights those of pack.py.
 
 interleave_rows: a unit is a tile; params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile,
-4 inputs.  Its y has 4 * ceil(inputs / 4) rows.
+4 inputs.  Its y has 4 * ceil(inputs / 4) rows; a last quad that is not whole repeats an input.
 """
 
 from ..lower import routine
@@ -21,7 +21,7 @@ SIZE = {"table": 1, "plain": 1, "bytes": 1, "floats": 4, "rounded": 4}  # bytes 
 
 
 def interleave_rows(lanes, width):
-    """See the head of the file; inputs that are missing in the last quad repeat the last one."""
+    """See the head of the file."""
     load = loads("u8", width)
 
     def kernel(params, context, begin, end):
@@ -30,18 +30,19 @@ def interleave_rows(lanes, width):
         for tile in range(begin, end):
             x = arena + load_i64(params) + load_i64(params + 8) * tile
             y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            for k in range(0, whole, 4):
-                for token in range(0, lanes, width):
-                    at = x + lanes * k + token
+            for token in range(x, x + lanes, width):
+                for k in range(0, whole, 4):
+                    at = token + lanes * k
                     p, q = load(at), load(at + lanes)
                     r, s = load(at + 2 * lanes), load(at + 3 * lanes)
-                    store(y + lanes * k + 4 * token, interleave(p, q, r, s))
-            if whole < inputs:
-                for token in range(0, lanes, width):
-                    at, top = x + lanes * whole + token, x + last + token
+                    store(y, interleave(p, q, r, s))
+                    y += 4 * width
+                if whole < inputs:
+                    at, top = token + lanes * whole, token + last
                     p, q = load(at), load(min(at + lanes, top))
                     r, s = load(min(at + 2 * lanes, top)), load(top)
-                    store(y + lanes * whole + 4 * token, interleave(p, q, r, s))
+                    store(y, interleave(p, q, r, s))
+                    y += 4 * width
 
     return kernel
 
@@ -69,7 +70,8 @@ def dense_dot_u8s8(lanes, width, epilogue, activation):
         for unit in range(begin, end):
             tile, part = unit // parts, rows + 48 * (unit % parts)
             for token in range(0, lanes, width):
-                source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
+                source = x + tile * x_tile + x_tile * token // lanes
+                target = y + tile * y_tile + size * token
                 headers, weights = load_i64(part + 8), load_i64(part + 24)
                 record, table = load_i64(part + 32), load_i64(part + 40)
                 for _ in range(load_i64(part)):
@@ -80,7 +82,7 @@ def dense_dot_u8s8(lanes, width, epilogue, activation):
                         v = load(at)
                         a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
                         c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))
-                        at, weights = at + 4 * lanes, weights + 16
+                        at, weights = at + 4 * width, weights + 16
                     out = target + load_i32(headers + 4)
                     finish(out, a, record, 0, table, params)
                     finish(out, b, record, 1, table, params)
@@ -96,7 +98,7 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
     finish, size = finish_at(lanes, width, epilogue, activation), SIZE[epilogue]
     splat, load = splats("i32", width), loads("u8", 4 * width)
     first, second, third, fourth = (spreads(n, width) for n in range(4))
-    stretch = lanes // 2  # 8 * (input / 4) -> bytes
+    stretch = width // 2  # 8 * (input / 4) -> bytes
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -106,7 +108,8 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
         for unit in range(begin, end):
             tile, part = unit // parts, rows + 48 * (unit % parts)
             for token in range(0, lanes, width):
-                source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
+                source = x + tile * x_tile + x_tile * token // lanes
+                target = y + tile * y_tile + size * token
                 headers, offsets = load_i64(part + 8), load_i64(part + 16)
                 weights, record, table = (
                     load_i64(part + 24),

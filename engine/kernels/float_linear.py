@@ -1,27 +1,42 @@
-"""Products of float32: y[n, t] = activation(sum over k of w[n, k] x[k, t] + bias[n]).
+"""Products of float32 and bfloat16: y[n, t] = activation(sum over k of w[n, k] x[k, t] + bias[n]).
 
-Sums stay in registers: 4 outputs x `width` tokens; a weight is broadcast, a row of x serves four
-outputs (4x1, dense) or one (1x4).  `width` divides `lanes`, the tokens of a row, so that registers
-suffice on every instruction set.  A unit is (tile, part).
-
+Sums are float32 and stay in registers: 4 outputs x `width` tokens.  `width` divides `lanes`, the
+tokens of a row, so that registers suffice: 64 on 512 bits, 16 on fewer.  A unit is (tile, part).
 params and the parts' rows are those of linear.py, headers, offsets and weights those of pack.py.
 record (64 bytes): unused[4]; float32 bias[4]; unused[4]; float32 a, b; int32 flip; unused.  With
 output "u8" the result is u8(round(y * a + b)), b with MAGIC, its bits changed by flip.
+
+x of the float32 kernels for 4x1 and dense is [input][token], as everywhere.  The others read what
+round_rows makes of it once a tile:
+    "rows"    bfloat16 [input][token] for 4x1: two rows are unpacked into pairs for four outputs
+    "pairs"   bfloat16 [piece][input / 2][token][2] for 1x4 and dense: nothing is shuffled
+    "pieces"  float32 [piece][input][token] for 1x4
+A piece is `width` tokens: where an x of 64 tokens overflows the first-level cache one of 32 or 16
+may fit, and a 1x4 product loads x as often as it multiplies.  round_rows: a unit is a tile; params:
+0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs.  Pairs and pieces have
+4 * ceil(inputs / 4) rows; what is missing is 0.
 """
 
 import numba as nb
 
 from ..lower import routine
 from ..simd import (
+    as_float,
     as_int,
+    bf16_pairs,
+    bf16_rows,
+    dot2_bf16,
     fma,
+    interleave_words,
     load_f32,
+    load_four,
     load_i32,
     load_i64,
     load_u16,
     loads,
     pack_in_order,
     splats,
+    spreads,
     store,
     xor,
 )
@@ -32,8 +47,58 @@ f32 = nb.float32
 SIZE = {"f32": 4, "u8": 1}
 
 
+def round_rows(lanes, width, form):
+    """What the kernels read, from float32; see the head of the file."""
+    return _rows(lanes, width) if form == "rows" else _pieces(lanes, width, form)
+
+
+def _rows(lanes, width):
+    load = loads("f32", width)
+
+    def kernel(params, context, begin, end):
+        arena, inputs = load_i64(context + ARENA), load_i64(params + 32)
+        for tile in range(begin, end):
+            x = arena + load_i64(params) + load_i64(params + 8) * tile
+            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            for at in range(0, lanes * inputs, width):
+                store(y + 2 * at, bf16_rows(load(x + 4 * at)))
+
+    return kernel
+
+
+def _pieces(lanes, width, form):
+    load, splat = loads("f32", width), splats("f32", width)
+
+    def put_pairs(y, p, q):
+        store(y, bf16_pairs(p, q))
+        return y + 4 * width
+
+    def put_floats(y, p, q):
+        store(y, p)
+        store(y + 4 * width, q)
+        return y + 8 * width
+
+    put = routine(put_pairs if form == "pairs" else put_floats)
+
+    def kernel(params, context, begin, end):
+        arena, inputs = load_i64(context + ARENA), load_i64(params + 32)
+        for tile in range(begin, end):
+            x = arena + load_i64(params) + load_i64(params + 8) * tile
+            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            for token in range(0, lanes, width):
+                for k in range(0, (inputs + 3) // 4 * 4, 2):
+                    at, p, q = x + 4 * (lanes * k + token), splat(f32(0)), splat(f32(0))
+                    if k < inputs:
+                        p = load(at)
+                    if k + 1 < inputs:
+                        q = load(at + 4 * lanes)
+                    y = put(y, p, q)
+
+    return kernel
+
+
 def float_epilogue(lanes, width, output, activation):
-    """A routine (address of the tokens' lanes of output 0, sums in token order, record, n)."""
+    """A routine (address of output 0's tokens, sums in token order, record, n)."""
     splat, flip = splats("f32", width), splats("i32", width // 4)
     act = (ACTIVATIONS if output == "f32" else ACTIVATIONS_FOR_BYTES)[activation](width)
 
@@ -47,11 +112,19 @@ def float_epilogue(lanes, width, output, activation):
     return routine(floats if output == "f32" else bytes_)
 
 
-def sparse_dot_f32_4x1(lanes, width, output, activation):
-    """Blocks of 4 outputs x 1 input."""
-    finish, size = float_epilogue(lanes, width, output, activation), SIZE[output]
-    splat, load = splats("f32", width), loads("f32", width)
-    stretch = lanes // 2  # 8 * k -> bytes
+def product(accumulate, x_bytes, step, lanes, width, output, activation):
+    """The loops around accumulate(x, steps, offsets, weights, a, b, c, d) -> four sums.
+
+    x_bytes: from token to token of x, or 0: x is in pieces; step: bytes of offsets and of weights,
+    and from place to place of a group's outputs in its header (0: one place for all four).
+    """
+    finish, size, start = (
+        float_epilogue(lanes, width, output, activation),
+        SIZE[output],
+        splats("f32", width),
+    )
+    offset_bytes, weight_bytes, apart = step
+    header_bytes = 32 if apart else 8
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -61,76 +134,137 @@ def sparse_dot_f32_4x1(lanes, width, output, activation):
         for unit in range(begin, end):
             tile, part = unit // parts, rows + 48 * (unit % parts)
             for token in range(0, lanes, width):
-                source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
-                headers, offsets, weights = (
-                    load_i64(part + 8),
-                    load_i64(part + 16),
-                    load_i64(part + 24),
+                source = (
+                    x + tile * x_tile + (x_bytes * token if x_bytes else x_tile * token // lanes)
                 )
-                record = load_i64(part + 32)
+                target = y + tile * y_tile + size * token
+                headers, offsets = load_i64(part + 8), load_i64(part + 16)
+                weights, record = load_i64(part + 24), load_i64(part + 32)
                 for _ in range(load_i64(part)):
-                    a, b = splat(load_f32(record + 16)), splat(load_f32(record + 20))
-                    c, d = splat(load_f32(record + 24)), splat(load_f32(record + 28))
-                    for _ in range(load_i32(headers)):
-                        v = load(source + stretch * load_u16(offsets))
-                        a, b = (
-                            fma(v, splat(load_f32(weights)), a),
-                            fma(v, splat(load_f32(weights + 4)), b),
-                        )
-                        c, d = (
-                            fma(v, splat(load_f32(weights + 8)), c),
-                            fma(v, splat(load_f32(weights + 12)), d),
-                        )
-                        offsets, weights = offsets + 2, weights + 16
-                    out = target + load_i32(headers + 4)
-                    finish(out, a, record, 0)
-                    finish(out, b, record, 1)
-                    finish(out, c, record, 2)
-                    finish(out, d, record, 3)
-                    headers, record = headers + 8, record + 64
+                    steps = load_i32(headers)
+                    a, b = start(load_f32(record + 16)), start(load_f32(record + 20))
+                    c, d = start(load_f32(record + 24)), start(load_f32(record + 28))
+                    a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
+                    finish(target + load_i32(headers + 4), a, record, 0)
+                    finish(target + load_i32(headers + 4 + apart), b, record, 1)
+                    finish(target + load_i32(headers + 4 + 2 * apart), c, record, 2)
+                    finish(target + load_i32(headers + 4 + 3 * apart), d, record, 3)
+                    offsets, weights = (
+                        offsets + offset_bytes * steps,
+                        weights + weight_bytes * steps,
+                    )
+                    headers, record = headers + header_bytes, record + 64
 
     return kernel
+
+
+def sparse_dot_f32_4x1(lanes, width, output, activation):
+    """Four outputs share a row of x."""
+    splat, load = splats("f32", width), loads("f32", width)
+    stretch = lanes // 2  # 8 * input -> bytes
+
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            v = load(x + stretch * load_u16(offsets))
+            a, b = fma(v, splat(load_f32(weights)), a), fma(v, splat(load_f32(weights + 4)), b)
+            c, d = fma(v, splat(load_f32(weights + 8)), c), fma(v, splat(load_f32(weights + 12)), d)
+            offsets, weights = offsets + 2, weights + 16
+        return a, b, c, d
+
+    return product(routine(accumulate), 4, (2, 16, 0), lanes, width, output, activation)
 
 
 def dense_dot_f32(lanes, width, output, activation):
-    """All inputs; params: 6 inputs.  Groups differ in nothing, headers give the place only."""
-    finish, size = float_epilogue(lanes, width, output, activation), SIZE[output]
+    """The same with all rows in their order."""
     splat, load = splats("f32", width), loads("f32", width)
 
-    def kernel(params, context, begin, end):
-        arena = load_i64(context + ARENA)
-        x, y = arena + load_i64(params), arena + load_i64(params + 16)
-        x_tile, y_tile = load_i64(params + 8), load_i64(params + 24)
-        parts, rows = load_i64(params + 32), load_i64(params + 40)
-        for unit in range(begin, end):
-            tile, part = unit // parts, rows + 48 * (unit % parts)
-            for token in range(0, lanes, width):
-                source, target = x + tile * x_tile + 4 * token, y + tile * y_tile + size * token
-                headers, weights, record = (
-                    load_i64(part + 8),
-                    load_i64(part + 24),
-                    load_i64(part + 32),
-                )
-                for _ in range(load_i64(part)):
-                    a, b = splat(load_f32(record + 16)), splat(load_f32(record + 20))
-                    c, d = splat(load_f32(record + 24)), splat(load_f32(record + 28))
-                    at = source
-                    for _ in range(load_i32(headers)):
-                        v = load(at)
-                        a, b = (
-                            fma(v, splat(load_f32(weights)), a),
-                            fma(v, splat(load_f32(weights + 4)), b),
-                        )
-                        c, d = (
-                            fma(v, splat(load_f32(weights + 8)), c),
-                            fma(v, splat(load_f32(weights + 12)), d),
-                        )
-                        at, weights = at + 4 * lanes, weights + 16
-                    out = target + load_i32(headers + 4)
-                    finish(out, a, record, 0)
-                    finish(out, b, record, 1)
-                    finish(out, c, record, 2)
-                    finish(out, d, record, 3)
-                    headers, record = headers + 8, record + 64
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            v = load(x)
+            a, b = fma(v, splat(load_f32(weights)), a), fma(v, splat(load_f32(weights + 4)), b)
+            c, d = fma(v, splat(load_f32(weights + 8)), c), fma(v, splat(load_f32(weights + 12)), d)
+            x, weights = x + 4 * lanes, weights + 16
+        return a, b, c, d
 
-    return kernel
+    return product(routine(accumulate), 4, (0, 16, 0), lanes, width, output, activation)
+
+
+def sparse_dot_f32_1x4(lanes, width, output, activation):
+    """A step takes four rows of x for each of four outputs."""
+    load, row = loads("f32", width), 4 * width
+    one, two, three, four = (spreads(n, width) for n in range(4))
+    stretch = 2 * width  # 8 * (input / 4) -> bytes
+
+    def dot(sums, x, weights):
+        w = load_four(weights)
+        sums = fma(load(x), as_float(one(w)), sums)
+        sums = fma(load(x + row), as_float(two(w)), sums)
+        sums = fma(load(x + 2 * row), as_float(three(w)), sums)
+        return fma(load(x + 3 * row), as_float(four(w)), sums)
+
+    dot = routine(dot)
+
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            at = load_i64(offsets)
+            a = dot(a, x + stretch * (at & 0xFFFF), weights)
+            b = dot(b, x + stretch * (at >> 16 & 0xFFFF), weights + 16)
+            c = dot(c, x + stretch * (at >> 32 & 0xFFFF), weights + 32)
+            d = dot(d, x + stretch * (at >> 48 & 0xFFFF), weights + 48)
+            offsets, weights = offsets + 8, weights + 64
+        return a, b, c, d
+
+    return product(routine(accumulate), 0, (8, 64, 4), lanes, width, output, activation)
+
+
+def sparse_dot_bf16_4x1(lanes, width, output, activation):
+    """Two rows of x, unpacked into pairs, serve four outputs."""
+    load = loads("bf16", width)
+    stretch = lanes // 4  # 8 * input -> bytes
+
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
+            v = interleave_words(load(p), load(q))
+            a, b = dot2_bf16(a, v, load_i32(weights)), dot2_bf16(b, v, load_i32(weights + 4))
+            c, d = dot2_bf16(c, v, load_i32(weights + 8)), dot2_bf16(d, v, load_i32(weights + 12))
+            offsets, weights = offsets + 4, weights + 16
+        return a, b, c, d
+
+    return product(routine(accumulate), 2, (4, 16, 0), lanes, width, output, activation)
+
+
+def dense_dot_bf16(lanes, width, output, activation):
+    """All pairs in their order."""
+    load = loads("bf16", 2 * width)
+
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            v = load(x)
+            a, b = dot2_bf16(a, v, load_i32(weights)), dot2_bf16(b, v, load_i32(weights + 4))
+            c, d = dot2_bf16(c, v, load_i32(weights + 8)), dot2_bf16(d, v, load_i32(weights + 12))
+            x, weights = x + 4 * width, weights + 16
+        return a, b, c, d
+
+    return product(routine(accumulate), 0, (0, 16, 0), lanes, width, output, activation)
+
+
+def sparse_dot_bf16_1x4(lanes, width, output, activation):
+    """A step takes two pairs of x for each of four outputs."""
+    load, row = loads("bf16", 2 * width), 4 * width
+    one, two, three, four = (spreads(n, width) for n in range(4))
+    stretch = width  # 8 * (input / 4) -> bytes
+
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            at, v, w = load_i64(offsets), load_four(weights), load_four(weights + 16)
+            p, q = x + stretch * (at & 0xFFFF), x + stretch * (at >> 16 & 0xFFFF)
+            r, s = x + stretch * (at >> 32 & 0xFFFF), x + stretch * (at >> 48 & 0xFFFF)
+            a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
+            c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
+            a, b = dot2_bf16(a, load(p + row), two(v)), dot2_bf16(b, load(q + row), four(v))
+            c, d = dot2_bf16(c, load(r + row), two(w)), dot2_bf16(d, load(s + row), four(w))
+            offsets, weights = offsets + 8, weights + 32
+        return a, b, c, d
+
+    return product(routine(accumulate), 0, (8, 32, 4), lanes, width, output, activation)
