@@ -19,7 +19,7 @@ from .fusion import Fusion, Match, fuse
 from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
-from .probe import part_above, probe
+from .probe import part_above, probe, sentences
 from .shapes import Fact
 from .simulate import fake_quantize
 
@@ -165,22 +165,12 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
         found = f"{given[0].dtype}{list(given[0].shape)}"
         return f"the mask '{given[0].name}' is {found}, expected whole numbers [batch, sequence]"
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
-        feeds = sentences(graph, batch, tokens, seed)
+        feeds = sentences(graph, batch, tokens, seed, kinds=2)
         got = probe(part, graph, facts, feeds)
         keep = feeds[given[0].name] != 0 if given else np.ones((batch, tokens), bool)
         if got is None or not means(got, keep, match):
             return f"'{match['mask']}' is not the mask of the padded tokens"
     return Mask(given[0].name if given else "")
-
-
-def sentences(graph: Graph, batch: int, tokens: int, seed: int) -> dict[str, Array]:
-    """Feeds of a shape; numbers 0 and 1 do as masks, token types and ids."""
-    rng = np.random.default_rng(seed)
-    return {
-        value.name: rng.integers(0, 2, (batch, tokens)).astype(value.dtype)
-        for value in graph.inputs
-        if len(value.shape) == 2
-    }
 
 
 def means(got: Array, keep: Array, match: Match) -> bool:

@@ -20,13 +20,13 @@ from ..reference import evaluate
 from .fusion import Fusion, Match, fuse
 from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of
 from .names import layer_name
-from .probe import part_above, probe
+from .probe import part_above, probe, sentences
 from .shapes import Fact
 
 __all__ = ["FUSION", "embedding"]
 
 Array = NDArray[Any]
-SHAPES = ((1, 4), (3, 7))
+SHAPES = ((2, 8), (3, 7))
 
 
 def looked_up(
@@ -35,7 +35,10 @@ def looked_up(
     gamma: Constant, beta: Constant,
 ) -> Pattern:  # fmt: skip
     word, place, kind = row(op, words, ids), row(op, positions, places), row(op, types, kinds)
-    total = either(sum_of(word, place, kind), sum_of(word, place))
+    rows = Constant().named("rows")  # of a model with one fixed length
+    total = either(
+        *(sum_of(word, p, kind) for p in (place, rows)), *(sum_of(word, p) for p in (place, rows))
+    )
     return op.LayerNorm(total, Missing(), Missing(), gamma, beta)
 
 
@@ -57,13 +60,14 @@ class Tables:
 
 def tables(match: Match) -> Tables | str:
     search, facts = match.search, match.search.facts
-    words, positions = (table(match[name], search) for name in ("words", "positions"))
+    words = table(match["words"], search)
+    positions = position_rows(match)
     if words is None or positions is None:
-        return f"'{match['words']}' and '{match['positions']}' are not constant tables"
+        return f"'{match['words']}' or the positions are not a constant table"
     inputs = {value.name for value in match.graph.inputs if len(value.shape) == 2}
     if match["ids"] not in inputs:
         return f"'{match['ids']}' is not an input [batch, sequence]"
-    numbering = positions_of(match, facts, len(words), len(positions))
+    numbering = (0, None) if "rows" in match else positions_of(match, facts, len(words))
     if numbering is None:
         return f"'{match['places']}' does not number the tokens"
     if "types" not in match:
@@ -94,8 +98,17 @@ def table(value: str, search: Search) -> Array | None:
     return array if array is not None and array.ndim == 2 and array.dtype == np.float32 else None
 
 
+def position_rows(match: Match) -> Array | None:
+    """The table of positions; where the length is fixed its rows are added as they are."""
+    if "rows" not in match:
+        return table(match["positions"], match.search)
+    array = match.array("rows")
+    array = array[0] if array.ndim == 3 and len(array) == 1 else array
+    return np.ascontiguousarray(array) if array.ndim == 2 else None
+
+
 def positions_of(
-    match: Match, facts: Mapping[str, Fact], words: int, rows: int
+    match: Match, facts: Mapping[str, Fact], words: int
 ) -> tuple[int, int | None] | None:
     """Offset and padding id of the positions."""
     part = part_above(match["places"], match.search, facts)
@@ -103,18 +116,18 @@ def positions_of(
         return None
     guess: tuple[int, int | None] | None = None
     for seed, shape in enumerate(SHAPES):
-        ids = np.random.default_rng(seed).integers(0, min(words, 4), shape)
-        feeds = {v.name: ids.astype(v.dtype) for v in match.graph.inputs if len(v.shape) == 2}
+        feeds = sentences(match.graph, *shape, seed, kinds=min(words, 4))
+        ids = feeds[match["ids"]]
         got = probe(part, match.graph, facts, feeds)
         if got is None or got.ndim > 2:
             return None
         guess = guess or (int(got.reshape(-1)[0]), None) if not part.inputs else (0, int(got.min()))
         offset, padding = guess
-        wanted = np.arange(shape[1])[None] + offset
+        wanted = np.arange(ids.shape[1])[None] + offset
         if padding is not None:
             real = (ids != padding).astype(np.int64)
             wanted = np.cumsum(real, 1) * real + padding
-        if not np.array_equal(np.broadcast_to(got, shape), np.broadcast_to(wanted, shape)):
+        if not np.array_equal(np.broadcast_to(got, ids.shape), np.broadcast_to(wanted, ids.shape)):
             return None
     return guess
 
@@ -125,7 +138,7 @@ def always_the_same(match: Match, facts: Mapping[str, Fact]) -> int | None:
         return None
     seen = set[int]()
     for shape in SHAPES:
-        feeds = {v.name: np.zeros(shape, v.dtype) for v in match.graph.inputs if len(v.shape) == 2}
+        feeds = sentences(match.graph, *shape, seed=0, kinds=2)
         got = probe(part, match.graph, facts, feeds)
         seen.update([-1] if got is None else np.unique(got).tolist())
     return seen.pop() if len(seen) == 1 and min(seen) >= 0 else None
@@ -146,21 +159,18 @@ def build(match: Match) -> Sequence[Node]:
         "padding_id": found.padding,
         "output": None,
     }
-    kept = {
-        match.graph.constants[name].__array_interface__["data"]: name
-        for name in match.graph.constants
-    }
+    kept = {id(array): name for name, array in match.graph.constants.items()}
 
     def constant(array: Array | None, name: str) -> str:
         if array is None:
             return ""
-        return kept.get(array.__array_interface__["data"]) or match.constant(f"{name}.table", array)
+        return kept.get(id(array)) or match.constant(f"{name}.table", array)
 
     inputs = (
         match["ids"],
         found.kinds,
         constant(found.words, match["words"]),
-        constant(found.positions, match["positions"]),
+        constant(found.positions, match.get("positions") or match["rows"]),
         constant(found.types, match.get("types")),
         match["gamma"],
         match["beta"],

@@ -20,7 +20,7 @@ from ..reference import evaluate
 from .match import Search
 from .shapes import Fact
 
-__all__ = ["Part", "part_above", "probe"]
+__all__ = ["Part", "part_above", "probe", "sentences"]
 
 Array = NDArray[Any]
 HEAVY = {
@@ -75,6 +75,18 @@ def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | 
         return True
 
     return part if visit(value) else None
+
+
+def sentences(graph: Graph, batch: int, tokens: int, seed: int, kinds: int) -> dict[str, Array]:
+    """Small whole numbers below `kinds` for every input [batch, sequence]; fixed lengths stay."""
+    rng, given = np.random.default_rng(seed), (batch, tokens)
+    feeds = {}
+    for value in graph.inputs:
+        if len(value.shape) == 2:
+            lengths = zip(value.shape, given, strict=True)
+            shape = [length if isinstance(length, int) else free for length, free in lengths]
+            feeds[value.name] = rng.integers(0, kinds, shape).astype(value.dtype)
+    return feeds
 
 
 def probe(

@@ -138,3 +138,23 @@ def test_rows_read_elsewhere_are_refused_with_a_reason() -> None:
     graph = layer_norm(clean(s.graph(norm, s.Neg(rows))))
     assert "Embedding" not in operators(embedding(graph))
     assert "is also read by" in why(graph, FUSION)
+
+
+def test_a_model_of_one_length_has_its_positions_folded() -> None:
+    s = Sketch(ids=("int64", ("batch", 6)), types=("int64", ("batch", 6)))
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(TYPES, "types", axis=0))
+    graph = normalised(s, s.Add(total, s.Gather(POSITIONS, sliced(s), axis=0)))
+    after = fused(graph)
+    assert operators(after) == ["Embedding"]
+    assert_same(graph, after, **FEEDS)
+
+
+def test_padding_may_have_any_small_id() -> None:
+    def places(s: Sketch) -> str:
+        real = s.Cast(s.Not(s.Equal("ids", np.int64(0))), to="int64")
+        return str(s.Mul(s.CumSum(real, np.int64(1)), real))
+
+    _, graph = sketch_of(places)
+    after = fused(graph)
+    assert only(after, "Embedding").attributes["padding_id"] == 0
+    assert_same(graph, after, **FEEDS)
