@@ -103,7 +103,7 @@ def test_no_hub_is_said_with_what_was_tried(tmp_path):
     )
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert f"owner/model at {'0' * 40} from http://127.0.0.1:{port}: tried 3 times" in line
+    assert f"owner/model at {'0' * 40} from http://127.0.0.1:{port}: tried 4 times" in line
     assert line.endswith("config/config.yaml needs no hub.")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from workflow.scripts.fingerprint import fingerprint
 from workflow.scripts.imports import imported_files
 from workflow.scripts.names import (
     PRECISIONS,
+    PUBLISHED,
     SUFFIX,
     UnknownNameError,
     check_target,
@@ -120,7 +121,11 @@ def point_options(wildcards):
 
 def onnx_of(wildcards):
     task_config(wildcards)
-    precision = known("precision", wildcards.precision, PRECISIONS)
+    if (
+        wildcards.precision == "published_ir"
+    ):  # the same model, in the original's format
+        return f"results/{wildcards.task}/published_int8.onnx"
+    precision = known("precision", wildcards.precision, (*PRECISIONS, *PUBLISHED))
     return f"results/{wildcards.task}/{precision}.onnx"
 
 

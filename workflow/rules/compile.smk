@@ -1,3 +1,6 @@
+ruleorder: fetch_published > compile
+
+
 rule compile:
     input:
         model=onnx_of,

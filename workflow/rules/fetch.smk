@@ -17,6 +17,27 @@ rule fetch_model:
         "python -m workflow.scripts.fetch_model --source {params.source:q} --out {output} > {log} 2>&1"
 
 
+rule fetch_published:
+    input:
+        code=code("workflow/scripts/fetch_published.py"),
+    output:
+        onnx="results/{task}/published_int8.onnx",
+        ir=model_files("results/{task}/ir_published_ir"),
+    log:
+        "logs/{task}/fetch_published.log",
+    conda:
+        "../../envs/transformers.yaml"
+    threads: 1
+    resources:
+        runtime=30,
+        mem_mb=2000,
+    params:
+        source=source_of("model"),
+    shell:
+        "python -m workflow.scripts.fetch_published --source {params.source:q}"
+        " --onnx {output.onnx} --ir {output.ir} > {log} 2>&1"
+
+
 rule fetch_dataset:
     input:
         code=code("workflow/scripts/fetch_dataset.py"),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 PRECISIONS = ("fp32", "int8", "bf16", "dynamic_int8")
+PUBLISHED = ("published_int8", "published_ir")  # files that come with a model of the hub
 SUFFIX = {"accuracy": "json", "throughput": "csv", "latency": "csv"}
 PATTERN = re.compile(r"results/(?P<task>[A-Za-z0-9-]+)_(?P<precision>\w+)_(?P<mode>[a-z]+)\.(\w+)")
 
@@ -25,7 +26,7 @@ def check_target(target: str, tasks: Iterable[str]) -> None:
     if not match:
         return
     known("task", match["task"], tasks)
-    known("precision", match["precision"], PRECISIONS)
+    known("precision", match["precision"], (*PRECISIONS, *PUBLISHED))
     mode = known("mode", match["mode"], SUFFIX)
     if match[4] != SUFFIX[mode]:
         raise UnknownNameError(f"unknown target '{target}': {mode} is a .{SUFFIX[mode]} file")
