@@ -235,6 +235,22 @@ div, xor, both = _binary("sdiv", "fdiv"), _binary("xor", "xor"), _binary("and_",
 
 
 @intrinsic
+def where_zero(typing, x, other):
+    """x, but other in lanes where x is 0."""
+
+    def emit(ctx, b, sig, args):
+        return b.select(b.fcmp_ordered("==", args[0], ir.Constant(x.llvm, None)), args[1], args[0])
+
+    return x(x, other), emit
+
+
+@intrinsic
+def multiply_add(typing, x, y, z):
+    """x * y + z, rounded once where the CPU can (fma rounds once everywhere, slowly without FMA)."""
+    return x(x, y, z), lambda ctx, b, sig, args: call(b, f"llvm.fmuladd.v{x.lanes}f32", x.llvm, *args)
+
+
+@intrinsic
 def fma(typing, x, y, z):
     return x(x, y, z), lambda ctx, b, sig, args: call(b, f"llvm.fma.v{x.lanes}f32", x.llvm, *args)
 
@@ -426,7 +442,7 @@ def _dot2_bf16(b, isa, acc, x, w):
     def emulated(acc, x, w):  # a bf16 is the high half of a float32
         x, high, sixteen = b.bitcast(x, pairs), constant(pairs, -65536), constant(pairs, 16)
         for shift in (lambda v: b.and_(v, high), lambda v: b.shl(v, sixteen)):
-            acc = call(b, f"llvm.fma.v{lanes}f32", acc.type, b.bitcast(shift(x), acc.type), b.bitcast(shift(w), acc.type), acc)
+            acc = call(b, f"llvm.fmuladd.v{lanes}f32", acc.type, b.bitcast(shift(x), acc.type), b.bitcast(shift(w), acc.type), acc)
         return acc
 
     one = native if isa.has("avx512bf16") else emulated

@@ -35,6 +35,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("sparse_dot_u8s8_4x1", "linear", "sparse_dot_u8s8_4x1", ("lanes", "epilogue", "activation"), "Linear"),
         Kernel("interleave_rows", "byte_linear", "interleave_rows", ("lanes", "width"), ""),
         Kernel("sparse_dot_u8s8_1x4", "byte_linear", "sparse_dot_u8s8_1x4", ("lanes", "width", "epilogue", "activation"), "Linear"),
+        Kernel("narrow_dot_u8s8_4x1", "byte_linear", "narrow_dot_u8s8_4x1", ("lanes", "width", "epilogue", "activation"), "Linear"),
+        Kernel("quantize_tokens", "quantize", "quantize_tokens", ("lanes", "width"), "DynamicQuantizeLinear"),
         Kernel("dense_dot_u8s8", "byte_linear", "dense_dot_u8s8", ("lanes", "width", "epilogue", "activation"), "Linear"),
         Kernel("round_rows", "float_linear", "round_rows", ("lanes", "width", "form"), ""),
         Kernel("sparse_dot_f32_4x1", "float_linear", "sparse_dot_f32_4x1", ("lanes", "width", "output", "activation"), "Linear"),

@@ -25,7 +25,6 @@ from ..simd import (
     as_int,
     both,
     div,
-    fma,
     greatest,
     load_f32,
     load_i64,
@@ -33,6 +32,7 @@ from ..simd import (
     loads,
     maximum,
     mul,
+    multiply_add,
     splats,
     store,
     store_lanes,
@@ -61,8 +61,14 @@ def score(lanes, depth):
             query = queries
             for _ in range(depth):
                 x = load(query)
-                a, b = fma(x, splat(load_f32(key)), a), fma(x, splat(load_f32(key + 4)), b)
-                c, d = fma(x, splat(load_f32(key + 8)), c), fma(x, splat(load_f32(key + 12)), d)
+                a, b = (
+                    multiply_add(x, splat(load_f32(key)), a),
+                    multiply_add(x, splat(load_f32(key + 4)), b),
+                )
+                c, d = (
+                    multiply_add(x, splat(load_f32(key + 8)), c),
+                    multiply_add(x, splat(load_f32(key + 12)), d),
+                )
                 query, key = query + ROW, key + ROW
             store(at, a)
             store(at + row, b)
@@ -107,12 +113,12 @@ def attend(depth, lanes):
                 for _ in range(begin, stop):
                     p = load(at)
                     a, b = (
-                        fma(p, splat(load_f32(value)), a),
-                        fma(p, splat(load_f32(value + ROW)), b),
+                        multiply_add(p, splat(load_f32(value)), a),
+                        multiply_add(p, splat(load_f32(value + ROW)), b),
                     )
                     c, d = (
-                        fma(p, splat(load_f32(value + 2 * ROW)), c),
-                        fma(p, splat(load_f32(value + 3 * ROW)), d),
+                        multiply_add(p, splat(load_f32(value + 2 * ROW)), c),
+                        multiply_add(p, splat(load_f32(value + 3 * ROW)), d),
                     )
                     at, value = at + row, value + 4
             to = out + ROW * channel
@@ -263,7 +269,7 @@ def attention_f32_rows(depth):
                         queries + 4 * lane,
                     )
                     for _ in range(depth):
-                        a = fma(load(key), splat(load_f32(query)), a)
+                        a = multiply_add(load(key), splat(load_f32(query)), a)
                         key, query = key + ROW, query + 4 * ROWS
                     begins, ends = (
                         max(start - TILE * (first_tile + n), 0),
@@ -285,7 +291,7 @@ def attention_f32_rows(depth):
                     a, value = splat(f32(0)), values + v_tile * first_tile + ROW * channel
                     for n in range(tiles):  # lanes of no sentence may hold anything, NaN too
                         v = as_float(both(as_int(load(value)), load_mask(masks + ROW * n)))
-                        a, value = fma(load(scratch + ROW * n), v, a), value + v_tile
+                        a, value = multiply_add(load(scratch + ROW * n), v, a), value + v_tile
                     store_unaligned(out + 4 * (ROWS * channel + lane), total(a) * factor)
 
     return kernel

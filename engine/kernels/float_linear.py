@@ -34,6 +34,7 @@ from ..simd import (
     load_i64,
     load_u16,
     loads,
+    multiply_add,
     pack_in_order,
     splats,
     spreads,
@@ -166,8 +167,14 @@ def sparse_dot_f32_4x1(lanes, width, output, activation):
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
             v = load(x + stretch * load_u16(offsets))
-            a, b = fma(v, splat(load_f32(weights)), a), fma(v, splat(load_f32(weights + 4)), b)
-            c, d = fma(v, splat(load_f32(weights + 8)), c), fma(v, splat(load_f32(weights + 12)), d)
+            a, b = (
+                multiply_add(v, splat(load_f32(weights)), a),
+                multiply_add(v, splat(load_f32(weights + 4)), b),
+            )
+            c, d = (
+                multiply_add(v, splat(load_f32(weights + 8)), c),
+                multiply_add(v, splat(load_f32(weights + 12)), d),
+            )
             offsets, weights = offsets + 2, weights + 16
         return a, b, c, d
 
@@ -181,8 +188,14 @@ def dense_dot_f32(lanes, width, output, activation):
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
             v = load(x)
-            a, b = fma(v, splat(load_f32(weights)), a), fma(v, splat(load_f32(weights + 4)), b)
-            c, d = fma(v, splat(load_f32(weights + 8)), c), fma(v, splat(load_f32(weights + 12)), d)
+            a, b = (
+                multiply_add(v, splat(load_f32(weights)), a),
+                multiply_add(v, splat(load_f32(weights + 4)), b),
+            )
+            c, d = (
+                multiply_add(v, splat(load_f32(weights + 8)), c),
+                multiply_add(v, splat(load_f32(weights + 12)), d),
+            )
             x, weights = x + 4 * lanes, weights + 16
         return a, b, c, d
 
@@ -197,10 +210,10 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
 
     def dot(sums, x, weights):
         w = load_four(weights)
-        sums = fma(load(x), as_float(one(w)), sums)
-        sums = fma(load(x + row), as_float(two(w)), sums)
-        sums = fma(load(x + 2 * row), as_float(three(w)), sums)
-        return fma(load(x + 3 * row), as_float(four(w)), sums)
+        sums = multiply_add(load(x), as_float(one(w)), sums)
+        sums = multiply_add(load(x + row), as_float(two(w)), sums)
+        sums = multiply_add(load(x + 2 * row), as_float(three(w)), sums)
+        return multiply_add(load(x + 3 * row), as_float(four(w)), sums)
 
     dot = routine(dot)
 
