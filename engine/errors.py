@@ -6,6 +6,7 @@ EngineError
 │   └── IntegrityError    truncated or altered: checksum, offset or size does not fit
 ├── InputError            what was fed to run(): names, shapes, types, values
 ├── SettingError          an environment variable or option: its name, value and what is allowed
+├── CheckError            ENGINE_CHECK=1: a step's result is not what its operator means
 ├── PassError             a pass left the graph unsound: pass, its number, node
 └── IsaError              an instruction set that this CPU (or this build of LLVM) does not have
 """
@@ -13,6 +14,7 @@ EngineError
 from __future__ import annotations
 
 __all__ = [
+    "CheckError",
     "EngineError",
     "InputError",
     "IntegrityError",
@@ -50,6 +52,10 @@ class SettingError(EngineError):
 
 class PassError(EngineError):
     """A pass failed or left a graph that is not sound."""
+
+
+class CheckError(EngineError):
+    """A step made something else than its operator means."""
 
 
 class IsaError(EngineError):

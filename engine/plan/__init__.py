@@ -68,6 +68,7 @@ class Program:
     arena_bytes: int
     steps: NDArray[np.int64]  # [steps, STEP_SLOTS], see kernels/drive.py
     keep: tuple[Any, ...]  # parameter blocks and code the addresses point to
+    offsets: Mapping[Buffer, int]  # in the arena
 
     @cached_property
     def address(self) -> int:
@@ -100,6 +101,10 @@ class Plan:
                 lives[buffer] = (lives.get(buffer, (number, number))[0], number)
         return lives
 
+    def first_use(self, buffer: Buffer) -> int:
+        """The step that makes it."""
+        return self._lives[buffer][0]
+
     def program(self, tokens: int) -> Program:
         """The program for packs of at most `tokens` tokens, a multiple of 64."""
         tiles = {"tokens": -(-tokens // TILE), "rows": MOST_SENTENCES // ROWS}
@@ -111,7 +116,7 @@ class Plan:
             params = np.array([_slot(param, offsets) for param in step.params], np.int64)
             keep += [code, params]
             row[:4] = code.address, params.ctypes.data, step.counted, step.units
-        return Program(self, tokens, size, rows, tuple(keep))
+        return Program(self, tokens, size, rows, tuple(keep), offsets)
 
 
 def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:

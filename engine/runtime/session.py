@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import isa, models, reference
+from .. import isa, models, reference, settings
 from ..errors import InputError
 from ..graph import Graph
 from ..kernels import context as slots
@@ -60,6 +60,7 @@ class Session:
         self.isa = isa.chosen()
         self.plan: Plan | None = make_plan(graph, self.isa)
         self._lock = threading.Lock()
+        self._check = bool(settings.current().check)
         self._programs: dict[int, Program] = {}
         self._workers: list[Worker] = []
         self._capacity = (0, 0)  # tokens and arena bytes of the workers
@@ -87,6 +88,8 @@ class Session:
         plan = self.plan
         if plan is None:
             return self._by_reference(feeds)
+        if self._check:
+            self._check_steps(feeds)
         arrays = self._checked(plan, feeds)
         with self._lock:
             results = self._run_plan(plan, *arrays)
@@ -114,9 +117,13 @@ class Session:
             packs = self._packs[: int(self._call[12])]
             return Timed(steps[:, 4].copy(), steps[:, 5].copy(), self._counts[:batch].copy(), packs.copy())
 
+    def _check_steps(self, feeds: Mapping[str, Array]) -> None:
+        from .stepwise import check
+
+        check(self.graph, feeds)
+
     def _by_reference(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        known = {value.name for value in self.graph.inputs}
-        return reference.run(self.graph, {name: np.asarray(array) for name, array in feeds.items() if name in known})
+        return reference.run(self.graph, _typed(self.graph, feeds))
 
     def _checked(self, plan: Plan, feeds: Mapping[str, Array]) -> list[Array | None]:
         """ids, types and mask as the kernels read them: int64, in one piece."""
@@ -190,8 +197,7 @@ class Session:
 
     def _tail(self, tail: Graph, feeds: Mapping[str, Array], made: dict[str, Array]) -> dict[str, Array]:
         """What no kernel has: op by op on the arrays the program made."""
-        known = {value.name for value in tail.inputs}
-        return reference.run(tail, {**{name: np.asarray(array) for name, array in feeds.items() if name in known}, **made})
+        return reference.run(tail, {**_typed(tail, feeds), **made})
 
     def _program(self, tokens: int) -> Program:
         """The program for packs of `tokens`, with workers that can hold them."""
@@ -217,6 +223,12 @@ class Session:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["graph"], threads=state["threads"])  # type: ignore[misc]
+
+
+def _typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What the graph knows of the feeds; integers of any width, as kernels take them."""
+    arrays = {value.name: (np.asarray(feeds[value.name]), value.dtype) for value in graph.inputs if value.name in feeds}
+    return {name: array.astype(dtype) if array.dtype.kind in "iub" and np.dtype(dtype).kind == "i" else array for name, (array, dtype) in arrays.items()}
 
 
 def _shape(result: Any, batch: int, length: int) -> tuple[int, ...]:
