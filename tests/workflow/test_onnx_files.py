@@ -108,25 +108,6 @@ def test_bf16_keeps_the_weights_once(files):
     assert all(numpy_helper.to_array(t).size for t in narrow)
 
 
-def test_too_few_sentences_are_named(tmp_path):
-    ids = np.ones((3, 4), np.int64)
-    path = tmp_path / "x.npz"
-    np.savez(path, input_ids=ids, attention_mask=ids, token_type_ids=ids)
-    with pytest.raises(StepError, match=r"3 sentences, quantize.sentences asks for 8"):
-        quantize.Sentences(path, 8, ["input_ids"])
-
-
-def test_calibration_has_no_padding(tmp_path):
-    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
-    path = tmp_path / "x.npz"
-    np.savez(path, input_ids=mask * 7, attention_mask=mask, token_type_ids=mask * 0)
-    reader = quantize.Sentences(path, 2, ["input_ids", "attention_mask"])
-    first, second, end = reader.get_next(), reader.get_next(), reader.get_next()
-    assert first["input_ids"].tolist() == [[7, 7]]
-    assert second["attention_mask"].tolist() == [[1, 1, 1, 1]]
-    assert end is None
-
-
 def test_a_broken_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(StepError, match=f"{tmp_path}: not a model that can be read"):

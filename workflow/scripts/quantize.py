@@ -6,40 +6,23 @@ dynamic_int8   activations uint8 with a range of their own at each run, weights 
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workflow.scripts.writing import StepError, run_main, whole
+from workflow.scripts.calibrate import METHODS, PRODUCTS, Feed, find_ranges, sentence_feeds
+from workflow.scripts.writing import run_main, whole
 
-PRODUCTS = ["MatMul", "Gemm"]
 
+class OneFeed:
+    """ONNX Runtime wants to calibrate; as every range is given, one sentence is enough."""
 
-class Sentences:
-    """One sentence a call, without padding, as ONNX Runtime's calibration asks for them."""
+    def __init__(self, feed: Feed) -> None:
+        self.feeds = iter([feed])
 
-    def __init__(self, path: Path, count: int, inputs: list[str]) -> None:
-        with np.load(path) as file:
-            arrays = {
-                name: file[name] for name in ("input_ids", "attention_mask", "token_type_ids")
-            }
-        total = len(arrays["input_ids"])
-        if total < count:
-            raise StepError(f"{path}: {total} sentences, quantize.sentences asks for {count}")
-        chosen = np.linspace(0, total - 1, count).astype(int)  # spread over the whole file
-        self.feeds = _unpadded({name: arrays[name][chosen] for name in inputs}, arrays, chosen)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> Feed | None:
         return next(self.feeds, None)
-
-
-def _unpadded(
-    rows: dict[str, np.ndarray], arrays: dict[str, np.ndarray], chosen: np.ndarray
-) -> Iterator[dict[str, np.ndarray]]:
-    for number, length in enumerate(arrays["attention_mask"][chosen].sum(1)):
-        yield {name: row[number : number + 1, :length] for name, row in rows.items()}
 
 
 def prepared(model: Path, folder: Path) -> Path:
@@ -52,26 +35,33 @@ def prepared(model: Path, folder: Path) -> Path:
 
 
 def quantize_static(model: Path, out: Path, sentences: Path, count: int, method: str) -> None:
+    """Inputs and outputs of all products, those of attention too, get the ranges found."""
     import onnx
     import onnxruntime.quantization as quantization
 
-    graph = onnx.load(model).graph
-    reader: Any = Sentences(sentences, count, [value.name for value in graph.input])
-    methods = quantization.CalibrationMethod
+    inputs = [value.name for value in onnx.load(model, load_external_data=False).graph.input]
+    feeds = sentence_feeds(sentences, count, inputs)
+    ranges = find_ranges(model, feeds, method)
+    worst = min(ranges.items(), key=lambda item: item[1].decibels)
+    print(
+        f"{count} sentences, {len(ranges)} ranges; noisiest {worst[0]}: {worst[1].decibels:.1f} dB"
+    )
+    reader: Any = OneFeed(feeds[0])
     quantization.quantize_static(
         str(model),
         str(out),
         reader,
         quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=PRODUCTS,
+        op_types_to_quantize=list(PRODUCTS),
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        calibrate_method={
-            "minmax": methods.MinMax,
-            "entropy": methods.Entropy,
-            "percentile": methods.Percentile,
-        }[method],
+        extra_options={
+            "TensorQuantOverrides": {
+                name: [{"rmin": np.float32(found.low), "rmax": np.float32(found.high)}]
+                for name, found in ranges.items()
+            }
+        },
     )
 
 
@@ -81,7 +71,7 @@ def quantize_dynamic(model: Path, out: Path) -> None:
     quantization.quantize_dynamic(
         str(model),
         str(out),
-        op_types_to_quantize=PRODUCTS,
+        op_types_to_quantize=list(PRODUCTS),
         per_channel=True,
         weight_type=quantization.QuantType.QInt8,
     )
@@ -105,5 +95,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--sentences", type=int, default=128)
-    parser.add_argument("--method", choices=["minmax", "entropy", "percentile"], default="minmax")
+    parser.add_argument("--method", choices=METHODS, default="minmax")
     run_main(main, parser)

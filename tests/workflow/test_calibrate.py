@@ -1,0 +1,63 @@
+"""Ranges over sentences of different lengths."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from workflow.scripts.calibrate import best_range, find_ranges, product_tensors, sentence_feeds
+from workflow.scripts.writing import StepError
+
+
+def write_sentences(path):
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
+    np.savez(path, input_ids=mask * 7, attention_mask=mask, token_type_ids=mask * 0)
+    return path
+
+
+def test_feeds_have_no_padding(tmp_path):
+    path = write_sentences(tmp_path / "x.npz")
+    first, second = sentence_feeds(path, 2, ["input_ids", "attention_mask"])
+    assert first["input_ids"].tolist() == [[7, 7]]
+    assert second["attention_mask"].tolist() == [[1, 1, 1, 1]]
+
+
+def test_too_few_sentences_are_named(tmp_path):
+    path = write_sentences(tmp_path / "x.npz")
+    with pytest.raises(StepError, match=r"2 sentences, quantize.sentences asks for 8"):
+        sentence_feeds(path, 8, ["input_ids"])
+
+
+def test_minmax_is_what_was_seen_and_zero():
+    found = best_range(np.array([0.5, 2.0, 8.0]), "minmax")
+    assert (found.low, found.high) == (0.0, 8.0)
+
+
+def test_mse_gives_up_what_is_far_out():
+    values = np.append(np.random.default_rng(0).normal(size=100_000), [40.0])
+    wide, narrow = (best_range(values, method) for method in ("minmax", "mse"))
+    assert narrow.high < wide.high
+    assert narrow.decibels > wide.decibels
+
+
+def test_a_tensor_of_zeros_has_a_range():
+    assert best_range(np.zeros(4), "mse").high == 0
+
+
+def test_ranges_are_of_every_product(tmp_path):
+    weight = numpy_helper.from_array(np.eye(3, dtype=np.float32) * 2, "w")
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, ["n", 3])],
+        [value("z", TensorProto.FLOAT, ["n", 3])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7)
+    assert product_tensors(graph) == ["x", "y"]
+    onnx.save(model, tmp_path / "m.onnx")
+    feeds = [{"x": np.full((rows, 3), rows, np.float32)} for rows in (1, 3)]
+    ranges = find_ranges(tmp_path / "m.onnx", feeds, "minmax")
+    assert {name: (r.low, r.high) for name, r in ranges.items()} == {"x": (0, 3), "y": (0, 6)}
