@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow.scripts.imports import imported_files
+from workflow.scripts.imports import code_fingerprint, imported_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,3 +63,19 @@ def test_a_session_depends_on_every_kernel():
     found = imported_files(ROOT, ["engine/__init__.py"])
     kernels = {str(path.relative_to(ROOT)) for path in (ROOT / "engine/kernels").glob("*.py")}
     assert kernels <= set(found)
+
+
+# --- what the code does ---
+
+BEFORE = "import numpy\n\n\ndef f(x):\n    return x + 1\n"
+SAME = '"""What for."""\nimport numpy  # why\n\ndef f(x):\n    """Adds."""\n    return (x + 1)\n'
+
+
+def test_comments_docstrings_and_layout_do_not_count(tmp_path):
+    found = []
+    for number, text in enumerate((BEFORE, SAME, BEFORE.replace("1", "2"))):
+        folder = tmp_path / str(number)
+        write(folder, engine__a="from engine import b\n", engine__b=text)
+        found.append(code_fingerprint(folder, ["engine/a.py"]))
+    same, also, different = found
+    assert same == also != different

@@ -4,11 +4,6 @@ rule benchmark:
         model="results/{task}/model",
         sentences="results/{task}/data/validation.npz",
         dataset="results/{task}/data/source.json",
-        code=code(
-            "workflow/scripts/benchmark.py",
-            "engine/bench_worker.py",
-            "engine/__init__.py",
-        ),
     output:
         table="results/{task}_{precision}_{mode}.csv",
         raw="results/{task}_{precision}_{mode}.raw.csv.gz",
@@ -29,6 +24,11 @@ rule benchmark:
         slurm_account=machine("account"),
         slurm_extra="--exclusive",
     params:
+        code=code(
+            "workflow/scripts/benchmark.py",
+            "engine/bench_worker.py",
+            "engine/__init__.py",
+        ),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
         options=lambda wildcards: json.dumps(config[wildcards.mode]),
         allocator=json.dumps(config["allocator"]),

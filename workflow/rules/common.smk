@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir)))
 from workflow.scripts.checked_config import ConfigError, checked
 from workflow.scripts.fingerprint import fingerprint
-from workflow.scripts.imports import imported_files
+from workflow.scripts.imports import code_fingerprint
 from workflow.scripts.names import (
     PRECISIONS,
     PUBLISHED,
@@ -130,5 +130,5 @@ def onnx_of(wildcards):
 
 
 def code(*modules):
-    """The files of this repository that these modules import, so that a change reruns the rule."""
-    return imported_files(Path("."), modules)
+    """What these modules and those they import do: a change of it reruns the rule."""
+    return code_fingerprint(Path("."), modules)

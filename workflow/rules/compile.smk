@@ -4,7 +4,6 @@ ruleorder: fetch_published > compile
 rule compile:
     input:
         model=onnx_of,
-        code=code("engine/commands/compile.py"),
     output:
         model_files("results/{task}/ir_{precision}"),
     log:
@@ -16,6 +15,7 @@ rule compile:
         runtime=15,
         mem_mb=4000,
     params:
+        code=code("engine/commands/compile.py"),
         folder="results/{task}/ir_{precision}",
     shell:
         "(rm -rf {params.folder}.new"

@@ -6,7 +6,6 @@ rule accuracy:
         model="results/{task}/model",
         sentences="results/{task}/data/validation.npz",
         dataset="results/{task}/data/source.json",
-        code=code("workflow/scripts/evaluate.py"),
     output:
         "results/{task}_{precision}_accuracy.json",
     log:
@@ -18,6 +17,7 @@ rule accuracy:
         runtime=60,
         mem_mb=8000,
     params:
+        code=code("workflow/scripts/evaluate.py"),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
         options=json.dumps(config["accuracy"]),
     shell:

@@ -1,7 +1,6 @@
 rule export:
     input:
         model="results/{task}/model",
-        code=code("workflow/scripts/export.py"),
     output:
         "results/{task}/fp32.onnx",
     log:
@@ -13,6 +12,7 @@ rule export:
         runtime=15,
         mem_mb=4000,
     params:
+        code=code("workflow/scripts/export.py"),
         opset=config["export"]["opset"],
     shell:
         "python -m workflow.scripts.export --model {input.model} --opset {params.opset}"

@@ -1,6 +1,4 @@
 rule fetch_model:
-    input:
-        code=code("workflow/scripts/fetch_model.py"),
     output:
         directory("results/{task}/model"),
     log:
@@ -12,14 +10,13 @@ rule fetch_model:
         runtime=30,
         mem_mb=2000,
     params:
+        code=code("workflow/scripts/fetch_model.py"),
         source=source_of("model"),
     shell:
         "python -m workflow.scripts.fetch_model --source {params.source:q} --out {output} > {log} 2>&1"
 
 
 rule fetch_published:
-    input:
-        code=code("workflow/scripts/fetch_published.py"),
     output:
         onnx="results/{task}/published_int8.onnx",
         ir=model_files("results/{task}/ir_published_ir"),
@@ -32,6 +29,7 @@ rule fetch_published:
         runtime=30,
         mem_mb=2000,
     params:
+        code=code("workflow/scripts/fetch_published.py"),
         source=source_of("model"),
     shell:
         "python -m workflow.scripts.fetch_published --source {params.source:q}"
@@ -39,8 +37,6 @@ rule fetch_published:
 
 
 rule fetch_dataset:
-    input:
-        code=code("workflow/scripts/fetch_dataset.py"),
     output:
         validation="results/{task}/data/validation.tsv",
         calibration="results/{task}/data/calibration.tsv",
@@ -54,6 +50,7 @@ rule fetch_dataset:
         runtime=30,
         mem_mb=4000,
     params:
+        code=code("workflow/scripts/fetch_dataset.py"),
         source=source_of("dataset"),
     shell:
         "python -m workflow.scripts.fetch_dataset --source {params.source:q}"
@@ -65,7 +62,6 @@ rule tokenize:
     input:
         model="results/{task}/model",
         sentences="results/{task}/data/{split}.tsv",
-        code=code("workflow/scripts/tokenize_sentences.py"),
     output:
         "results/{task}/data/{split}.npz",
     log:
@@ -77,6 +73,7 @@ rule tokenize:
         runtime=15,
         mem_mb=4000,
     params:
+        code=code("workflow/scripts/tokenize_sentences.py"),
         max_length=lambda wildcards: task_config(wildcards)["max_length"],
     shell:
         "python -m workflow.scripts.tokenize_sentences --model {input.model}"

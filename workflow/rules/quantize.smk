@@ -2,7 +2,6 @@ rule quantize_int8:
     input:
         model="results/{task}/fp32.onnx",
         sentences="results/{task}/data/calibration.npz",
-        code=code("workflow/scripts/quantize.py"),
     output:
         "results/{task}/int8.onnx",
     log:
@@ -14,6 +13,7 @@ rule quantize_int8:
         runtime=60,
         mem_mb=8000,
     params:
+        code=code("workflow/scripts/quantize.py"),
         sentences=config["quantize"]["sentences"],
         method=config["quantize"]["method"],
     shell:
@@ -25,7 +25,6 @@ rule quantize_int8:
 rule quantize_dynamic_int8:
     input:
         model="results/{task}/fp32.onnx",
-        code=code("workflow/scripts/quantize.py"),
     output:
         "results/{task}/dynamic_int8.onnx",
     log:
@@ -36,6 +35,8 @@ rule quantize_dynamic_int8:
     resources:
         runtime=15,
         mem_mb=4000,
+    params:
+        code=code("workflow/scripts/quantize.py"),
     shell:
         "python -m workflow.scripts.quantize dynamic_int8 --model {input.model} --out {output}"
         " > {log} 2>&1"
@@ -44,7 +45,6 @@ rule quantize_dynamic_int8:
 rule convert_bf16:
     input:
         model="results/{task}/fp32.onnx",
-        code=code("workflow/scripts/bfloat16.py"),
     output:
         "results/{task}/bf16.onnx",
     log:
@@ -55,5 +55,7 @@ rule convert_bf16:
     resources:
         runtime=15,
         mem_mb=4000,
+    params:
+        code=code("workflow/scripts/bfloat16.py"),
     shell:
         "python -m workflow.scripts.bfloat16 --model {input.model} --out {output} > {log} 2>&1"

@@ -1,7 +1,6 @@
 rule report:
     input:
         results=wanted_results(),
-        code=code("workflow/scripts/report.py"),
     output:
         "results/report.html",
     log:
@@ -12,6 +11,8 @@ rule report:
     resources:
         runtime=15,
         mem_mb=2000,
+    params:
+        code=code("workflow/scripts/report.py"),
     shell:
         "python -m workflow.scripts.report {input.results} --out {output} > {log} 2>&1"
 

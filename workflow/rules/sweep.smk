@@ -21,7 +21,6 @@ use rule benchmark as sweep_point with:
 rule join_machines:
     input:
         tables=machine_tables,
-        code=code("workflow/scripts/join.py"),
     output:
         "results/machines.csv",
     log:
@@ -32,6 +31,8 @@ rule join_machines:
     resources:
         runtime=5,
         mem_mb=500,
+    params:
+        code=code("workflow/scripts/join.py"),
     shell:
         "python -m workflow.scripts.join {input.tables} --column machine --out {output} > {log} 2>&1"
 
@@ -39,7 +40,6 @@ rule join_machines:
 rule join_sweep:
     input:
         tables=sweep_tables,
-        code=code("workflow/scripts/join.py"),
     output:
         "results/{task}_sweep.csv",
     log:
@@ -50,5 +50,7 @@ rule join_sweep:
     resources:
         runtime=5,
         mem_mb=500,
+    params:
+        code=code("workflow/scripts/join.py"),
     shell:
         "python -m workflow.scripts.join {input.tables} --out {output} > {log} 2>&1"

@@ -1,10 +1,18 @@
-"""Which files of this repository a module imports, directly or not: `code` of the rules."""
+"""What a module does, with all that it imports from this repository: `code` of the rules."""
 
 import ast
+import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGES = ("engine", "workflow")  # ours; everything else is pinned in requirements.txt
+
+
+def code_fingerprint(root: Path, modules: Iterable[str]) -> str:
+    """Sixteen hexadecimal digits; comments, docstrings and layout do not count."""
+    lines = (f"{name} {_meaning(root / name)}\n" for name in imported_files(root, modules))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def imported_files(root: Path, modules: Iterable[str]) -> list[str]:
@@ -25,12 +33,16 @@ def imported_files(root: Path, modules: Iterable[str]) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in found)
 
 
-def _imports(root: Path, path: Path) -> Iterator[Path]:
+@cache  # the rules share most files
+def _imports(root: Path, path: Path) -> tuple[Path, ...]:
+    return tuple(_modules(root, path))
+
+
+def _modules(root: Path, path: Path) -> Iterator[Path]:
     package = path.relative_to(root).parent.parts
-    source = path.read_text(encoding="utf-8")
-    if path.name == "__init__.py" and "import_module(" in source:
+    if path.name == "__init__.py" and "import_module(" in path.read_text(encoding="utf-8"):
         yield from path.parent.glob("*.py")
-    for node in ast.walk(ast.parse(source, filename=str(path))):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _module(root, tuple(alias.name.split(".")))
@@ -48,3 +60,18 @@ def _module(root: Path, name: tuple[str, ...]) -> Iterator[Path]:
         for path in (folder.with_suffix(".py"), folder / "__init__.py"):
             if path.exists():
                 yield path
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def _meaning(path: Path) -> str:
+    tree = _parsed(path)
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
