@@ -96,7 +96,7 @@ def broken(cluster, make_clone):
     """A run in which one step failed, and the jobs it had."""
     clone = make_clone("broken")
     clone.configure(**{**CONFIG, "quantize": MORE_THAN_THERE_ARE})
-    assert clone.snakemake("results/tiny/model").returncode == 0
+    clone.snakemake("results/tiny/data/validation.npz")  # some steps here, the rest there
     with jobs_of(cluster) as jobs:
         clone.status, clone.log = finish(clone, cluster, TARGET)
     clone.jobs = dict(jobs)
@@ -106,8 +106,7 @@ def broken(cluster, make_clone):
 def test_a_job_that_fails_is_told_with_its_log(broken):
     assert broken.status != 0
     assert broken.jobs.pop("quantize_int8") == "FAILED"
-    assert set(broken.jobs) == {"fetch_dataset", "tokenize", "export"}
-    assert set(broken.jobs.values()) == {"COMPLETED"}
+    assert broken.jobs == {"tokenize": "COMPLETED", "export": "COMPLETED"}
     assert "sentences, quantize.sentences asks for 9999" in broken.log
 
 

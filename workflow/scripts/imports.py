@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGES = ("engine", "workflow")  # ours; everything else is pinned in requirements.txt
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def code_fingerprint(root: Path, modules: Iterable[str]) -> str:
@@ -71,7 +72,6 @@ def _parsed(path: Path) -> ast.Module:
 def _meaning(path: Path) -> str:
     tree = _parsed(path)
     for node in ast.walk(tree):
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and ast.get_docstring(node) is not None:
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
