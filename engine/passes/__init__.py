@@ -29,11 +29,13 @@ from .run import run_pipeline
 from .select import select
 from .simulate import simulate
 from .sparsity import sparsity
+from .take_apart import take_apart
 
 __all__ = ["FUSIONS", "PIPELINE", "explain", "optimize", "why"]
 
 PIPELINE: list[Callable[[Graph], Graph]] = [
     clean,  # constants, shapes and idle operators first: fewer spellings for all that follow
+    take_apart,  # what another optimiser joined
     simulate,  # quantised arithmetic in whatever form -> float arithmetic on FakeQuantize
     gelu,  # before linear, which takes it as its activation
     layer_norm,

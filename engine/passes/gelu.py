@@ -37,10 +37,6 @@ def by_tanh(op: Operators, x: Tensor) -> Pattern:
     return either(x * normal * 0.5, x * 0.5 * normal, x * (normal * 0.5))
 
 
-def fast(op: Operators, x: Tensor) -> Pattern:
-    return op.FastGelu(x)
-
-
 def one_node(approximate: str) -> Fusion:
     def build(match: Match) -> Sequence[Node]:
         name = layer_name([match.root])
@@ -59,13 +55,7 @@ def one_node(approximate: str) -> Fusion:
     return Fusion(f"gelu_{approximate}", patterns[approximate], build, already)
 
 
-def build_fast(match: Match) -> Sequence[Node]:
-    return [
-        Node("Gelu", (match["x"],), match.root.outputs, {"approximate": "tanh"}, match.root.name)
-    ]
-
-
-FUSIONS = [one_node("none"), one_node("tanh"), Fusion("gelu_fast", fast, build_fast)]
+FUSIONS = [one_node("none"), one_node("tanh")]
 
 
 def gelu(graph: Graph) -> Graph:

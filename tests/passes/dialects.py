@@ -33,6 +33,7 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
     "tokens": ("", lambda p: e.export(e.bert("BertForTokenClassification"), p)),
     "bfloat16": ("bert", e.bfloat16_weights),
+    "optimised": ("bert", e.optimised),
     # --- 8 bits ---
     "int8": ("bert", e.static_int8),
     "int8_float_head": ("bert", e.float_head),
@@ -49,5 +50,7 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "int8_hidden_states": ("hidden_states", e.static_int8),
     "int8_spans": ("spans", e.static_int8),
     "dynamic_int8": ("bert", e.dynamic_int8),
+    "int8_optimised": ("int8", e.optimised),
+    "dynamic_int8_optimised": ("dynamic_int8", e.optimised),
     "integer_products": ("dynamic_int8", e.with_fixed_ranges),
 }  # fmt: skip

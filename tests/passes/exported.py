@@ -187,6 +187,16 @@ def without_product(source: Path, path: Path) -> Path:
     return static_int8(source, path, OpTypesToExcludeOutputQuantization=["MatMul", "Gemm"])
 
 
+def optimised(source: Path, path: Path) -> Path:
+    """As ONNX Runtime saves a graph it has optimised, with operators of its own."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(path)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    return path
+
+
 def float_head(source: Path, path: Path) -> Path:
     """Pooler and classifier, which are Gemm, stay in float32."""
     return static_int8(source, path, operators=("MatMul",))

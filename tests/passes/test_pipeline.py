@@ -42,6 +42,7 @@ FLOAT = {  # dialect -> operators left
     "sdpa_dynamo": CLASSIFIER,
     "distilbert": CLASSIFIER,
     "roberta": CLASSIFIER,
+    "optimised": CLASSIFIER,
     "hidden_states": HIDDEN,
     "spans": SPANS,
     "tokens": {"Embedding": 1, "Linear": 13, "Attention": 2, "LayerNorm": 4},
@@ -60,11 +61,13 @@ INT8 = {
     "int8_roberta": QUANTIZED_HEAD,
     "int8_sdpa": QUANTIZED_HEAD,
     "int8_spans": SPANS,
+    "int8_optimised": QUANTIZED_HEAD,
     # here the residual takes the float32 value, so LayerNorm makes that and QuantizeLinear stays
     "int8_operators": QUANTIZED_HEAD | {"QuantizeLinear": 5, "Select": 2},
     "integer_products": CLASSIFIER | {"QuantizeLinear": 4, "Select": 2},
 }
 ROUNDED = {"dynamic_int8": (CLASSIFIER, 3e-2), "bfloat16": (CLASSIFIER, 1e-2)}
+ROUNDED["dynamic_int8_optimised"] = ROUNDED["dynamic_int8"]
 SENTENCES = [(1, 1), (1, 31), (3, 31), (3, 37)]
 
 

@@ -1,0 +1,98 @@
+"""Operators of ONNX Runtime's optimiser in ONNX's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.passes.take_apart import take_apart
+from tests.passes.sketch import Sketch, assert_same, normal, operators
+
+HIDDEN = ("float32", ("batch", "sequence", 8))
+ROWS = ("float32", ("batch", 8))
+X = normal(2, 3, 8)
+MICROSOFT: dict[str, Any] = {"domain": "com.microsoft"}
+WEIGHT = np.random.default_rng(1).integers(-127, 128, (8, 4)).astype(np.int8)
+STORED = (WEIGHT, np.linspace(0.01, 0.02, 4).astype(np.float32), np.zeros(4, np.int8))
+
+
+def check(sketch: Sketch, result: str, expected: list[str], **feeds: Any) -> None:
+    graph = sketch.graph(result)
+    after = take_apart(graph)
+    assert operators(after) == expected
+    assert_same(graph, after, atol=1e-4, **(feeds or {"x": X}))
+
+
+def test_bias_gelu() -> None:
+    s = Sketch(x=HIDDEN)
+    check(s, s.BiasGelu("x", normal(8), **MICROSOFT), ["Add", "Gelu"])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fast_gelu(bias: bool) -> None:
+    s = Sketch(x=HIDDEN)
+    y = s.FastGelu("x", *[normal(8)] * bias, **MICROSOFT)
+    check(s, y, ["Add", "Gelu"] if bias else ["Gelu"])
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 0), (0, 1), (1, 0)])
+def test_fused_matmul(a: int, b: int) -> None:
+    s = Sketch(x=HIDDEN, y=("float32", ("batch", 8, "sequence") if a == b else HIDDEN[1]))
+    y = s.FusedMatMul("x", "y", transA=a, transB=b, alpha=0.25, **MICROSOFT)
+    other = normal(2, 8, 3) if a == b else normal(2, 3, 8)
+    check(s, y, ["Transpose"] * (a + b) + ["MatMul", "Mul"], x=X, y=other)
+
+
+def test_fused_matmul_over_batches_stays() -> None:
+    s = Sketch(x=HIDDEN, y=HIDDEN)
+    graph = s.graph(s.FusedMatMul("x", "y", transBatchA=1, **MICROSOFT))
+    assert operators(take_apart(graph)) == ["FusedMatMul"]
+
+
+def test_fused_gemm() -> None:
+    s = Sketch(x=ROWS)
+    y = s.FusedGemm("x", normal(4, 8), normal(4), transB=1, activation="Tanh", **MICROSOFT)
+    check(s, y, ["Gemm", "Tanh"], x=X[0])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_skip_layer_normalization(bias: bool) -> None:
+    s = Sketch(x=HIDDEN, y=HIDDEN)
+    inputs = ("x", "y", normal(8), normal(8), *[normal(8)] * bias)
+    y = s.SkipLayerNormalization(*inputs, epsilon=1e-5, **MICROSOFT)
+    check(s, y, ["Add"] * (1 + bias) + ["LayerNormalization"], x=X, y=normal(2, 3, 8, seed=3))
+
+
+def test_the_sum_of_a_skip_layer_normalization_is_kept() -> None:
+    s = Sketch(x=HIDDEN, y=HIDDEN)
+    inputs = ("x", "y", normal(8), normal(8))
+    parts = s.SkipLayerNormalization(*inputs, outputs=4, **MICROSOFT)
+    graph = s.graph(parts[0], parts[3])
+    after = take_apart(graph)
+    assert operators(after) == ["Add", "LayerNormalization", "Identity"]
+    assert_same(graph, after, x=X, y=X)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_that_quantise_their_input(bias: bool) -> None:
+    s = Sketch(x=HIDDEN)
+    y = s.DynamicQuantizeMatMul("x", *STORED, *[normal(4)] * bias, **MICROSOFT)
+    first = ["DynamicQuantizeLinear", "DequantizeLinear", "DequantizeLinear", "MatMul"]
+    check(s, y, first + ["Add"] * bias)
+
+
+def test_products_of_stored_values() -> None:
+    s = Sketch(x=HIDDEN)
+    stored, scale, zero = s.DynamicQuantizeLinear("x", outputs=3)
+    inputs = (stored, STORED[0], scale, STORED[1], zero, STORED[2], normal(4))
+    y = s.MatMulIntegerToFloat(*inputs, **MICROSOFT)
+    tail = ["DequantizeLinear", "DequantizeLinear", "MatMul", "Add"]
+    check(s, y, ["DynamicQuantizeLinear", *tail])
+
+
+def test_onnx_own_operators_are_not_touched() -> None:
+    s = Sketch(x=HIDDEN)
+    graph = s.graph(s.Gelu("x", **MICROSOFT))
+    assert take_apart(graph) is graph
