@@ -18,20 +18,27 @@ from ..kernels import KERNELS
 from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
 from .memory import Buffer
-from .quantized import MAGIC, OutputConstants, attention_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
+from .quantized import MAGIC, OutputConstants, attention_constants, dynamic_constants, float_bias, float_constants, key_factors, norm_of_bytes, of_bytes, stored
+from .tiles import TILE_DEPTHS, TILE_KERNELS, tile_pattern
 from .weights import aligned, linear_operands, rows_operand
 
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
 COUNTED = {"tokens": TILES, "rows": ROW_TILES}
-LINEAR_KERNELS = {  # precision and pattern -> kernel, and whether it reads x interleaved
-    ("int8", "4x1"): ("sparse_dot_u8s8_4x1", False),
-    ("int8", "1x4"): ("sparse_dot_u8s8_1x4", True),
-    ("int8", "dense"): ("dense_dot_u8s8", True),
-    ("float32", "4x1"): ("sparse_dot_f32_4x1", False),
-    ("float32", "1x4"): ("sparse_dot_f32_1x4", False),
-    ("float32", "dense"): ("dense_dot_f32", False),
+LINEAR_KERNELS = {  # precision and pattern -> kernel, and the form in which it reads x (FORMS), "" for x as it is
+    ("int8", "4x1"): ("sparse_dot_u8s8_4x1", ""),
+    ("int8", "1x4"): ("sparse_dot_u8s8_1x4", "quads"),
+    ("int8", "dense"): ("dense_dot_u8s8", "quads"),
+    ("float32", "4x1"): ("sparse_dot_f32_4x1", ""),
+    ("float32", "1x4"): ("sparse_dot_f32_1x4", "pieces"),
+    ("float32", "dense"): ("dense_dot_f32", ""),
+    ("bfloat16", "4x1"): ("sparse_dot_bf16_4x1", "rows"),
+    ("bfloat16", "1x4"): ("sparse_dot_bf16_1x4", "pairs"),
+    ("bfloat16", "dense"): ("dense_dot_bf16", "pairs"),
 }
+FORMS = {"quads": ("interleave_rows", "u8"), "rows": ("round_rows", "bf16"), "pairs": ("round_rows", "bf16"), "pieces": ("round_rows", "f32")}
+NARROW = "narrow_dot_u8s8_4x1"  # the 4x1 kernel in pieces of a tile: few registers, or scales of tokens
+FIRST_LEVEL_CACHE = 40 << 10  # bytes of x that stay in it beside weights
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once a sentence
 
 
@@ -50,7 +57,7 @@ class Planner:
         self.layers: list[dict[str, Any]] = []
         self.inputs = {"ids": "", "types": "", "mask": ""}
         self.embedding: Node | None = None
-        self._interleaved: dict[str, Buffer] = {}
+        self._forms: dict[str, Buffer] = {}  # an activation in another form: its rounding or interleaving
         self.uses_cls = False
         self.kept_axis: set[str] = set()  # rows values whose shape is [batch, 1, channels]
         self.channels: dict[str, int] = {}  # by the buffer's name, which may have more
@@ -151,14 +158,27 @@ class Planner:
         """Channels of a value; its buffer may have more."""
         return self.channels[self.buffer(name).name]
 
-    def interleaved(self, x: Buffer) -> Buffer:
-        """x as [channel / 4][token][4], made once."""
-        if x.name not in self._interleaved:
-            y = Buffer(f"{x.name}.interleaved", x.domain, -(-x.channels // 4) * 4, "u8")
-            node = Node("Interleave", (x.name,), (y.name,), name=y.name)
-            self.emit(node, "interleave_rows", (x.lanes, byte_width(self.isa, x.lanes)), (x, x.tile_bytes, y, y.tile_bytes, x.channels), x.domain)
-            self._interleaved[x.name] = y
-        return self._interleaved[x.name]
+    def formed(self, x: Buffer, form: str, width: int) -> Buffer:
+        """x as a kernel wants it, made once."""
+        kernel, dtype = FORMS[form]
+        name = f"{x.name}.{form}{width}"
+        if name not in self._forms:
+            y = Buffer(name, x.domain, -(-x.channels // 4) * 4, dtype)
+            variant = (x.lanes, width) if kernel == "interleave_rows" else (x.lanes, width, form)
+            self.emit(Node(form, (x.name,), (name,), name=name), kernel, variant, (x, x.tile_bytes, y, y.tile_bytes, x.channels), x.domain)
+            self._forms[name] = y
+        return self._forms[name]
+
+    def quantized_tokens(self, x: Buffer) -> tuple[Buffer, Buffer]:
+        """x in bytes with a scale and a zero point for each token, made once; [scale, zero point] of a tile's tokens."""
+        name = f"{x.name}.bytes"
+        if name not in self._forms:
+            y, scales = Buffer(name, x.domain, x.channels, "u8"), Buffer(f"{name}.scales", x.domain, 2, "f32")
+            width = min(x.lanes, 64 if self.isa.width == 512 else 16)
+            params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, scales, scales.tile_bytes)
+            self.emit(Node("QuantizeTokens", (x.name,), (name,), name=name), "quantize_tokens", (x.lanes, width), params, x.domain)
+            self._forms[name], self._forms[scales.name] = y, scales
+        return self._forms[name], self._forms[f"{name}.scales"]
 
     def layer(self, node: Node, **facts: Any) -> None:
         """A line of describe()."""
@@ -199,8 +219,8 @@ def plan_linear(planner: Planner, node: Node) -> None:
     if weight.shape[1] != planner.width(node.inputs[0]):
         raise Unplanned(f"weight has {weight.shape[1]} inputs, x {planner.width(node.inputs[0])} channels")
     if node.attributes.get("dynamic"):
-        raise Unplanned("dynamic quantisation")
-    if weight.dtype == np.int8:
+        _linear_dynamic(planner, node, x, weight)
+    elif weight.dtype == np.int8:
         if x.dtype != "u8":
             raise Unplanned("int8 weights and x in float32")
         _linear_bytes(planner, node, x, weight)
@@ -224,44 +244,60 @@ def _linear_bytes(planner: Planner, node: Node, x: Buffer, weight: Array) -> Non
     _emit_linear(planner, node, x, y, weight, "int8", constants)
 
 
-def _emit_linear(planner: Planner, node: Node, x: Buffer, y: Buffer, weight: Array, precision: str, constants: OutputConstants) -> None:
-    pattern = node.attributes.get("pattern", "dense")
-    kernel, interleaved = LINEAR_KERNELS.get((precision, pattern), ("", False))
+def _linear_dynamic(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
+    """Each token of x is quantised by itself."""
+    if node.attributes.get("output") is not None or node.attributes.get("product") is not None:
+        raise Unplanned("dynamic quantisation of x and a quantised result")
+    bias, weight_scale = planner.constant(node.inputs[3]), planner.constant(node.inputs[2])
+    assert weight_scale is not None
+    bytes_, scales = planner.quantized_tokens(x)
+    y = planner.make(node.outputs[0], x.domain, len(weight), None)
+    constants = dynamic_constants(weight, weight_scale, bias, node.attributes.get("activation") or "none")
+    _emit_linear(planner, node, bytes_, y, weight, "int8", constants, (scales, scales.tile_bytes))
+
+
+def _emit_linear(planner: Planner, node: Node, x: Buffer, y: Buffer, weight: Array, precision: str, constants: OutputConstants, more: tuple[Any, ...] = ()) -> None:
+    """The step of a product; more: parameters its epilogue needs besides those of all."""
+    pattern, isa = node.attributes.get("pattern", "dense"), planner.isa
+    tiles = "" if more else tile_pattern(isa, weight, precision, pattern)
+    kernel, form = LINEAR_KERNELS.get((precision, pattern), ("", ""))
     if kernel not in KERNELS:
         raise Unplanned(f"no kernel for {precision} weights, {pattern}")
-    operands = linear_operands(weight, pattern, precision, constants, y)
-    source = planner.interleaved(x) if interleaved else x
-    params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows)
-    variant: tuple[Any, ...] = (y.lanes, constants.epilogue, constants.activation)
-    if precision == "float32":
-        variant = (y.lanes, float_width(planner.isa, y.lanes), y.dtype, constants.activation)
-    elif interleaved:
-        variant = (y.lanes, byte_width(planner.isa, y.lanes), constants.epilogue, constants.activation)
+    if tiles:
+        kernel, form = TILE_KERNELS[precision, tiles], "quads" if tiles == "dense" and precision == "int8" else "pairs" if tiles == "dense" else ""
+    width = _width(isa, y.lanes, weight.shape[1], form)
+    if precision == "int8" and pattern == "4x1" and not tiles and (more or isa.width < 512):
+        kernel = NARROW
+    source = planner.formed(x, form, width) if form else x
+    operands = linear_operands(weight, tiles or pattern, precision, constants, y, tiles=bool(tiles))
+    params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
+    last = constants.epilogue if precision == "int8" else y.dtype
+    variant = (y.lanes, last, constants.activation) if tiles or kernel == "sparse_dot_u8s8_4x1" else (y.lanes, width, last, constants.activation)
     planner.emit(node, kernel, variant, params, x.domain, units=operands.parts, macs=operands.macs, keep=operands)
     _describe_linear(planner, node, weight, operands.nbytes)
 
 
-def float_width(isa: Isa, lanes: int) -> int:
-    """Tokens of a register block of four outputs: as many as registers hold with room for operands."""
-    return min(lanes, 64 if isa.width == 512 else 2 * isa.lanes)
-
-
-def byte_width(isa: Isa, lanes: int) -> int:
-    """The same for bytes; 16 tokens or 64, the two orders that interleave_rows makes."""
-    return min(lanes, 64 if isa.width == 512 else 16)
+def _width(isa: Isa, lanes: int, inputs: int, form: str) -> int:
+    """Tokens of a register block of four outputs: as many as registers hold; fewer where x, loaded as often as it is multiplied, would not
+    stay in the first-level cache."""
+    width = min(lanes, 64 if isa.width == 512 else 16)
+    bytes_a_token = {"quads": 1, "pairs": 2, "pieces": 4}.get(form, 0) * inputs
+    while width > 16 and bytes_a_token * width > FIRST_LEVEL_CACHE:
+        width //= 2
+    return width
 
 
 def _linear_floats(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
     if node.attributes.get("output") is not None or node.attributes.get("product") is not None:
         raise Unplanned("float32 weights with a quantised result")
     name, bias, activation = node.outputs[0], planner.constant(node.inputs[3]), node.attributes.get("activation") or "none"
-    if x.domain == "rows" and weight.size <= MOST_DENSE_ROWS:
+    precision, dense = node.attributes.get("precision", "float32"), node.attributes.get("pattern", "dense") == "dense"
+    if x.domain == "rows" and precision == "float32" and dense and weight.size <= MOST_DENSE_ROWS:
         _dense_rows(planner, node, x, weight, bias, activation)
         return
     if x.dtype != "f32":
         raise Unplanned("float32 weights and x in bytes")
     y = planner.make(name, x.domain, len(weight), None)
-    precision = node.attributes.get("precision", "float32")
     _emit_linear(planner, node, x, y, weight, precision, float_constants(len(weight), bias, activation))
 
 
@@ -315,9 +351,13 @@ def _attention_bytes(planner: Planner, node: Node, query: Buffer, key: Buffer, v
     keys = Buffer(f"{node.outputs[0]}.keys", "tokens", key.channels, "u8")
     sums = Buffer(f"{node.outputs[0]}.sums", "tokens", heads, "i32")
     factor, extra = key_factors(node, depth)
-    planner.emit(node, "interleave_keys", (depth,), (key, key.tile_bytes, keys, sums, heads, -0x7F7F7F80, factor, extra), "tokens", units=heads)
+    tiles = query.domain == "tokens" and planner.isa.has("amx-int8") and depth in TILE_DEPTHS
+    turn = "amx_transpose_keys" if tiles else "interleave_keys"
+    planner.emit(node, turn, (depth,), (key, key.tile_bytes, keys, sums, heads, -0x7F7F7F80, factor, extra), "tokens", units=heads)
     y = planner.make(node.outputs[0], query.domain, query.channels, node.attributes["output"])
     kernel = "attention_u8" if query.domain == "tokens" else "attention_u8_rows"
+    if tiles:
+        kernel = "amx_attention_u8"
     params = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes, heads, aligned(attention_constants(node, depth)))
     softmax = "floats" if node.attributes["scores"] is None else "bytes"
     planner.emit(node, kernel, (depth, softmax), params, query.domain, units=heads)
@@ -332,7 +372,7 @@ def _attention_floats(planner: Planner, node: Node, query: Buffer, key: Buffer, 
     y = planner.make(node.outputs[0], query.domain, query.channels, None)
     params = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes, y, y.tile_bytes, heads, float(node.attributes["scale"]))
     if query.domain == "tokens":
-        planner.emit(node, "attention_f32", (depth, float_width(planner.isa, query.lanes)), params, query.domain, units=heads)
+        planner.emit(node, "attention_f32", (depth, _width(planner.isa, query.lanes, 0, "")), params, query.domain, units=heads)
     else:
         planner.emit(node, "attention_f32_rows", (depth,), params, query.domain, units=heads)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pack import Packed, pack_linear
+from ..pack_amx import PackedTiles, pack_tiles
 from .memory import SIZES, Buffer
 from .quantized import OutputConstants
 
@@ -40,7 +41,7 @@ class Operands:
     keep: tuple[Any, ...]
 
 
-def _records(packed: Packed, constants: OutputConstants) -> Array:
+def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
     """float32 [groups, 16], as kernels/linear.py describes them; padding outputs get zeros."""
     records = np.zeros((len(packed.outputs), 16), np.float32)
     whole = records.view(np.int32)
@@ -51,16 +52,20 @@ def _records(packed: Packed, constants: OutputConstants) -> Array:
     records[:, 8:12] = np.where(there, constants.shift[rows], 0)
     if constants.epilogue == "sums":  # products in float32 start from the bias
         records[:, 4:8] = records[:, 8:12]
+    if constants.total is not None:
+        whole[:, 12:16] = np.where(there, constants.total[rows], 0)
+        return records
     records[:, 12], records[:, 13] = constants.a, constants.b
     whole[:, 14] = constants.flip
     return records
 
 
-def linear_operands(weight: Array, pattern: str, precision: str, constants: OutputConstants, y: Buffer) -> Operands:
-    """Weights packed for y's lanes, with every array on a cache line of its own."""
+def linear_operands(weight: Array, pattern: str, precision: str, constants: OutputConstants, y: Buffer, *, tiles: bool = False) -> Operands:
+    """Weights packed for y's lanes (or for AMX tiles), with every array on a cache line of its own."""
     steps = max(1, np.count_nonzero(weight) // 16)
     parts = int(np.clip(steps // STEPS_A_PART, 1, MOST_PARTS))
-    packed = pack_linear(weight, pattern, precision=precision, lanes=y.lanes, parts=parts, out_bytes=SIZES[y.dtype])
+    pack = pack_tiles if tiles else pack_linear
+    packed = pack(weight, pattern, precision=precision, lanes=y.lanes, parts=parts, out_bytes=SIZES[y.dtype])
     held = [aligned(array) for array in (packed.headers, packed.offsets, packed.weights, _records(packed, constants))]
     table = None
     if constants.table is not None:
