@@ -264,8 +264,8 @@ def _emit_linear(planner: Planner, node: Node, x: Buffer, y: Buffer, weight: Arr
     if kernel not in KERNELS:
         raise Unplanned(f"no kernel for {precision} weights, {pattern}")
     if tiles:
-        kernel, form = TILE_KERNELS[precision, tiles], "quads" if tiles == "dense" and precision == "int8" else "pairs" if tiles == "dense" else ""
-    width = _width(isa, y.lanes, weight.shape[1], form)
+        kernel, form = TILE_KERNELS[precision, tiles]
+    width = y.lanes if tiles else _width(isa, y.lanes, weight.shape[1], form)
     if precision == "int8" and pattern == "4x1" and not tiles and (more or isa.width < 512):
         kernel = NARROW
     source = planner.formed(x, form, width) if form else x

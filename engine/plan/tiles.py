@@ -25,11 +25,11 @@ Array = NDArray[Any]
 PRODUCT, STORE = 16, 16  # cycles of a tile product; a tile load (8) is hidden behind a product
 RELOAD = 32  # cycles to load 16 outputs x 64 tokens of sums again, for the epilogue
 
-TILE_KERNELS = {  # precision, pattern -> kernel of kernels/amx.py; dense reads x interleaved
-    ("int8", "dense"): "amx_dot_u8s8",
-    ("int8", "16x1"): "amx_dot_u8s8_16x1",
-    ("bfloat16", "dense"): "amx_dot_bf16",
-    ("bfloat16", "16x1"): "amx_dot_bf16_16x1",
+TILE_KERNELS = {  # precision, pattern -> kernel of kernels/amx.py, and the form it reads x in
+    ("int8", "dense"): ("amx_dot_u8s8", "quads"),
+    ("int8", "16x1"): ("amx_dot_u8s8_16x1", ""),
+    ("bfloat16", "dense"): ("amx_dot_bf16", "pairs"),
+    ("bfloat16", "16x1"): ("amx_dot_bf16_16x1", "rows"),
 }
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/amx_attention.py
 _FEATURE = {"int8": "amx-int8", "bfloat16": "amx-bf16"}
