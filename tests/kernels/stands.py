@@ -1,0 +1,99 @@
+"""Operands for kernels of one layer, and the instruction sets to try them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine import isa as instruction_sets
+from engine.isa import Isa
+from engine.kernels import kernel
+from engine.kernels.context import ROWS, TILE
+from engine.kernels.harness import Stand, from_tiles, to_tiles
+
+Array = NDArray[Any]
+BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
+KINDS = ("sparse", "full", "zero", "empty rows")  # of weights
+SETS = [isa for isa in instruction_sets.detected() if not isa.name.startswith("amx")]
+USUAL = [isa for isa in SETS if isa.name in ("avx2", SETS[-1].name)]
+
+
+def sets(*, slow: bool) -> list[Isa]:
+    """The best instruction set and AVX2, or all that this CPU permits."""
+    return SETS if slow else USUAL
+
+
+def rows_of(table: Iterable[tuple[Any, ...]], slow: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Parameters of a test: a table's rows, and those that only the slow run takes."""
+    usual = [pytest.param(False, *row, id="_".join(map(str, row))) for row in table]
+    marks = pytest.mark.slow
+    every = [
+        pytest.param(True, *row, id="_".join(map(str, row)) + "_everywhere", marks=marks)
+        for row in (*table, *slow)
+    ]
+    return usual + every
+
+
+def mask_of(random: np.random.Generator, shape: tuple[int, int], pattern: str, kind: str) -> Array:
+    """Which weights are there."""
+    outputs, inputs = BLOCKS[pattern]
+    blocks = (-(-shape[0] // outputs), -(-shape[1] // inputs))
+    keep = (
+        random.random(blocks) < {"sparse": 0.3, "full": 2.0, "zero": -1.0, "empty rows": 0.5}[kind]
+    )
+    if kind == "empty rows":
+        keep[random.random(blocks[0]) < 0.5] = False
+    return np.kron(keep, np.ones((outputs, inputs), bool))[: shape[0], : shape[1]]
+
+
+class Layer:
+    """A stand with x in tiles; y starts with other bits than any result has."""
+
+    def __init__(self, x: Array, outputs: int, dtype: Any, lanes: int = TILE) -> None:
+        self.tokens, self.inputs = x.shape
+        self.lanes, self.tiles = lanes, -(-self.tokens // lanes)
+        self.rows = -(-outputs // 4) * 4
+        places = self.tiles * lanes
+        self.stand = Stand(places * (self.rows * 4 + self.inputs * 12 + 512) + 8192)
+        self.x, _ = self.stand.put(to_tiles(x, lanes))
+        self.x_bytes = lanes * self.inputs * x.itemsize
+        self.y, self.result = self.stand.room((self.tiles, self.rows, lanes), dtype)
+        self.y_bytes = lanes * self.rows * self.result.itemsize
+        self.result.view(np.uint8)[...] = 0xA5
+        self.outputs = outputs
+
+    def made(
+        self, isa: Isa, name: str, variant: tuple[Any, ...], bytes_: int, *more: int
+    ) -> tuple[int, int]:
+        """Another form of x, by a kernel with params x, y, inputs: its place, bytes of a tile."""
+        inputs = -(-self.inputs // 4) * 4
+        place, buffer = self.stand.room((self.tiles, inputs, self.lanes * bytes_), np.uint8)
+        buffer[...] = 0xFF  # NaN in every type
+        tile = inputs * self.lanes * bytes_
+        block = self.stand.params(self.x, self.x_bytes, place, tile, self.inputs, *more)
+        self.stand.run(kernel(isa, name, *variant), block, 0, self.tiles)
+        return place, tile
+
+    def run(
+        self,
+        isa: Isa,
+        name: str,
+        variant: tuple[Any, ...],
+        source: tuple[int, int],
+        parts: int,
+        rows: int,
+        *more: int,
+    ) -> Array:
+        """y [tokens, outputs]; the work is done in two calls, as two workers would."""
+        block = self.stand.params(*source, self.y, self.y_bytes, parts, rows, *more)
+        units, compiled = self.tiles * parts, kernel(isa, name, *variant)
+        self.stand.run(compiled, block, units // 2, units)
+        self.stand.run(compiled, block, 0, units // 2)
+        return from_tiles(self.result, self.tokens)[:, : self.outputs].copy()
+
+
+DOMAINS = {TILE: "tokens", ROWS: "rows"}

@@ -1,0 +1,138 @@
+"""Attention kernels against the NumPy meaning, sentences of many lengths packed end to end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.graph import Node, Quantization
+from engine.isa import Isa
+from engine.kernels import kernel
+from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.ops.fused import attention
+from engine.plan.quantized import attention_constants, key_factors
+from engine.plan.weights import aligned
+
+from .stands import rows_of, sets
+
+Array = NDArray[Any]
+PACKS = ([1], [31], [37, 1, 128], [200], [5, 16, 16, 27, 64, 70])
+QUANTISED = {
+    "query": Quantization(0.0207, 120),
+    "key": Quantization(0.02, 131),
+    "value": Quantization(0.02, 126),
+    "probabilities": Quantization(1 / 255, 0),
+    "output": Quantization(0.01, 128),
+}
+
+
+def meaning(lengths: list[int], q: Array, k: Array, v: Array, attributes: dict[str, Any]) -> Array:
+    """Sentence by sentence; q has all tokens, or one a sentence."""
+    ends = np.cumsum(lengths)
+    found = []
+    for number, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+        tokens = slice(end - length, end)
+        queries = tokens if len(q) == ends[-1] else slice(number, number + 1)
+        found.append(attention(q[None, queries], k[None, tokens], v[None, tokens], **attributes)[0])
+    return np.concatenate(found)
+
+
+def put(stand: Stand, x: Array, lanes: int, rest: Any) -> tuple[int, int]:
+    """Place and bytes of a tile; `rest` in the lanes after the last token."""
+    tiles = to_tiles(x, lanes).copy()
+    tiles[to_tiles(np.ones(x.shape, bool), lanes) == 0] = rest
+    return stand.put(tiles)[0], tiles[0].nbytes
+
+
+def run_floats(
+    isa: Isa, lengths: list[int], q: Array, k: Array, v: Array, heads: int, width: int
+) -> Array:
+    lanes, channels = (64 if width else 16), q.shape[1]
+    depth = channels // heads
+    stand = Stand((sum(lengths) + 64) * channels * 20 + (1 << 14), lengths)
+    y, result = stand.room((-(-len(q) // lanes), channels, lanes), np.float32)
+    places = [put(stand, x, n, np.nan) for x, n in ((q, lanes), (k, 64), (v, 64))]
+    block = stand.params(
+        *places[0], *places[1], *places[2], y, 4 * lanes * channels, heads, depth**-0.5
+    )
+    name, variant = ("attention_f32", (depth, width)) if width else ("attention_f32_rows", (depth,))
+    stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
+    return from_tiles(result, len(q))
+
+
+@pytest.mark.parametrize(
+    ("slow", "name", "width", "depth"),
+    rows_of(
+        [("attention_f32", 64, 16), ("attention_f32", 16, 32), ("attention_f32_rows", 0, 32)],
+        [("attention_f32", 32, 64), ("attention_f32_rows", 0, 64)],
+    ),
+)
+def test_floats(slow: bool, name: str, width: int, depth: int) -> None:
+    heads = 2
+    for lengths in PACKS:
+        random = np.random.default_rng(len(lengths))
+        k, v = (random.normal(size=(sum(lengths), heads * depth)).astype(np.float32) for _ in "kv")
+        q = random.normal(size=(sum(lengths) if width else len(lengths), heads * depth))
+        q = (3 * q).astype(np.float32)
+        wanted = meaning(lengths, q, k, v, {"heads": heads, "scale": depth**-0.5})
+        for isa in sets(slow=slow):
+            got = run_floats(isa, lengths, q, k, v, heads, width)
+            np.testing.assert_allclose(got, wanted, atol=5e-6, err_msg=f"{isa.name} {lengths}")
+
+
+def run_bytes(
+    isa: Isa, lengths: list[int], q: Array, k: Array, v: Array, node: Node, *, rows: bool
+) -> Array:
+    lanes, channels, heads = (16 if rows else 64), q.shape[1], node.attributes["heads"]
+    depth, tiles = channels // heads, -(-sum(lengths) // 64)
+    stand = Stand((sum(lengths) + 64) * channels * 8 + (1 << 15), lengths)
+    y, result = stand.room((-(-len(q) // lanes), channels, lanes), np.uint8)
+    places = [put(stand, x, n, 0x5A) for x, n in ((q, lanes), (k, 64), (v ^ np.uint8(128), 64))]
+    keys, _ = stand.room((tiles, channels, 64), np.uint8)
+    sums, _ = stand.room((tiles, heads, 64), np.int32)
+    turn = stand.params(*places[1], keys, sums, heads, -0x7F7F7F80, *key_factors(node, depth))
+    stand.run(kernel(isa, "interleave_keys", depth), turn, 0, tiles * heads)
+    constants = aligned(attention_constants(node, depth))
+    block = stand.params(
+        *places[0], keys, sums, *places[2], y, lanes * channels, heads, constants.ctypes.data
+    )
+    name = "attention_u8_rows" if rows else "attention_u8"
+    softmax = "floats" if node.attributes["scores"] is None else "bytes"
+    stand.run(kernel(isa, name, depth, softmax), block, 0, heads * len(result))
+    return from_tiles(result, len(q))
+
+
+@pytest.mark.parametrize(
+    ("slow", "name", "softmax", "depth"),
+    rows_of(
+        [("attention_u8", "bytes", 32), ("attention_u8_rows", "floats", 32)],
+        [("attention_u8", "floats", 64), ("attention_u8_rows", "bytes", 64), ("attention_u8", "bytes", 16)],
+    ),
+)  # fmt: skip
+def test_bytes(slow: bool, name: str, softmax: str, depth: int) -> None:
+    heads, rows = 2, name.endswith("rows")
+    scores = Quantization(0.0813, 128) if softmax == "bytes" else None
+    attributes = {
+        **QUANTISED,
+        "scores": scores,
+        "product": None,
+        "heads": heads,
+        "scale": depth**-0.5,
+    }
+    node = Node("Attention", ("q", "k", "v"), ("y",), attributes)
+    for lengths in PACKS:
+        random = np.random.default_rng(len(lengths))
+        k, v = (
+            random.integers(0, 256, (sum(lengths), heads * depth)).astype(np.uint8) for _ in "kv"
+        )
+        queries = len(lengths) if rows else sum(lengths)
+        q = random.integers(0, 256, (queries, heads * depth)).astype(np.uint8)
+        wanted = meaning(lengths, q, k, v, attributes)
+        results = [run_bytes(isa, lengths, q, k, v, node, rows=rows) for isa in sets(slow=slow)]
+        off = np.abs(results[0].astype(int) - wanted)
+        assert off.max() <= 2 and (off > 0).mean() < 0.05, lengths
+        for isa, other in zip(sets(slow=slow), results, strict=True):
+            np.testing.assert_array_equal(results[0], other, err_msg=f"{isa.name} {lengths}")

@@ -1,0 +1,249 @@
+"""Every product against the NumPy meaning of Linear; bytes are the same on all instruction sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.graph import Node, Quantization
+from engine.isa import Isa
+from engine.ops.fused import linear
+from engine.plan.memory import Buffer
+from engine.plan.quantized import float_constants, of_bytes
+from engine.plan.weights import linear_operands
+
+from .stands import DOMAINS, KINDS, Layer, mask_of, rows_of, sets
+
+Array = NDArray[Any]
+SHAPES = ((1, 4, 4), (31, 12, 5), (37, 16, 67), (128, 20, 32), (200, 36, 131))  # tokens, N, K
+INPUT, PRODUCT = Quantization(0.02, 117), Quantization(0.07, 131)
+OUTPUT = Quantization(0.05, 120)
+QUANTISED = {  # epilogue -> what of the Linear is quantised, and whether it has a bias
+    "plain": ({"output": OUTPUT}, False),
+    "bytes": ({"output": OUTPUT}, True),
+    "table": ({"product": PRODUCT, "output": OUTPUT}, True),
+    "rounded": ({"product": PRODUCT}, True),
+    "floats": ({}, True),
+}
+
+
+def int8_weight(
+    random: np.random.Generator, shape: tuple[int, int], pattern: str, kind: str
+) -> Array:
+    whole = random.integers(-127, 128, shape).astype(np.int8)
+    return np.where(mask_of(random, shape, pattern, kind), whole, np.int8(0))
+
+
+def run_bytes(
+    isa: Isa,
+    name: str,
+    pattern: str,
+    width: int,
+    lanes: int,
+    epilogue: str,
+    activation: str,
+    case: tuple[Any, ...],
+) -> tuple[Array, Array]:
+    """What the kernel gives and what Linear means."""
+    tokens, outputs, inputs, kind = case
+    random = np.random.default_rng(tokens)
+    weight = int8_weight(random, (outputs, inputs), pattern, kind)
+    scale = random.uniform(0.0005, 0.002, outputs).astype(np.float32)
+    x = random.integers(0, 256, (tokens, inputs)).astype(np.uint8)
+    quantised, has_bias = QUANTISED[epilogue]
+    bias = random.normal(size=outputs).astype(np.float32) if has_bias else None
+    attributes = {**quantised, "activation": None if activation == "none" else activation}
+    node = Node("Linear", ("x", "w", "s", "b"), ("y",), attributes)
+    constants = of_bytes(node, weight, scale, bias, INPUT, flip=False)
+    assert constants.epilogue == epilogue
+    wanted = linear(x, weight, scale, bias, input=INPUT, **attributes)
+    dtype = "u8" if "output" in quantised else "f32"
+    operands = linear_operands(
+        weight, pattern, "int8", constants, Buffer("y", DOMAINS[lanes], outputs, dtype)
+    )
+    layer = Layer(x, outputs, np.uint8 if dtype == "u8" else np.float32, lanes)
+    source = (layer.x, layer.x_bytes)
+    if pattern != "4x1":
+        source = layer.made(isa, "interleave_rows", (lanes, width), 1)
+    block = (lanes, width) if width else (lanes,)
+    variant = (*block, constants.epilogue, constants.activation)
+    return layer.run(isa, name, variant, source, operands.parts, operands.rows.ctypes.data), wanted
+
+
+def cases(pattern: str) -> list[tuple[int, int, int, str]]:
+    """The shapes, each with another kind of weight; without blocks of outputs odd ones too."""
+    odd = 0 if pattern == "4x1" else 1
+    kinds = (KINDS[i % len(KINDS)] for i in range(len(SHAPES)))
+    return [(t, n + odd, k, kind) for (t, n, k), kind in zip(SHAPES, kinds, strict=True)]
+
+
+BYTES = [
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "bytes", "none"),
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "table", "none"),
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "bytes", "gelu"),
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 16, "floats", "none"),
+    ("narrow_dot_u8s8_4x1", "4x1", 16, 64, "bytes", "none"),
+    ("sparse_dot_u8s8_1x4", "1x4", 64, 64, "bytes", "none"),
+    ("sparse_dot_u8s8_1x4", "1x4", 16, 64, "rounded", "none"),
+    ("dense_dot_u8s8", "dense", 64, 64, "bytes", "none"),
+    ("dense_dot_u8s8", "dense", 16, 64, "plain", "none"),
+]
+MORE_BYTES = [
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "plain", "none"),
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "rounded", "gelu"),
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "floats", "tanh"),
+    ("sparse_dot_u8s8_4x1", "4x1", 0, 16, "table", "none"),
+    ("narrow_dot_u8s8_4x1", "4x1", 32, 64, "table", "none"),
+    ("narrow_dot_u8s8_4x1", "4x1", 16, 16, "floats", "gelu"),
+    ("sparse_dot_u8s8_1x4", "1x4", 32, 64, "floats", "relu"),
+    ("sparse_dot_u8s8_1x4", "1x4", 16, 16, "bytes", "gelu"),
+    ("dense_dot_u8s8", "dense", 32, 64, "table", "none"),
+    ("dense_dot_u8s8", "dense", 16, 16, "floats", "gelu_tanh"),
+]
+
+
+@pytest.mark.parametrize(
+    ("slow", "name", "pattern", "width", "lanes", "epilogue", "activation"),
+    rows_of(BYTES, MORE_BYTES),
+)
+def test_bytes(
+    slow: bool, name: str, pattern: str, width: int, lanes: int, epilogue: str, activation: str
+) -> None:
+    for case in cases(pattern):
+        results = {}
+        for isa in sets(slow=slow):
+            got, wanted = run_bytes(isa, name, pattern, width, lanes, epilogue, activation, case)
+            results[isa.name] = got
+            if got.dtype == np.uint8:  # a fraction of a half may go either way
+                off = np.abs(got.astype(int) - wanted)
+                assert off.max() <= 1 and (off > 0).mean() < 0.01, (isa.name, case)
+            else:
+                np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {case}")
+        first = next(iter(results.values()))
+        assert all(np.array_equal(first, other) for other in results.values()), case
+
+
+@pytest.mark.parametrize(
+    ("slow", "name", "pattern", "width", "lanes"),
+    rows_of([("dense_dot_u8s8", "dense", 64, 64), ("narrow_dot_u8s8_4x1", "4x1", 16, 64)],
+            [("sparse_dot_u8s8_1x4", "1x4", 64, 64), ("narrow_dot_u8s8_4x1", "4x1", 64, 64)]),
+)  # fmt: skip
+def test_dynamic(slow: bool, name: str, pattern: str, width: int, lanes: int) -> None:
+    for tokens, outputs, inputs, kind in cases(pattern):
+        random = np.random.default_rng(tokens)
+        weight = int8_weight(random, (outputs, inputs), pattern, kind)
+        scale = random.uniform(0.0005, 0.002, outputs).astype(np.float32)
+        bias = random.normal(size=outputs).astype(np.float32)
+        x = random.normal(size=(tokens, inputs)).astype(np.float32)
+        x[0] = 0
+        wanted = linear(x, weight, scale, bias, dynamic="token")
+        for isa in sets(slow=slow):
+            got = run_dynamic(isa, name, pattern, width, lanes, (x, weight, scale, bias))
+            np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {kind}")
+
+
+def run_dynamic(
+    isa: Isa, name: str, pattern: str, width: int, lanes: int, operands: tuple[Array, ...]
+) -> Array:
+    x, weight, scale, bias = operands
+    outputs = len(weight)
+    layer = Layer(x, outputs, np.float32, lanes)
+    scales, _ = layer.stand.room((layer.tiles, 2, lanes), np.float32)
+    # rows of zeros, of scales: quantised as [K][lanes] bytes
+    place, tile = layer.made(isa, "quantize_tokens", (lanes, width), 1, scales, 8 * lanes)
+    if pattern != "4x1":
+        layer.x, layer.x_bytes = place, tile
+        place, tile = layer.made(isa, "interleave_rows", (lanes, width), 1)
+    node = Node("Linear", ("x", "w", "s", "b"), ("y",), {})
+    constants = of_bytes(node, weight, scale, bias, Quantization(1.0, 0), flip=False)
+    packed = linear_operands(
+        weight, pattern, "int8", constants, Buffer("y", DOMAINS[lanes], outputs, "f32")
+    )
+    records, order = packed.keep[0][3], packed_outputs(weight, pattern)
+    totals = np.append(weight.sum(1, dtype=np.int32), np.zeros(4, np.int32))
+    records.view(np.int32)[:, 12:16] = totals[np.minimum(order, outputs)]
+    variant = (lanes, width, "dynamic", "none")
+    return layer.run(
+        isa, name, variant, (place, tile), packed.parts, packed.rows.ctypes.data, scales, 8 * lanes
+    )
+
+
+def packed_outputs(weight: Array, pattern: str) -> Array:
+    from engine.pack import pack_linear
+
+    return pack_linear(weight, pattern, precision="int8").outputs
+
+
+FLOATS = [
+    ("sparse_dot_f32_4x1", "4x1", 64, 64, "f32", "none"),
+    ("sparse_dot_f32_4x1", "4x1", 16, 64, "f32", "gelu"),
+    ("sparse_dot_f32_1x4", "1x4", 32, 64, "f32", "none"),
+    ("dense_dot_f32", "dense", 64, 64, "f32", "none"),
+    ("sparse_dot_bf16_4x1", "4x1", 64, 64, "f32", "none"),
+    ("sparse_dot_bf16_1x4", "1x4", 64, 64, "f32", "none"),
+    ("dense_dot_bf16", "dense", 16, 64, "f32", "none"),
+]
+MORE_FLOATS = [
+    ("sparse_dot_f32_4x1", "4x1", 16, 16, "f32", "tanh"),
+    ("sparse_dot_f32_1x4", "1x4", 16, 16, "f32", "gelu_tanh"),
+    ("dense_dot_f32", "dense", 16, 64, "f32", "relu"),
+    ("dense_dot_f32", "dense", 16, 16, "f32", "none"),
+    ("sparse_dot_bf16_4x1", "4x1", 16, 64, "f32", "gelu"),
+    ("sparse_dot_bf16_4x1", "4x1", 16, 16, "f32", "none"),
+    ("sparse_dot_bf16_1x4", "1x4", 16, 16, "f32", "none"),
+    ("dense_dot_bf16", "dense", 64, 64, "f32", "gelu"),
+]
+
+
+@pytest.mark.parametrize(
+    ("slow", "name", "pattern", "width", "lanes", "output", "activation"),
+    rows_of(FLOATS, MORE_FLOATS),
+)
+def test_floats(
+    slow: bool, name: str, pattern: str, width: int, lanes: int, output: str, activation: str
+) -> None:
+    precision = "bfloat16" if "bf16" in name else "float32"
+    for tokens, outputs, inputs, kind in cases(pattern):
+        random = np.random.default_rng(tokens)
+        weight = random.normal(size=(outputs, inputs)).astype(np.float32)
+        if precision == "bfloat16":  # stored exact
+            weight = (weight.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        weight = np.where(mask_of(random, weight.shape, pattern, kind), weight, np.float32(0))
+        bias = random.normal(size=outputs).astype(np.float32)
+        x = random.normal(size=(tokens, inputs)).astype(np.float32)
+        wanted = linear(
+            x,
+            weight,
+            None,
+            bias,
+            activation=None if activation == "none" else activation,
+            precision=precision,
+        )
+        operands = linear_operands(
+            weight,
+            pattern,
+            precision,
+            float_constants(outputs, bias, activation),
+            Buffer("y", DOMAINS[lanes], outputs, output),
+        )
+        for isa in sets(slow=slow):
+            layer = Layer(x, outputs, np.float32, lanes)
+            source = (layer.x, layer.x_bytes)
+            if precision == "bfloat16":
+                source = layer.made(
+                    isa, "round_rows", (lanes, width, "rows" if pattern == "4x1" else "pairs"), 2
+                )
+            elif pattern == "1x4":
+                source = layer.made(isa, "round_rows", (lanes, width, "pieces"), 4)
+            got = layer.run(
+                isa,
+                name,
+                (lanes, width, output, activation),
+                source,
+                operands.parts,
+                operands.rows.ctypes.data,
+            )
+            np.testing.assert_allclose(got, wanted, atol=1e-4, err_msg=f"{isa.name} {kind}")
