@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..graph import Node, Quantization
 from ..ops.fused import ACTIVATIONS
 
-__all__ = ["MAGIC", "ExactNorm", "OutputConstants", "attention_constants", "float_bias", "float_constants", "key_factors", "norm_of_bytes", "of_bytes", "stored"]
+__all__ = ["MAGIC", "ExactNorm", "OutputConstants", "attention_constants", "dynamic_constants", "float_bias", "float_constants", "key_factors", "norm_of_bytes", "of_bytes", "stored"]
 
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
@@ -43,12 +43,22 @@ class OutputConstants:
     b: float = 0.0
     flip: int = 0
     table: Array | None = None  # uint8 [N, 256]
+    total: Array | None = None  # int32 [N], sums of weights
 
 
 def float_constants(outputs: int, bias: Array | None, activation: str) -> OutputConstants:
     """Products in float32: a bias and an activation."""
     shift = np.zeros(outputs) if bias is None else bias
     return OutputConstants("sums", activation, np.ones(outputs, np.float32), np.zeros(outputs, np.int32), shift.astype(np.float32))
+
+
+def dynamic_constants(weight: Array, weight_scale: Array, bias: Array | None, activation: str) -> OutputConstants:
+    """x in bytes with a scale for each token: the epilogue takes its zero point times each output's total of weights off."""
+    outputs = len(weight)
+    scale = np.broadcast_to(weight_scale, outputs).astype(np.float32)
+    shift = np.zeros(outputs) if bias is None else bias
+    total = weight.sum(1, dtype=np.int32)
+    return OutputConstants("dynamic", activation, scale, np.zeros(outputs, np.int32), shift.astype(np.float32), total=total)
 
 
 def of_bytes(node: Node, weight: Array, weight_scale: Array, bias: Array | None, source: Quantization, *, flip: bool) -> OutputConstants:

@@ -96,3 +96,22 @@ def test_int8_gives_the_same_bytes_as_vectors(
         assert amx.count["tdpbsud"] > 100
         assert amx.count["ldtilecfg"] == amx.count["tilerelease"] > 0
         assert not amx.configured
+
+
+def test_bfloat16_is_what_vectors_give(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Sums are float32 in another order, and bfloat16's steps amplify the last bit's difference."""
+    exported.export(exported.bert(**MINI), tmp_path / "f.onnx")
+    exported.bfloat16_weights(tmp_path / "f.onnx", tmp_path / "b.onnx")
+    given = feeds([7, 12, 3])
+    with settings.override(isa="avx512_bf16"):
+        want = engine.load(tmp_path / "b.onnx").run(given)["logits"]
+    amx = request.getfixturevalue("amx")
+    with settings.override(isa="amx_bf16"):
+        session = engine.load(tmp_path / "b.onnx")
+        got = session.run(given)["logits"]
+    assert "amx_dot_bf16" in kernels(session)
+    np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max())
+    if amx is not None:
+        assert amx.count["tdpbf16ps"] > 100
+        assert amx.count["ldtilecfg"] == amx.count["tilerelease"] > 0
+        assert not amx.configured

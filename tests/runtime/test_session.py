@@ -47,6 +47,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
         "int8": exported.static_int8,
         "float_head": exported.float_head,
         "without_product": exported.without_product,
+        "bf16": exported.bfloat16_weights,
+        "dynamic_int8": exported.dynamic_int8,
     }
 
     def path(pattern: str, form: str) -> Path:
@@ -101,6 +103,19 @@ def test_int8_means_what_the_graph_says(model: Callable[[str, str], Path], patte
         got = session.run(given)["logits"]
         off = np.abs(got - want).max(1) / max(np.abs(want).max(), 1)
         assert np.median(off) < 0.02 and off.max() < 0.1, f"{batch} x {length}: {off}"
+
+
+@pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
+@pytest.mark.parametrize(("form", "tolerance"), [("bf16", 0.02), ("dynamic_int8", 0.12)])
+def test_other_precisions_are_near_onnx_runtimes(model: Callable[[str, str], Path], pattern: str, form: str, tolerance: float) -> None:
+    """ONNX Runtime keeps x in float32 where we round it to bfloat16, and quantises it with one scale where we have one for each token."""
+    file = model(pattern, form)
+    session = engine.load(file)
+    assert session.plan is not None and session.plan.tail is None
+    for number, (batch, length) in enumerate(SHAPES[:7]):
+        given = feeds(batch, length, number)
+        want = exported.runtime(file, given)["logits"]
+        np.testing.assert_allclose(session.run(given)["logits"], want, atol=tolerance, err_msg=f"{batch} x {length}")
 
 
 def test_two_workers_give_the_same_bytes(model: Callable[[str, str], Path]) -> None:
