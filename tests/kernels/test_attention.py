@@ -109,9 +109,13 @@ def run_bytes(
     ("slow", "name", "softmax", "depth"),
     rows_of(
         [("attention_u8", "bytes", 32), ("attention_u8_rows", "floats", 32)],
-        [("attention_u8", "floats", 64), ("attention_u8_rows", "bytes", 64), ("attention_u8", "bytes", 16)],
+        [
+            ("attention_u8", "floats", 64),
+            ("attention_u8_rows", "bytes", 64),
+            ("attention_u8", "bytes", 16),
+        ],
     ),
-)  # fmt: skip
+)
 def test_bytes(slow: bool, name: str, softmax: str, depth: int) -> None:
     heads, rows = 2, name.endswith("rows")
     scores = Quantization(0.0813, 128) if softmax == "bytes" else None
