@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOST_INPUTS", "PER_PRODUCT", "Packed", "pack_linear", "to_bfloat16"]
+__all__ = ["MOST_INPUTS", "PER_PRODUCT", "Packed", "pack_linear", "piece_width", "to_bfloat16"]
 
 Array = NDArray[Any]
 GROUP = 4  # outputs
 MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
 PER_PRODUCT = {"int8": 4, "bfloat16": 2, "float32": 1}
+X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
+FIRST_CACHE = 48 << 10  # bytes: what recent CPUs have, 32 KB the older ones
 HEADER = {"4x1": 2, "dense": 2, "1x4": 8}  # int32 slots
 EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
 
@@ -80,6 +82,18 @@ def to_bfloat16(x: Array) -> Array:
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(x), bits >> 16 | 0x40, rounded).astype(np.uint16)
+
+
+def piece_width(pattern: str, precision: str, inputs: int, bits: int) -> int:
+    """Tokens of a register block, and of a piece of x where a kernel reads x in pieces.
+
+    4 outputs x 64 tokens fill half of 32 registers of 512 bits.  A 1x4 product loads x as often as
+    it multiplies: half a tile at a time where only that fits the first-level cache.
+    """
+    if bits < 512:
+        return 16
+    whole = 64 * inputs * X_BYTES[precision]
+    return 32 if pattern == "1x4" and FIRST_CACHE < whole <= 2 * FIRST_CACHE else 64
 
 
 def _deal(steps: Array, parts: int) -> list[Array]:

@@ -1,0 +1,132 @@
+"""Products alone: time, multiply-adds of non-zeros a second, share of the peak of the same minute.
+
+Rounds go through all cases of a shape and the peaks in turns, and the shortest of each counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import isa
+from .kernels import kernel, kernel_name
+from .kernels.context import TILE
+from .kernels.harness import Stand
+from .pack import pack_linear, piece_width
+from .peaks import Peaks, fitting
+
+__all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "cases", "measure"]
+
+Array = NDArray[Any]
+SHAPES = (  # outputs, inputs
+    (256, 256), (1024, 256), (256, 1024), (768, 768),
+    (3072, 768), (768, 3072), (1024, 1024), (4096, 1024),
+)  # fmt: skip
+BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
+PRECISIONS = {"int8": "u8s8", "bfloat16": "bf16", "float32": "f32"}
+X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
+REPEATS = 3  # in a row, so that weights are in the cache that the shape allows
+
+
+@dataclass(frozen=True)
+class Case:
+    """One product; zeros: share of blocks that are not there."""
+
+    outputs: int
+    inputs: int
+    tokens: int
+    zeros: float
+    pattern: str
+    precision: str
+
+    def kernel(self, width: int) -> tuple[Any, ...]:
+        """Row and variant; width: tokens of a register block."""
+        kind = "dense_dot" if self.pattern == "dense" else "sparse_dot"
+        suffix = "" if self.pattern == "dense" else f"_{self.pattern}"
+        row = f"{kind}_{PRECISIONS[self.precision]}{suffix}"
+        if self.precision != "int8":
+            return row, TILE, width, "f32", "none"
+        if self.pattern == "4x1" and width == TILE:
+            return row, TILE, "bytes", "none"
+        row = "narrow_dot_u8s8_4x1" if self.pattern == "4x1" else row
+        return row, TILE, width, "bytes", "none"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a case took at least."""
+
+    case: Case
+    kernel: str
+    seconds: float
+    macs: int  # of non-zeros
+    peak: float  # multiply-adds a second
+
+    @property
+    def share(self) -> float:
+        return self.macs / self.seconds / self.peak
+
+
+def cases(
+    shapes: Iterable[tuple[int, int]] = SHAPES,
+    tokens: Iterable[int] = (128, 384),
+    zeros: Iterable[float] = (0.7, 0.8, 0.9),
+    precisions: Iterable[str] = tuple(PRECISIONS),
+) -> Iterator[tuple[Case, ...]]:
+    """Shape by shape: those that are measured in turns with one another."""
+    tokens, zeros, precisions = tuple(tokens), tuple(zeros), tuple(precisions)
+    for outputs, inputs in shapes:
+        for count in tokens:
+            sparse = [(share, pattern) for share in zeros for pattern in ("4x1", "1x4")]
+            for precision in precisions:
+                kinds = [(0.0, "dense"), *sparse]
+                yield tuple(Case(outputs, inputs, count, *kind, precision) for kind in kinds)
+
+
+def _weight(case: Case, random: np.random.Generator) -> Array:
+    outputs, inputs = BLOCKS[case.pattern]
+    kept = random.random((case.outputs // outputs, case.inputs // inputs)) >= case.zeros
+    mask = np.kron(kept, np.ones((outputs, inputs), bool))
+    whole = random.integers(1, 127, (case.outputs, case.inputs))
+    return np.where(mask, whole, 0).astype(np.int8 if case.precision == "int8" else np.float32)
+
+
+def _prepare(case: Case, chosen: isa.Isa) -> tuple[Stand, Callable[[], None], str, int]:
+    weight = _weight(case, np.random.default_rng(0))
+    width = piece_width(case.pattern, case.precision, case.inputs, chosen.width)
+    row, *variant = case.kernel(width)
+    out_bytes = 1 if case.precision == "int8" else 4
+    packed = pack_linear(weight, case.pattern, precision=case.precision, out_bytes=out_bytes)
+    tiles = -(-case.tokens // TILE)
+    x_bytes, y_bytes = X_BYTES[case.precision] * case.inputs * TILE, out_bytes * case.outputs * TILE
+    stand = Stand(tiles * (x_bytes + y_bytes) + 4096)
+    x, _ = stand.room((tiles, x_bytes), np.uint8)
+    y, _ = stand.room((tiles, y_bytes), np.uint8)
+    rows = stand.parts(packed, np.zeros((len(packed.headers), 64), np.uint8))
+    params = stand.params(x, x_bytes, y, y_bytes, 1, rows)
+    call = stand.caller(kernel(chosen, row, *variant), params, 0, tiles)
+    macs = int(np.count_nonzero(weight)) * case.tokens
+    return stand, call, kernel_name(row, *variant), macs
+
+
+def measure(group: tuple[Case, ...], rounds: int = 12) -> list[Timing]:
+    """The cases in turns with the peaks."""
+    chosen, peaks = isa.chosen(), Peaks()
+    prepared = [_prepare(case, chosen) for case in group]
+    least = [float("inf")] * len(group)
+    for _ in range(rounds):
+        rates = peaks.round()
+        for number, (_, call, _, _) in enumerate(prepared):
+            for _ in range(REPEATS):
+                began = time.perf_counter()
+                call()
+                least[number] = min(least[number], time.perf_counter() - began)
+    return [
+        Timing(case, name, seconds, macs, rates[fitting(name)])
+        for case, seconds, (_, _, name, macs) in zip(group, least, prepared, strict=True)
+    ]
