@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,11 +108,41 @@ def _check_instructions(name: str, module: llvm.ModuleRef, isa: Isa) -> None:
             raise IsaError(f"kernel {name} calls {function.name}, for which {isa} lacks {' or '.join(features)}")
 
 
+_FMA = re.compile(r"declare <?(?:(\d+) x )?float>? @(llvm\.fma\.\w+)\(.*\n")
+
+
+def _without_fma(text: str) -> str:
+    """IR whose llvm.fma are arithmetic in float64: LLVM would call the C library's fmaf, lane by lane.
+
+    The product of two float32 is exact in float64; one sum in about 2^29 is rounded twice.
+    """
+
+    def body(match: re.Match[str]) -> str:
+        lanes, name = match.groups()
+        single, double = (f"<{lanes} x {kind}>" if lanes else kind for kind in ("float", "double"))
+        return f"""
+            define internal {single} @{name.replace("llvm.", "simd.")}({single} %x, {single} %y, {single} %z) alwaysinline {{
+              %p = fpext {single} %x to {double}
+              %q = fpext {single} %y to {double}
+              %r = fpext {single} %z to {double}
+              %product = fmul {double} %p, %q
+              %sum = fadd {double} %product, %r
+              %rounded = fptrunc {double} %sum to {single}
+              ret {single} %rounded
+            }}
+            """
+
+    return _FMA.sub(body, text).replace("@llvm.fma.", "@simd.fma.")
+
+
 def optimised_module(name: str, build: Callable[[], Any], isa: Isa, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     """The kernel and all it calls in one module, every abstract instruction given its body."""
     from . import lower  # imports Numba: only when something has to be compiled
 
-    module = llvm.parse_assembly(lower.kernel_module(name, build(), isa))
+    text = lower.kernel_module(name, build(), isa)
+    if machine.triple.startswith("x86_64") and not isa.has("fma"):
+        text = _without_fma(text)
+    module = llvm.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     module.verify()

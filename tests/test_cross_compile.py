@@ -1,0 +1,169 @@
+"""Kernels compiled for other CPUs: to an object file without error, with the instructions that each
+instruction set is about, and without those it has not.
+
+What runs here is one CPU's code; this looks at the code of the others.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+
+from engine import compile as compiler
+from engine import isa
+from engine.errors import IsaError
+from engine.kernels import KERNELS, builder, kernel_name
+
+X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+TARGETS = {  # CPU as LLVM calls it -> triple and the instruction set that detection would choose
+    "sapphirerapids": (X86, "amx_bf16"),
+    "icelake-server": (X86, "avx512_vnni"),
+    "znver4": (X86, "avx512_bf16"),
+    "skylake-avx512": (X86, "avx512"),
+    "alderlake": (X86, "avx_vnni"),
+    "haswell": (X86, "avx2"),
+    "x86-64": (X86, "generic"),
+    "neoverse-v1": (ARM, "generic"),
+}
+LIBRARY = {"sched_yield", "memset", "memcpy", "memmove"}  # all that code may call
+
+# What a variant is made of, by the name in its row; several where the code differs much.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "lanes": (64,),
+    "epilogue": ("bytes",),
+    "activation": ("gelu",),
+    "output": ("u8", "f32"),
+    "normalised": (True,),
+    "form": ("pairs", "rows"),
+    "depth": (64,),
+    "softmax": ("bytes", "floats"),
+    "x_type": ("u8",),
+    "y_type": ("f32",),
+    "residual_type": ("f32",),
+    "kind": ("u8", "f32"),
+    "profiled": (False,),
+}
+OWN_CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("peak", "what"): ("u8", "bf16", "f32"),
+    ("peak", "lanes"): (16,),
+    ("read", "lanes"): (16,),
+}
+
+
+def variants(name: str, which: isa.Isa) -> list[tuple[Any, ...]]:
+    """Representative variants of a kernel."""
+    width = (64 if which.width == 512 else 16,)
+    choices = {**CHOICES, "width": width}
+    fields = KERNELS[name].variant
+    return list(product(*(OWN_CHOICES.get((name, field)) or choices[field] for field in fields)))
+
+
+@cache
+def function(name: str, variant: tuple[Any, ...]) -> Any:
+    """The kernel's Python function, made once: what it calls is then typed once."""
+    return builder(name, *variant)()
+
+
+def code(name: str, variant: tuple[Any, ...], cpu: str) -> tuple[str, bytes]:
+    """Assembly and object file."""
+    triple, which = TARGETS[cpu]
+    chosen = isa.named(which)
+    machine = compiler.target_machine(chosen, cpu=cpu, triple=triple, jit=False)
+    full = kernel_name(name, *variant)
+    module = compiler.optimised_module(full, lambda: function(name, variant), chosen, machine)
+    return str(machine.emit_assembly(module)), bytes(machine.emit_object(module))
+
+
+def check(text: str, binary: bytes, cpu: str) -> None:
+    """What holds for every kernel: an object file, no wider registers, no newer instructions."""
+    triple, which = TARGETS[cpu]
+    chosen = isa.named(which)
+    assert binary.startswith(b"\x7fELF")
+    called = re.findall(r"\t(?:callq|bl)\t([\w.]+)", text)
+    assert set(called) <= LIBRARY
+    if triple == ARM:
+        return
+    if chosen.width < 512:
+        assert "%zmm" not in text
+    if chosen.width < 256:
+        assert "%ymm" not in text
+    if not (chosen.has("avx512vnni") or chosen.has("avxvnni")):
+        assert "vpdpbusd" not in text
+    if not chosen.has("avx512bf16"):
+        assert "vdpbf16ps" not in text
+    if not chosen.has("amx-tile"):
+        assert "tmm" not in text
+
+
+BYTES, FLOATS = ("dense_dot_u8s8", ("bytes", "none")), ("dense_dot_f32", ("f32", "none"))
+PAIRS = ("dense_dot_bf16", ("f32", "none"))
+GOLDEN = [  # kernel and the end of its variant, CPU, a line that its code must contain
+    (*BYTES, "sapphirerapids", r"vpdpbusd\t.*%zmm"),
+    (*BYTES, "icelake-server", r"vpdpbusd\t.*%zmm"),
+    (*BYTES, "znver4", r"vpdpbusd\t.*%zmm"),
+    (*BYTES, "skylake-avx512", r"vpmaddwd\t.*%zmm"),
+    (*BYTES, "alderlake", r"\{vex\}\s+vpdpbusd\t.*%ymm"),
+    (*BYTES, "haswell", r"vpmaddwd\t.*%ymm"),
+    (*BYTES, "x86-64", r"pmaddwd\t.*%xmm|pmuludq\t.*%xmm|pmullw\t.*%xmm"),
+    (*BYTES, "neoverse-v1", r"\tml[as]\tv\d+\.4s|\ts[mu]\w*l2?\tv\d+\.4s|\tmul\tv\d+\.4s|dot\t"),
+    (*FLOATS, "sapphirerapids", r"vfmadd\w+ps\t.*%zmm"),
+    (*FLOATS, "haswell", r"vfmadd\w+ps\t.*%ymm"),
+    (*FLOATS, "x86-64", r"mulps\t.*%xmm"),
+    (*FLOATS, "neoverse-v1", r"fmla\tv\d+\.4s"),
+    (*PAIRS, "sapphirerapids", r"vdpbf16ps\t.*%zmm"),
+    (*PAIRS, "znver4", r"vdpbf16ps\t.*%zmm"),
+    (*PAIRS, "icelake-server", r"vfmadd\w+ps\t.*%zmm"),
+    (*PAIRS, "haswell", r"vfmadd\w+ps\t.*%ymm"),
+    (*PAIRS, "neoverse-v1", r"fmla\tv\d+\.4s|bfdot"),
+    ("amx_dot_u8s8", ("bytes", "none"), "sapphirerapids", r"tdpbsud\t%tmm"),
+    ("amx_dot_u8s8_16x1", ("bytes", "none"), "sapphirerapids", r"tdpbsud\t%tmm"),
+    ("amx_dot_bf16", ("f32", "none"), "sapphirerapids", r"tdpbf16ps\t%tmm"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "cpu", "line"), GOLDEN, ids=[f"{row[0]}-{row[2]}" for row in GOLDEN]
+)
+def test_the_instructions_it_is_about_are_used(name, end, cpu, line):
+    wide = isa.named(TARGETS[cpu][1]).width == 512
+    width = () if name.startswith("amx") else (64 if wide else 16,)
+    text, binary = code(name, (64, *width, *end), cpu)
+    check(text, binary, cpu)
+    assert re.search(line, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", TARGETS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_kernel_compiles_for_every_cpu(name, cpu):
+    which = isa.named(TARGETS[cpu][1])
+    if name.startswith("amx_") and not which.has("amx-tile"):
+        with pytest.raises(IsaError, match="amx-tile"):
+            code(name, variants(name, which)[0], cpu)
+        return
+    for variant in variants(name, which):
+        check(*code(name, variant, cpu), cpu)
+
+
+@pytest.mark.parametrize("name", ["generic", "avx2", "avx512_bf16"])
+def test_a_feature_that_is_missing_raises_before_llvm_ends_the_process(name):
+    with pytest.raises(IsaError, match=f"{name} lacks amx-tile"):
+        compiler.object_code(
+            "amx", lambda: function("amx_dot_u8s8", (64, "bytes", "none")), isa.named(name)
+        )
+
+
+def test_a_target_that_is_not_x86_takes_no_x86_instructions():
+    with pytest.raises(IsaError, match="the target is aarch64"):
+        compiler.object_code(
+            "amx",
+            lambda: function("amx_dot_u8s8", (64, "bytes", "none")),
+            isa.named("amx_bf16"),
+            triple=ARM,
+            cpu="neoverse-v1",
+            jit=False,
+        )
