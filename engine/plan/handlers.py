@@ -364,17 +364,20 @@ def _attention_bytes(planner: Planner, node: Node, query: Buffer, key: Buffer, v
 
 
 def _attention_floats(planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int) -> None:
-    if any(node.attributes.get(name) is not None for name in ("scores", "probabilities", "product", "output", "query", "key", "value")):
+    """In float32 throughout; what is stored in bytes is converted before and after."""
+    if any(node.attributes.get(name) is not None for name in ("scores", "probabilities", "product")):
         raise Unplanned("partly quantised attention")
-    if any(each.dtype != "f32" for each in (query, key, value)):
-        raise Unplanned("query, key or value in bytes")
-    heads = node.attributes["heads"]
-    y = planner.make(node.outputs[0], query.domain, query.channels, None)
+    heads, output = node.attributes["heads"], node.attributes.get("output")
+    query, key, value = (_converted(planner, node, each, None) for each in (query, key, value))
+    name = node.outputs[0] if output is None else f"{node.outputs[0]}.float"
+    y = planner.make(name, query.domain, query.channels, None)
     params = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes, y, y.tile_bytes, heads, float(node.attributes["scale"]))
     if query.domain == "tokens":
         planner.emit(node, "attention_f32", (depth, _width(planner.isa, query.lanes, 0, "")), params, query.domain, units=heads)
     else:
         planner.emit(node, "attention_f32_rows", (depth,), params, query.domain, units=heads)
+    if output is not None:
+        _converted(planner, node, y, output, node.outputs[0])
 
 
 # --- layer norm
@@ -413,19 +416,32 @@ ELEMENTWISE = {"QuantizeLinear": "none", "DequantizeLinear": "none", "Tanh": "ta
 def plan_elementwise(planner: Planner, node: Node) -> None:
     """A conversion or an activation that no product took into its epilogue."""
     x = planner.buffer(node.inputs[0])
-    source, output = planner.quantized[x.name], None
-    if (node.op == "DequantizeLinear") == (source is None) or node.attributes.get("approximate", "none") != "none":
+    if (node.op == "DequantizeLinear") == (x.dtype == "f32") or node.attributes.get("approximate", "none") != "none":
         raise Unplanned(f"x is {x.dtype}")
-    if node.op == "QuantizeLinear":
-        output = _quantization_of(planner, node)
-    y = planner.make(node.outputs[0], x.domain, planner.width(node.inputs[0]), output)
-    scale, shift = (1.0, 0.0) if source is None else (source.scale, -source.scale * source.zero_point)
-    result = planner.quantized[y.name]
-    out = (1.0, 0.0) if result is None else (1 / result.scale, result.zero_point + MAGIC)
-    params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, float(scale), float(shift), *map(float, out))
-    planner.emit(node, "elementwise", (x.lanes, x.dtype, ELEMENTWISE[node.op], y.dtype), params, x.domain)
+    output = _quantization_of(planner, node) if node.op == "QuantizeLinear" else None
+    _convert(planner, node, x, output, node.outputs[0], ELEMENTWISE[node.op])
     if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(node.outputs[0])
+
+
+def _converted(planner: Planner, node: Node, x: Buffer, output: Quantization | None, name: str = "") -> Buffer:
+    """x as float32 (output None) or bytes: itself where it is so already."""
+    if output is None and x.dtype == "f32":
+        return x
+    return _convert(planner, node, x, output, name or f"{x.name}.float", "none")
+
+
+def _convert(planner: Planner, node: Node, x: Buffer, output: Quantization | None, name: str, activation: str) -> Buffer:
+    if name in planner.buffers:
+        return planner.buffers[name]
+    source = planner.quantized[x.name]
+    y = planner.make(name, x.domain, planner.channels[x.name], output)
+    result = planner.quantized[name]
+    scale, shift = (1.0, 0.0) if source is None else (source.scale, -source.scale * source.zero_point)
+    out = (1.0, 0.0) if result is None else (1 / result.scale, result.zero_point + MAGIC)
+    params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, float(scale), float(shift), *map(float, out))
+    planner.emit(node, "elementwise", (x.lanes, x.dtype, activation, y.dtype), params, x.domain)
+    return y
 
 
 def _quantization_of(planner: Planner, node: Node) -> Quantization:
