@@ -1,0 +1,89 @@
+"""The errors that kernels/activations.py states, on every instruction set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.compile import compiled
+from engine.isa import Isa
+from engine.kernels import activations, context
+from engine.kernels.harness import Stand
+
+from .stands import SETS
+
+Array = NDArray[Any]
+LANES = 16
+COUNT = 1 << 12
+erf = np.vectorize(math.erf)
+
+
+def run(name: str, isa: Isa, x: Array) -> Array:
+    """The routine on all of x: one compiled kernel each."""
+
+    def build() -> Any:
+        from engine.simd import load_i64, loads, store
+
+        load, function = loads("f32", LANES), getattr(activations, name)(LANES)
+
+        def kernel(params, context_, begin, end):  # noqa: ANN001, ANN202
+            at = load_i64(context_ + context.ARENA)
+            for _ in range(end):
+                store(at, function(load(at)))
+                at += 4 * LANES
+
+        return kernel
+
+    stand = Stand(x.nbytes)
+    _, buffer = stand.put(x)
+    stand.run(compiled(f"test_{name}_{LANES}", build, isa), stand.params(0), 0, len(x) // LANES)
+    return buffer.copy()
+
+
+def gelu(x: Array) -> Array:
+    return x / 2 * (1 + erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x: Array) -> Array:
+    return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+STATED = [  # routine, meaning, range, greatest absolute error, greatest relative error
+    ("exponential", np.exp, (-87, 88), 0, 2.5e-7),
+    ("tanh_of", np.tanh, (-12, 12), 3e-7, 0),
+    ("gelu", gelu, (-8, 8), 2e-6, 0),
+    ("gelu_for_bytes", gelu, (-6, 6), 3e-4, 0),
+    ("gelu_tanh", gelu_tanh, (-8, 8), 2e-6, 0),
+    ("relu", lambda x: np.maximum(x, 0), (-8, 8), 0, 0),
+]
+
+
+@pytest.mark.parametrize(
+    "isa", [SETS[-1], *[pytest.param(i, marks=pytest.mark.slow) for i in SETS[:-1]]], ids=str
+)
+@pytest.mark.parametrize(
+    ("name", "meaning", "limits", "absolute", "relative"), STATED, ids=[row[0] for row in STATED]
+)
+def test_error_is_as_stated(
+    isa: Isa, name: str, meaning: Any, limits: tuple[float, float], absolute: float, relative: float
+) -> None:
+    random = np.random.default_rng(0)
+    x = np.concatenate([np.linspace(*limits, COUNT // 2), random.uniform(*limits, COUNT // 2)])
+    x = x.astype(np.float32)
+    wanted = meaning(x.astype(np.float64))
+    off = np.abs(run(name, isa, x) - wanted)
+    assert (off <= absolute + relative * np.abs(wanted)).all(), off.max()
+
+
+@pytest.mark.parametrize("name", ["exponential", "tanh_of", "gelu", "gelu_tanh"])
+def test_far_away(name: str) -> None:
+    """Nothing overflows into NaN, and large x of GELU is x."""
+    x = np.array([-1e30, -1e4, -100, -20, 0, 20, 100, 1e4] * 2, np.float32)
+    got = run(name, SETS[-1], x)
+    assert not np.isnan(got).any()
+    if name.startswith("gelu"):
+        np.testing.assert_allclose(got, np.maximum(x, 0), atol=2e-6, rtol=1e-6)
