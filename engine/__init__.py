@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from . import isa
 from .errors import EngineError
+from .inference_session import InferenceSession
 from .runtime import Session, load
 
-__all__ = ["EngineError", "Session", "isa", "load"]
+__all__ = ["EngineError", "InferenceSession", "Session", "isa", "load"]
 __version__ = "0.1.0"

@@ -1,27 +1,63 @@
 """Every switch of the engine, read from the environment in this file and nowhere else.
 
-`with override(debug=2): ...` changes them for a block (tests, experiments).
+`with override(debug=2): ...` changes them for a block (tests, experiments).  Variables of the
+original engine mean what they meant, or are answered with a sentence: docs/from-itrex.md.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import SettingError
 
 __all__ = ["DESCRIPTIONS", "Settings", "current", "override"]
 
+log = logging.getLogger(__name__)
+
 DESCRIPTIONS = {  # the table of README.md is made from it
     "isa": "cap on the instruction set, a name that `engine isa` lists",
-    "debug": "0 quiet, 1 counts per pass, 2 a line per step, 3 graph after each pass, 4 LLVM IR, 5 assembly",
+    "debug": "0 quiet, 1 counts per pass, 2 a line per step, 3 graph after each pass, 4 LLVM IR,"
+    " 5 assembly",
     "check": "1: after each pass and each step, compare with the operator's NumPy meaning",
     "cache": "folder of compiled kernels and measured choices",
     "tune": "1: measure kernel variants on first use and keep the choice in the cache",
     "spin_us": "microseconds a waiting worker spins before it sleeps",
+    "threads": "cores of a session that is not told how many",
+    "log": "least grave message that is shown: 0 information, 1 warnings, 2 errors, 3 none",
+}
+
+# --- variables of the original ---
+ONEDNN_ISAS = {  # DNNL_MAX_CPU_ISA -> ENGINE_ISA
+    "SSE41": "generic",
+    "AVX": "generic",
+    "AVX2": "avx2",
+    "AVX2_VNNI": "avx_vnni",
+    "AVX2_VNNI_2": "avx_vnni",
+    "AVX512_CORE": "avx512",
+    "AVX512_CORE_VNNI": "avx512_vnni",
+    "AVX512_CORE_BF16": "avx512_bf16",
+    "AVX512_CORE_FP16": "avx512_bf16",
+    "AVX10_1_512": "avx512_bf16",
+    "AVX512_CORE_AMX": "amx_bf16",
+    "AVX512_CORE_AMX_FP16": "amx_bf16",
+    "ALL": "",
+    "DEFAULT": "",
+}
+ALWAYS = {  # what they switched on is how this engine works
+    "UNIFIED_BUFFER": "activations always lie in one arena",
+    "WEIGHT_SHARING": "instances always share the weights: model.bin is mapped, not read",
+    "INST_NUM": "weights are shared by as many instances as there are; `engine bench --instances`"
+    " starts some",
+}
+LEAST_LOGGED = "GLOG_minloglevel"
+REFUSED = {
+    "ENGINE_PROFILING": "use `engine profile MODEL --trace FILE`",
 }
 
 
@@ -32,24 +68,58 @@ class Settings:
     isa: str = ""
     debug: int = 0
     check: int = 0
-    cache: str = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparse-engine")
+    cache: str = str(
+        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparse-engine"
+    )
     tune: int = 0
     spin_us: int = 2000
+    threads: int = 1
+    log: int = 1
 
 
 def _from_environment() -> Settings:
-    settings = Settings()
+    settings = _of_the_original(Settings())
     for item in fields(Settings):
-        text = os.environ.get(f"ENGINE_{item.name.upper()}")
+        name = f"ENGINE_{item.name.upper()}"
+        text = os.environ.get(name)
         if text is None:
             continue
         default = getattr(settings, item.name)
         try:
-            value = int(text) if isinstance(default, int) else text
+            value: Any = int(text) if isinstance(default, int) else text
         except ValueError as error:
-            raise SettingError(f"ENGINE_{item.name.upper()}={text!r}: expected a whole number") from error
+            raise SettingError(f"{name}={text!r}: expected a whole number") from error
         settings = replace(settings, **{item.name: value})
     return settings
+
+
+def _of_the_original(settings: Settings) -> Settings:
+    for name, reason in REFUSED.items():
+        if os.environ.get(name, "0") not in ("", "0"):
+            raise SettingError(f"{name}={os.environ[name]}: {reason}; unset it")
+    for name, reason in ALWAYS.items():
+        if os.environ.get(name, "0") not in ("", "0"):
+            log.warning("%s=%s changes nothing: %s", name, os.environ[name], reason)
+    threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if threads:
+        settings = replace(settings, threads=_positive("OMP_NUM_THREADS", threads))
+    least = os.environ.get(LEAST_LOGGED, "")
+    if least:
+        if least not in ("0", "1", "2", "3"):
+            raise SettingError(f"{LEAST_LOGGED}={least!r}: expected 0 to 3")
+        settings = replace(settings, log=int(least))
+    for name in ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"):
+        cap = os.environ.get(name, "").upper()
+        if cap and cap not in ONEDNN_ISAS:
+            raise SettingError(f"{name}={cap}: expected one of {', '.join(ONEDNN_ISAS)}")
+        settings = replace(settings, isa=ONEDNN_ISAS.get(cap, settings.isa))
+    return settings
+
+
+def _positive(name: str, text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise SettingError(f"{name}={text!r}: expected a whole number from 1 up")
+    return int(text)
 
 
 _stack: list[Settings] = []

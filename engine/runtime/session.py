@@ -30,7 +30,7 @@ SHARING_COST = 1.15  # barriers and uneven steps, against one worker a pack
 ARENA_GUARD = 4096  # rows of padded outputs may reach past the last tile
 
 
-def load(path: str | Path, *, threads: int = 1, weight: str | Path | None = None, cpus: Sequence[int] = ()) -> Session:
+def load(path: str | Path, *, threads: int | None = None, weight: str | Path | None = None, cpus: Sequence[int] = ()) -> Session:
     """A session for an ONNX file, an IR folder, or a conf.yaml with its model.bin (weight).
 
     Raises:
@@ -52,8 +52,9 @@ class Timed:
 class Session:
     """A frozen model.  Safe to use from several threads: calls wait for each other."""
 
-    def __init__(self, graph: Graph, *, threads: int = 1, cpus: Sequence[int] = ()) -> None:
-        """threads: workers, the caller among them; cpus: where they are pinned, worker n to cpus[n % len] (default: those the process has)."""
+    def __init__(self, graph: Graph, *, threads: int | None = None, cpus: Sequence[int] = ()) -> None:
+        """threads: workers, the caller among them (default: the setting, 1); cpus: where they are pinned, worker n to cpus[n % len] (default: those the process has)."""
+        threads = settings.current().threads if threads is None else threads
         if threads < 1:
             raise InputError(f"threads is {threads}: expected 1 or more")
         self.graph, self.threads = graph, threads

@@ -1,0 +1,68 @@
+"""The environment: our variables, and those of the original."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from engine import settings
+from engine.errors import SettingError
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    names = ("OMP_NUM_THREADS", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "GLOG_minloglevel")
+    for name in (*names, *settings.ALWAYS, *settings.REFUSED):
+        monkeypatch.delenv(name, raising=False)
+    for name in settings.DESCRIPTIONS:
+        monkeypatch.delenv(f"ENGINE_{name.upper()}", raising=False)
+
+    def with_(**variables: str) -> settings.Settings:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return settings._from_environment()
+
+    return with_
+
+
+def test_every_setting_is_described() -> None:
+    assert list(settings.DESCRIPTIONS) == list(settings.Settings.__dataclass_fields__)
+
+
+def test_ours(read) -> None:  # type: ignore[no-untyped-def]
+    found = read(ENGINE_ISA="avx2", ENGINE_DEBUG="2", ENGINE_THREADS="3")
+    assert (found.isa, found.debug, found.threads) == ("avx2", 2, 3)
+    with pytest.raises(SettingError, match="ENGINE_DEBUG='much': expected a whole number"):
+        read(ENGINE_DEBUG="much")
+
+
+def test_theirs_are_mapped(read) -> None:  # type: ignore[no-untyped-def]
+    assert read() == settings.Settings()
+    found = read(OMP_NUM_THREADS="4,2", DNNL_MAX_CPU_ISA="avx512_core_vnni", GLOG_minloglevel="2")
+    assert (found.threads, found.isa, found.log) == (4, "avx512_vnni", 2)
+    assert read(ENGINE_ISA="avx2").isa == "avx2"  # ours stands above theirs
+    assert read(ONEDNN_MAX_CPU_ISA="ALL", ENGINE_ISA="").isa == ""
+
+
+@pytest.mark.parametrize("name", sorted(settings.ALWAYS))
+def test_what_always_is_so_is_said(read, caplog, name: str) -> None:  # type: ignore[no-untyped-def]
+    with caplog.at_level(logging.WARNING):
+        read(**{name: "0"})
+        assert not caplog.messages
+        read(**{name: "1"})
+    assert f"{name}=1 changes nothing: {settings.ALWAYS[name]}" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ENGINE_PROFILING", "1", "ENGINE_PROFILING=1: use `engine profile MODEL"),
+        ("OMP_NUM_THREADS", "many", "OMP_NUM_THREADS='many': expected a whole number from 1"),
+        ("GLOG_minloglevel", "9", "GLOG_minloglevel='9': expected 0 to 3"),
+        ("DNNL_MAX_CPU_ISA", "MMX", "DNNL_MAX_CPU_ISA=MMX: expected one of SSE41"),
+    ],
+)
+def test_what_is_refused(read, name: str, value: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SettingError, match=message):
+        read(**{name: value})
