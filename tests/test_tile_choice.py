@@ -1,0 +1,94 @@
+"""The modelled choice between vectors and tiles, and docs/isa.md, which shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import isa
+from engine.pack_amx import pack_tiles
+from engine.plan.tiles import modelled_cycles, tile_pattern
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "isa.md"
+SHAPES = [(256, 256), (1024, 256), (256, 1024), (768, 768), (3072, 768), (768, 3072)]
+CONTENTS = {  # how a layer is pruned -> its pattern, the blocks that are zeroed, their share
+    "dense": ("dense", (1, 1), 0.0),
+    "4x1, 80 %": ("4x1", (4, 1), 0.8),
+    "4x1, 90 %": ("4x1", (4, 1), 0.9),
+    "1x4, 90 %": ("1x4", (1, 4), 0.9),
+    "16x1, 90 %": ("4x1", (16, 1), 0.9),
+}
+
+
+def weight(outputs: int, inputs: int, block: tuple[int, int], zeros: float) -> np.ndarray:
+    """Ones, and this share of zero blocks at random."""
+    rows, columns = block
+    kept = np.random.default_rng(0).random((outputs // rows, inputs // columns)) >= zeros
+    return np.kron(kept, np.ones(block)).astype(np.int8)
+
+
+def table() -> str:
+    """Thousands of cycles for 64 tokens, the least in bold."""
+    lines = [
+        "| precision | outputs x inputs | zeros | vectors | tiles, dense | tiles, 16x1 | gain |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for precision in ("int8", "bfloat16"):
+        for outputs, inputs in SHAPES:
+            for name, (pattern, block, zeros) in CONTENTS.items():
+                layer = weight(outputs, inputs, block, zeros)
+                cycles = modelled_cycles(layer, precision, pattern)
+                least = min(cycles.values())
+                row = [precision, f"{outputs} x {inputs}", name]
+                for count in cycles.values():
+                    text = f"{count / 1000:.1f}"
+                    row.append(f"**{text}**" if count == least else text)
+                row.append(f"{cycles['vector'] / least:.1f}")
+                lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def test_the_document_shows_the_model():
+    text = DOCUMENT.read_text()
+    assert table() in text, f"the table should be:\n{table()}"
+
+
+def test_the_document_lists_every_instruction_set():
+    text = DOCUMENT.read_text()
+    for row in isa.LADDER:
+        assert f"| `{row.name}` |" in text
+
+
+@pytest.mark.parametrize(
+    ("which", "precision", "content", "shape", "chosen"),
+    [
+        ("avx512_bf16", "int8", "dense", (256, 256), ""),
+        ("amx_int8", "int8", "dense", (256, 256), "dense"),
+        ("amx_int8", "bfloat16", "dense", (256, 256), ""),
+        ("amx_bf16", "bfloat16", "dense", (256, 256), "dense"),
+        ("amx_bf16", "float32", "dense", (256, 256), ""),
+        ("amx_bf16", "int8", "4x1, 90 %", (256, 256), ""),
+        ("amx_bf16", "int8", "4x1, 90 %", (768, 768), "16x1"),
+        ("amx_bf16", "int8", "1x4, 90 %", (768, 768), ""),
+        ("amx_bf16", "int8", "16x1, 90 %", (256, 256), "16x1"),
+        ("amx_bf16", "int8", "dense", (256, 200), "16x1"),  # no whole blocks
+    ],
+)
+def test_the_modelled_best_is_chosen(which, precision, content, shape, chosen):
+    pattern, block, zeros = CONTENTS[content]
+    assert (
+        tile_pattern(isa.named(which), weight(*shape, block, zeros), precision, pattern) == chosen
+    )
+
+
+@pytest.mark.parametrize("pattern", ["dense", "16x1"])
+def test_packing_does_the_steps_that_are_modelled(pattern):
+    layer = weight(256, 256, (16, 1), 0.9)
+    layer[:64] = 0
+    packed = pack_tiles(layer, pattern, precision="int8")
+    cycles = modelled_cycles(layer, "int8", "4x1")[pattern]
+    panels = len(packed.headers)
+    each, overhead = (128, 192) if pattern == "dense" else (128, 96)
+    assert cycles == packed.steps * each + panels * overhead
