@@ -58,7 +58,8 @@ def _gelu(lanes, limit, coefficients):
     splat, series = splats("f32", lanes), polynomial(coefficients, lanes)
 
     def gelu(x):
-        z = minimum(maximum(x, splat(f32(-limit))), splat(f32(limit)))
+        x = maximum(x, splat(f32(-limit)))  # below, the result is 0: not x times almost 0
+        z = minimum(x, splat(f32(limit)))
         s = fma(mul(z, z), splat(f32(stretch)), splat(f32(-1)))
         return mul(x, fma(z, series(s), splat(f32(0.5))))
 
