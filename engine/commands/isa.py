@@ -1,4 +1,4 @@
-"""`engine isa`: the ladder of instruction sets, what this machine permits, what is in use."""
+"""`engine isa`: what instruction sets there are, which is in use, and why not more."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    here = {row.name for row in isa.detected()}
-    described = isa.describe()
     if arguments.json:
-        names = [row.name for row in isa.LADDER]
-        content = {**described, "known": names, "available": [n for n in names if n in here]}
+        here = {row.name for row in isa.detected()}
+        content = {
+            **isa.describe(),
+            "known": [row.name for row in isa.LADDER],
+            "available": [row.name for row in isa.LADDER if row.name in here],
+            "missing": {row.name: isa.missing(row) for row in isa.LADDER if row.name not in here},
+        }
         sys.stdout.write(json.dumps(content, indent=1) + "\n")
-        return 0
-    sys.stdout.write(f"{described['cpu_model']}\n")
-    for row in isa.LADDER:
-        state = (
-            "in use" if row.name == described["isa"] else "available" if row.name in here else "-"
-        )
-        sys.stdout.write(f"  {row.name:<14}{row.width:>4} bit  {state}\n")
+    else:
+        sys.stdout.write("\n".join(isa.report()) + "\n")
     return 0
