@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.current_basedir, "..", "..")))
 from workflow.scripts.checked_config import ConfigError, checked
+from workflow.scripts.command_line import options
 
 SPARSIFY_SCHEMA = Path(
     workflow.current_basedir, "..", "schemas", "sparsify.schema.yaml"
@@ -25,12 +26,6 @@ try:
     SPARSIFY = checked(SPARSIFY, SPARSIFY_SCHEMA)
 except (ConfigError, OSError, yaml.YAMLError) as error:
     raise WorkflowError(f"config/sparsify.yaml: {error}") from None
-
-
-def options(section, *names):
-    """Command line options of a section's values: {learning_rate: 1} becomes --learning-rate 1."""
-    values = [(name, section[name]) for name in names]
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values)
 
 
 IMITATES = sorted(
