@@ -1,11 +1,13 @@
 """Accuracy of a classifier on labelled token ids: batches, classes, scores, agreement of two runs.
 
 Sentences are an .npz of int64 arrays: input_ids, attention_mask, token_type_ids (sentences, length)
-and labels (sentences,).
+and labels (sentences,); or a .tsv with a head, `sentence` and `label` in it, and a tokenizer.
 """
 
 from __future__ import annotations
 
+import csv
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import numpy as np
 
 from .errors import InputError
 
-__all__ = ["Scores", "agreement", "batches", "classify", "read_sentences", "scores"]
+__all__ = ["Scores", "agreement", "batches", "classify", "read_sentences", "read_text", "scores"]
 
 Feed = dict[str, np.ndarray]
 Run = Callable[[Feed], np.ndarray]  # int64 (batch, length) each -> logits (batch, classes)
@@ -40,6 +42,42 @@ def read_sentences(path: str | Path, count: int = 0) -> Feed:
             return {name: file[name][: count or None] for name in names}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: expected an .npz with {', '.join(names)} ({error})") from error
+
+
+def read_text(path: str | Path, tokenizer: str | Path, seq_len: int, count: int = 0) -> Feed:
+    """The same from a .tsv as GLUE has it; sentences longer than seq_len tokens are cut.
+
+    Raises:
+        InputError: no such columns, no tokenizer in that folder, or no package that reads it.
+    """
+    texts, labels = _columns(Path(path), count)
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise InputError(
+            f"{path}: text is split by transformers, which is not installed: pip install"
+            " 'engine[workflow]', or give an .npz of token ids"
+        ) from error
+    try:
+        split = transformers.AutoTokenizer.from_pretrained(str(tokenizer))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{tokenizer}: no tokenizer: {str(error).splitlines()[0]}") from error
+    tokens = split(texts, padding=True, truncation=True, max_length=seq_len, return_tensors="np")
+    found = {name: tokens[name].astype(np.int64) for name in INPUTS if name in tokens}
+    found.setdefault("token_type_ids", np.zeros_like(found["input_ids"]))
+    return {**found, "labels": np.array(labels, np.int64)}
+
+
+def _columns(path: Path, count: int) -> tuple[list[str], list[int]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        rows = rows[: count or None]
+        return [row["sentence"] for row in rows], [int(row["label"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected lines of `sentence` and `label`, tabs between ({error})"
+        ) from error
 
 
 def batches(sentences: Feed, batch_size: int) -> Iterator[Feed]:

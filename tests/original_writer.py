@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-HEADS, DEPTH, INNER, WORDS, LENGTH, CLASSES = 4, 16, 128, 50, 24, 3
+HEADS, DEPTH, INNER, WORDS, LENGTH, CLASSES = 4, 16, 128, 128, 24, 3
 CHANNELS = HEADS * DEPTH
 DTYPES = {"float32": "fp32", "int8": "s8", "uint16": "bf16"}
 RANGES = {"x": (-6.0, 5.0), "q": (-4.0, 4.5), "scores": (-30.0, 28.0), "p": (0.0, 1.0),

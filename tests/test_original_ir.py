@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import engine
-from engine import models, reference, store
+from engine import bench, models, reference, store
 from engine.cli import main
 from engine.errors import IntegrityError, ModelError, UnsupportedError
 from engine.graph import Graph
@@ -193,3 +195,52 @@ def test_logits_of_the_original(kind: str, onnx: str, tolerance: float) -> None:
         got = session.run(fed)["logits"]
         assert np.abs(got - exact.run(None, fed)[0]).max() < tolerance
         assert np.abs(got - reference.run(session.graph, fed)["logits"]).max() < 0.02
+
+
+# --- its command lines ---
+def test_bench_by_config_and_weight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "LOCK", tmp_path / "lock")
+    folder = writer.write(tmp_path / "ir", "int8", transposed=True)
+    files = ["--config", str(folder / "conf.yaml"), "--weight", str(folder / "model.bin")]
+    counts = ["--batch_size", "2", "--iterations", "3", "--w", "1", "--seq_len", "9"]
+    assert main(["bench", *files, *counts]) == 0
+    out = capsys.readouterr().out
+    for line in (" Batch Size is 2\n", " Latency is ", " Throughput is "):
+        assert line in out
+
+
+def test_accuracy_of_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "t")
+    rows = ["a good film", 'a "bad film', "good " * 40]
+    folder = writer.write(tmp_path / "ir", "int8")
+    split = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    session = engine.load(folder)
+    labels = []
+    for row in rows:
+        tokens = split(row, truncation=True, max_length=20, return_tensors="np")
+        labels.append(int(session.run(dict(tokens))["logits"].argmax()))
+    lines = [f"{row}\t{label}" for row, label in zip(rows, labels, strict=True)]
+    (tmp_path / "rows.tsv").write_text("\n".join(["sentence\tlabel", *lines]))
+    command = ["accuracy", "--config", str(folder / "conf.yaml"), "--seq_len", "20", "--json"]
+    command += ["--weight", str(folder / "model.bin"), "--dataset", str(tmp_path / "rows.tsv")]
+    assert main([*command, "--tokenizer", str(tmp_path / "t")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["accuracy"], found["sentences"]) == (1.0, 3)
+
+    assert main(command) == 2
+    assert "is text: --tokenizer names" in capsys.readouterr().err
+    assert main([*command, "--tokenizer", str(tmp_path / "none")]) == 2
+    assert "none: no tokenizer: " in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main([*command, "--tokenizer", str(tmp_path / "t")]) == 2
+    assert "pip install 'engine[workflow]'" in capsys.readouterr().err
+    (tmp_path / "rows.tsv").write_text("text\tclass\na\t1\n")
+    assert main([*command, "--tokenizer", str(tmp_path / "t")]) == 2
+    assert "expected lines of `sentence` and `label`" in capsys.readouterr().err
