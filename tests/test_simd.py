@@ -216,8 +216,8 @@ def test_every_public_vector_function_has_a_row() -> None:
     text = " ".join(expression for expression, _ in ROWS + CLOSE) + " ".join(LOADS.values())
     apart = {  # addresses, threads and plain loads and stores; what is made of rows above
         "cycles", "exchange", "fetch_add", "load_i64", "load_int", "load_shared", "load_u16",
-        "load_u8", "pause", "prefetch", "scalar_to_int", "store", "store_lanes", "store_u8", "store_unaligned",
-        "yield_core", "call_kernel", "pack", "as_float", "as_bytes",
+        "load_u8", "pause", "prefetch", "scalar_to_int", "store", "store_lanes", "store_u8",
+        "store_unaligned", "yield_core", "call_kernel", "pack", "as_float", "as_bytes",
     }  # fmt: skip
     names = [name for name, value in vars(simd).items() if type(value).__name__ == "_Intrinsic"]
     assert len(names) > 40

@@ -1,0 +1,304 @@
+"""Kernels that work channel by channel or token by token, against the NumPy meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.graph import Quantization
+from engine.isa import Isa
+from engine.kernels import context, kernel
+from engine.kernels.harness import Stand, aligned, from_tiles, to_tiles
+from engine.ops import fused
+from engine.ops.quantized import dynamic_quantize_linear
+from engine.plan.quantized import float_bias, norm_of_bytes
+from engine.plan.weights import rows_operand
+from engine.simd import MAGIC
+
+from .stands import rows_of, sets
+
+Array = NDArray[Any]
+TOKENS = (1, 31, 37, 128, 200)
+X, RESIDUAL, OUTPUT = Quantization(0.021, 117), Quantization(0.034, 131), Quantization(0.05, 120)
+TYPES = {"u8": np.uint8, "f32": np.float32}
+
+
+def close(got: Array, wanted: Array, note: Any) -> None:
+    """Floats nearly equal; bytes but for a rare fraction of a half."""
+    if wanted.dtype == np.uint8:
+        off = np.abs(got.astype(int) - wanted)
+        assert off.max() <= 1 and (off > 0).mean() < 0.01, note
+    else:
+        np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=str(note))
+
+
+def quantise(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
+    if kind == "u8":
+        return random.integers(0, 256, shape).astype(np.uint8)
+    return random.normal(size=shape).astype(np.float32)
+
+
+def layer_norm(
+    isa: Isa, x: Array, residual: Array | None, bias: Array, norm: Array, lanes: int, output: str
+) -> Array:
+    """By the kernel that the planner would take."""
+    tokens, channels = x.shape
+    tiles = -(-tokens // lanes)
+    stand = Stand(tiles * lanes * channels * 16 + 4096)
+    places = []
+    for each in (x, residual):
+        place, _ = (0, None) if each is None else stand.put(to_tiles(each, lanes))
+        places += [place, 0 if each is None else lanes * channels * each.itemsize]
+    y, result = stand.room((tiles, channels, lanes), TYPES[output])
+    out = (y, lanes * channels * result.itemsize)
+    sources = [
+        X if x.dtype == np.uint8 else None,
+        RESIDUAL if residual is not None and residual.dtype == np.uint8 else None,
+    ]
+    exact = norm_of_bytes(sources, bias, channels, 1e-12)
+    norm = norm.astype(np.float64)
+    if output == "u8":
+        norm = norm / OUTPUT.scale + np.array([0, OUTPUT.zero_point])
+    scaled = aligned(norm.shape, np.float32)
+    scaled[...] = norm
+    where = (
+        *places,
+        *(out if output == "u8" else (0, 0)),
+        *(out if output == "f32" else (0, 0)),
+        channels,
+    )
+    if exact is not None:
+        params = (
+            *where,
+            stand.address(exact.bias),
+            scaled.ctypes.data,
+            exact.weights,
+            0,
+            float(exact.epsilon),
+            1 / channels,
+            exact.magic,
+        )
+        code = kernel(isa, "layer_norm_bytes", lanes, output)
+    else:
+        floats, scales = float_bias(sources, bias, channels)
+        params = (
+            *where,
+            stand.address(np.asarray(floats)),
+            scaled.ctypes.data,
+            *map(float, scales),
+            1e-12,
+            1 / channels,
+        )
+        kinds = [
+            {None: "none", np.dtype(np.uint8): "u8"}.get(None if e is None else e.dtype, "f32")
+            for e in (x, residual)
+        ]
+        code = kernel(isa, "layer_norm_floats", lanes, *kinds, output)
+    stand.run(code, stand.params(*params), 0, tiles)
+    return from_tiles(result, tokens)
+
+
+@pytest.mark.parametrize(
+    ("slow", "lanes", "x_kind", "residual_kind", "output"),
+    rows_of(
+        [(64, "u8", "u8", "u8"), (64, "f32", "f32", "f32"), (64, "f32", "u8", "u8")],
+        [
+            (64, "u8", "u8", "f32"),
+            (16, "u8", "u8", "u8"),
+            (16, "f32", "none", "f32"),
+            (64, "f32", "none", "u8"),
+        ],
+    ),
+)
+def test_layer_norm(slow: bool, lanes: int, x_kind: str, residual_kind: str, output: str) -> None:
+    channels = 36
+    for tokens in TOKENS:
+        random = np.random.default_rng(tokens)
+        x = quantise(random, (tokens, channels), x_kind)
+        residual = None if residual_kind == "none" else quantise(random, x.shape, residual_kind)
+        bias, gamma, beta = random.normal(size=(3, channels)).astype(np.float32)
+        wanted = fused.layer_norm(
+            x, residual, bias, gamma, beta,
+            input=X if x_kind == "u8" else None,
+            residual=RESIDUAL if residual_kind == "u8" else None,
+            output=OUTPUT if output == "u8" else None,
+        )  # fmt: skip
+        for isa in sets(slow=slow):
+            got = layer_norm(isa, x, residual, bias, np.stack([gamma, beta], 1), lanes, output)
+            close(got, wanted, (isa.name, tokens))
+
+
+@pytest.mark.parametrize(
+    ("slow", "output", "normalised"),
+    rows_of([("u8", True), ("f32", True)], [("f32", False)]),
+)
+def test_embedding(slow: bool, output: str, normalised: bool) -> None:
+    channels, words = 64, 50
+    for tokens in TOKENS:
+        random = np.random.default_rng(tokens)
+        tables = [
+            random.normal(size=(rows, channels)).astype(np.float32) for rows in (words, 256, 2)
+        ]
+        gamma, beta = random.normal(size=(2, channels)).astype(np.float32)
+        ids, kinds = random.integers(0, words, (1, tokens)), random.integers(0, 2, (1, tokens))
+        quantisation = OUTPUT if output == "u8" else None
+        normal = (gamma, beta) if normalised else (None, None)
+        wanted = fused.embedding(ids, kinds, *tables, *normal, epsilon=1e-6, output=quantisation)[0]
+        for isa in sets(slow=slow):
+            stand = Stand(tokens * channels * 8 + 64 * channels * 4 + 4096, [tokens])
+            tiles = -(-tokens // 64)
+            y, result = stand.room((tiles, channels, 64), TYPES[output])
+            scaled = np.stack([gamma, beta])
+            if output == "u8":
+                scaled = scaled / np.float32(OUTPUT.scale) + np.array([[0], [OUTPUT.zero_point]])
+            if not normalised:
+                scaled = np.stack([np.ones(channels), np.zeros(channels)])
+            columns = (ids[0], kinds[0], np.arange(tokens))
+            for slot, column in zip(
+                (context.IDS, context.TYPES, context.POSITIONS), columns, strict=True
+            ):
+                stand.context[slot // 8] = stand.address(column.astype(np.int32))
+            params = stand.params(
+                *map(stand.address, tables),
+                channels,
+                y,
+                result[0].nbytes,
+                stand.address(scaled.astype(np.float32)),
+                1e-6,
+                1 / channels,
+            )
+            stand.run(kernel(isa, "embedding", output, normalised), params, 0, tiles)
+            close(from_tiles(result, tokens), wanted, (isa.name, tokens))
+
+
+@pytest.mark.parametrize(("slow", "kind"), rows_of([("u8",), ("f32",)], []))
+def test_select(slow: bool, kind: str) -> None:
+    lengths = [5, 64, 1, 37] * 5
+    x = quantise(np.random.default_rng(0), (sum(lengths), 12), kind)
+    for isa in sets(slow=slow):
+        stand = Stand(1 << 17, lengths)
+        place, tiles = stand.put(to_tiles(x))
+        y, result = stand.room((2, 12, 16), TYPES[kind])
+        params = stand.params(place, tiles[0].nbytes, y, result[0].nbytes, 12, 0)
+        stand.run(kernel(isa, "select", kind), params, 0, 2)
+        np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[stand.starts[:-1]])
+
+
+@pytest.mark.parametrize(
+    ("slow", "kind", "activation"),
+    rows_of([("f32", "tanh"), ("u8", "none")], [("f32", "gelu")]),
+)
+def test_dense_rows(slow: bool, kind: str, activation: str) -> None:
+    sentences, inputs, outputs = 19, 37, 70
+    random = np.random.default_rng(0)
+    x = quantise(random, (sentences, inputs), kind)
+    weight, bias = random.normal(size=(outputs, inputs)), random.normal(size=outputs)
+    operand = rows_operand(weight.astype(np.float32), bias.astype(np.float32))
+    wanted = fused.linear(x, weight.astype(np.float32), None, bias.astype(np.float32),
+                          input=X if kind == "u8" else None,
+                          activation=None if activation == "none" else activation)  # fmt: skip
+    for isa in sets(slow=slow):
+        stand = Stand(1 << 17, [1] * sentences)
+        place, tiles = stand.put(to_tiles(x, 16))
+        padded = operand.shape[1]
+        y, result = stand.room((2, padded, 16), np.float32)
+        params = stand.params(
+            place,
+            tiles[0].nbytes,
+            y,
+            result[0].nbytes,
+            inputs,
+            padded,
+            stand.address(operand),
+            float(X.scale),
+            X.zero_point,
+        )
+        stand.run(kernel(isa, "dense_rows", kind, activation), params, 0, 2)
+        close(from_tiles(result, sentences)[:, :outputs], wanted, isa.name)
+
+
+@pytest.mark.parametrize(("slow", "name"), rows_of([("output_tokens",), ("output_rows",)], []))
+def test_outputs(slow: bool, name: str) -> None:
+    lengths, channels = [5, 70, 31], 37
+    rows = name == "output_rows"
+    x = quantise(
+        np.random.default_rng(0), (len(lengths) if rows else sum(lengths), channels), "f32"
+    )
+    places = np.concatenate([100 * n + np.arange(count) for n, count in enumerate(lengths)])
+    for isa in sets(slow=slow):
+        stand, result = Stand(1 << 17, lengths), np.zeros((300, channels), np.float32)
+        stand.context[context.PLACES // 8] = stand.address(places.astype(np.int32))
+        stand.context[context.OUTPUTS // 8] = stand.address(np.array([0, result.ctypes.data]))
+        stand.context[context.FIRST // 8] = 7
+        place, tiles = stand.put(to_tiles(x, 16 if rows else 64))
+        params = stand.params(place, tiles[0].nbytes, 1, channels)
+        stand.run(kernel(isa, name), params, 0, len(tiles))
+        wanted = np.zeros_like(result)
+        wanted[7 + np.arange(len(lengths)) if rows else places] = x
+        np.testing.assert_array_equal(result, wanted)
+
+
+@pytest.mark.parametrize(
+    ("slow", "x_kind", "activation", "y_kind"),
+    rows_of(
+        [("u8", "gelu", "u8"), ("f32", "none", "u8")],
+        [("u8", "none", "f32"), ("f32", "tanh", "f32")],
+    ),
+)
+def test_elementwise(slow: bool, x_kind: str, activation: str, y_kind: str) -> None:
+    channels = 12
+    for tokens in TOKENS:
+        x = quantise(np.random.default_rng(tokens), (tokens, channels), x_kind)
+        real = (x.astype(np.float32) - X.zero_point) * np.float32(X.scale) if x_kind == "u8" else x
+        wanted = fused.activation_of(None if activation == "none" else activation, real)
+        if y_kind == "u8":
+            wanted = np.rint(wanted / np.float32(OUTPUT.scale)) + OUTPUT.zero_point
+            wanted = np.clip(wanted, 0, 255).astype(np.uint8)
+        for isa in sets(slow=slow):
+            stand = Stand(1 << 18)
+            place, tiles = stand.put(to_tiles(x))
+            y, result = stand.room(tiles.shape, TYPES[y_kind])
+            params = stand.params(
+                place,
+                tiles[0].nbytes,
+                y,
+                result[0].nbytes,
+                channels,
+                float(X.scale),
+                -X.scale * X.zero_point,
+                1 / OUTPUT.scale,
+                OUTPUT.zero_point + MAGIC,
+            )
+            stand.run(
+                kernel(isa, "elementwise", 64, x_kind, activation, y_kind), params, 0, len(tiles)
+            )
+            close(from_tiles(result, tokens), wanted, (isa.name, tokens))
+
+
+@pytest.mark.parametrize(("slow", "lanes", "width"), rows_of([(64, 64)], [(64, 16), (16, 16)]))
+def test_quantize_tokens(slow: bool, lanes: int, width: int) -> None:
+    channels = 53
+    for tokens in TOKENS:
+        random = np.random.default_rng(tokens)
+        x = (random.normal(size=(tokens, channels)) * random.uniform(0.01, 30, (tokens, 1))).astype(
+            np.float32
+        )
+        x[-1] = np.abs(x[-1]) if tokens % 2 else 0
+        stored, scale, zero = dynamic_quantize_linear(x, axis=-1)
+        for isa in sets(slow=slow):
+            stand = Stand(1 << 18)
+            place, tiles = stand.put(to_tiles(x, lanes))
+            y, result = stand.room(tiles.shape, np.uint8)
+            at, scales = stand.room((len(tiles), 2, lanes), np.float32)
+            params = stand.params(
+                place, tiles[0].nbytes, y, result[0].nbytes, channels, at, 8 * lanes
+            )
+            stand.run(kernel(isa, "quantize_tokens", lanes, width), params, 0, len(tiles))
+            np.testing.assert_array_equal(from_tiles(result, tokens), stored)
+            np.testing.assert_array_equal(scales[:, 0].ravel()[:tokens], scale.ravel())
+            np.testing.assert_array_equal(
+                scales[:, 1].view(np.int32).ravel()[:tokens], zero.ravel()
+            )
