@@ -1,9 +1,12 @@
-"""Python kernel -> LLVM IR (by Numba, as a front end only) -> machine code for a chosen instruction set, cached on disk.
+"""Python kernel -> LLVM IR (by Numba, as a front end only) -> machine code for a chosen instruction
+set, cached on disk.
 
-A kernel is a Python function of four int64: params (address of its parameter block), context (address of the run's context), begin and end
-(the units of work to do).  Numba types it and lowers it; the abstract instructions of simd.py stay calls named "simd...", which are given
-their bodies for the instruction set here, inlined and optimised.  So one process can hold code for several instruction sets, code can be
-made for CPUs other than this one, and a warm start loads object files without importing Numba.
+A kernel is a Python function of four int64: params (address of its parameter block), context
+(address of the run's context), begin and end (the units of work to do).  Numba types it and lowers
+it; the abstract instructions of simd.py stay calls named "simd...", which are given their bodies
+for the instruction set here, inlined and optimised.  So one process can hold code for several
+instruction sets, code can be made for CPUs other than this one, and a warm start loads object files
+without importing Numba.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ KERNEL_TYPES = 4  # params, context, begin, end
 
 @dataclass(frozen=True)
 class Compiled:
-    """Machine code in this process: void address(int64 params, int64 context, int64 begin, int64 end)."""
+    """Machine code in this process: void address(int64 params, int64 context, int64 begin, int64
+    end).
+    """
 
     name: str
     address: int
@@ -51,8 +56,12 @@ def _host_features() -> frozenset[str]:
     return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
 
 
-def target_machine(isa: Isa, *, cpu: str = "", triple: str = "", jit: bool = True) -> llvm.TargetMachine:
-    """Code generator for an instruction set: this CPU's scheduling model and nothing above the set's features, or a named CPU."""
+def target_machine(
+    isa: Isa, *, cpu: str = "", triple: str = "", jit: bool = True
+) -> llvm.TargetMachine:
+    """Code generator for an instruction set: this CPU's scheduling model and nothing above the
+    set's features, or a named CPU.
+    """
     _targets_are_ready()
     if triple and not triple.startswith("x86_64"):
         features = ""
@@ -60,19 +69,41 @@ def target_machine(isa: Isa, *, cpu: str = "", triple: str = "", jit: bool = Tru
         features = ",".join(f"+{name}" for name in isa.features)
         if not cpu:
             above = sorted(_host_features() - set(isa.features))
-            features = ",".join([features, *(f"-{name}" for name in above if name.startswith(("avx", "amx", "fma", "f16c", "xop")))])
+            features = ",".join(
+                [
+                    features,
+                    *(
+                        f"-{name}"
+                        for name in above
+                        if name.startswith(("avx", "amx", "fma", "f16c", "xop"))
+                    ),
+                ]
+            )
             features = features.strip(",")
     triple = triple or llvm.get_process_triple()
     target = llvm.Target.from_triple(triple)
-    host = "x86-64" if isa.name == "generic" and triple.startswith("x86_64") else llvm.get_host_cpu_name()
-    return target.create_target_machine(cpu=cpu or host, features=features, opt=3, reloc="pic", codemodel="jitdefault" if jit else "default", jit=jit)
+    host = (
+        "x86-64"
+        if isa.name == "generic" and triple.startswith("x86_64")
+        else llvm.get_host_cpu_name()
+    )
+    return target.create_target_machine(
+        cpu=cpu or host,
+        features=features,
+        opt=3,
+        reloc="pic",
+        codemodel="jitdefault" if jit else "default",
+        jit=jit,
+    )
 
 
 def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = False
     options.slp_vectorization = False
-    options.loop_unrolling = False  # the inner loops are full-width already; unrolling costs registers
+    options.loop_unrolling = (
+        False  # the inner loops are full-width already; unrolling costs registers
+    )
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
 
@@ -101,18 +132,23 @@ def _check_instructions(name: str, module: llvm.ModuleRef, isa: Isa) -> None:
         if not function.is_declaration or not function.name.startswith("llvm.x86."):
             continue
         if not module.triple.startswith("x86_64"):
-            raise IsaError(f"kernel {name} for {isa} calls {function.name}; the target is {module.triple}")
+            raise IsaError(
+                f"kernel {name} for {isa} calls {function.name}; the target is {module.triple}"
+            )
         own = function.name.removeprefix("llvm.x86.")
         features = next((some for prefix, some in _NEEDED if own.startswith(prefix)), ("?",))
         if features and not any(isa.has(feature) for feature in features):
-            raise IsaError(f"kernel {name} calls {function.name}, for which {isa} lacks {' or '.join(features)}")
+            raise IsaError(
+                f"kernel {name} calls {function.name}: {isa} lacks {' or '.join(features)}"
+            )
 
 
 _FMA = re.compile(r"declare <?(?:(\d+) x )?float>? @(llvm\.fma\.\w+)\(.*\n")
 
 
 def _without_fma(text: str) -> str:
-    """IR whose llvm.fma are arithmetic in float64: LLVM would call the C library's fmaf, lane by lane.
+    """IR whose llvm.fma are arithmetic in float64: LLVM would call the C library's fmaf, lane by
+    lane.
 
     The product of two float32 is exact in float64; one sum in about 2^29 is rounded twice.
     """
@@ -121,7 +157,8 @@ def _without_fma(text: str) -> str:
         lanes, name = match.groups()
         single, double = (f"<{lanes} x {kind}>" if lanes else kind for kind in ("float", "double"))
         return f"""
-            define internal {single} @{name.replace("llvm.", "simd.")}({single} %x, {single} %y, {single} %z) alwaysinline {{
+            define internal {single} @{name.replace("llvm.", "simd.")}({single} %x, {single} %y,
+            {single} %z) alwaysinline {{
               %p = fpext {single} %x to {double}
               %q = fpext {single} %y to {double}
               %r = fpext {single} %z to {double}
@@ -135,7 +172,9 @@ def _without_fma(text: str) -> str:
     return _FMA.sub(body, text).replace("@llvm.fma.", "@simd.fma.")
 
 
-def optimised_module(name: str, build: Callable[[], Any], isa: Isa, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+def optimised_module(
+    name: str, build: Callable[[], Any], isa: Isa, machine: llvm.TargetMachine
+) -> llvm.ModuleRef:
     """The kernel and all it calls in one module, every abstract instruction given its body."""
     from . import lower  # imports Numba: only when something has to be compiled
 
@@ -176,14 +215,21 @@ def _source_hash() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256(llvmlite.__version__.encode())
     for path in sorted([*here.glob("*.py"), *here.glob("kernels/*.py"), *here.glob("simd/*.py")]):
-        if path.parent.name in ("kernels", "simd") or path.name in ("compile.py", "lower.py", "simd.py", "isa.py"):
+        if path.parent.name in ("kernels", "simd") or path.name in (
+            "compile.py",
+            "lower.py",
+            "simd.py",
+            "isa.py",
+        ):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def _cached_path(name: str, isa: Isa) -> Path:
     cpu = f"{llvm.get_host_cpu_name()} {' '.join(sorted(_host_features()))}"
-    key = hashlib.sha256(f"{_source_hash()} {name} {isa.name} {isa.features} {cpu}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(
+        f"{_source_hash()} {name} {isa.name} {isa.features} {cpu}".encode()
+    ).hexdigest()[:24]
     return Path(settings.current().cache) / "code" / f"{key}.o"
 
 

@@ -1,7 +1,7 @@
 """Every error the engine raises for a reason outside itself.
 
 EngineError
-├── ModelError            the model's file or graph: message names file, place, what was found, what was expected
+├── ModelError            the model's file or graph: names file, place, found and expected
 │   ├── UnsupportedError  an operator, type or attribute the engine does not have
 │   └── IntegrityError    truncated or altered: checksum, offset or size does not fit
 ├── InputError            what was fed to run(): names, shapes, types, values

@@ -24,7 +24,8 @@ NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Quantization:
-    """real = (stored - zero_point) * scale, stored in dtype ("uint8" | "int8"), rounded to nearest even, saturated."""
+    """real = (stored - zero_point) * scale; stored in dtype ("uint8" | "int8"), rounded to nearest
+    even, saturated."""
 
     scale: float
     zero_point: int
@@ -33,7 +34,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Value:
-    """A graph input or output; a dimension is a length, or a name where it is free ("batch", "sequence")."""
+    """A graph input or output; a dimension is a length, or a name ("batch") where it is free."""
 
     name: str
     dtype: str  # NumPy's name: "int64", "float32", ...
@@ -108,7 +109,9 @@ class Graph:
         for node in self.nodes:
             for name in node.inputs:
                 if name and name not in made:
-                    raise ModelError(f"{self.name}: {node} reads '{name}', which nothing before it makes")
+                    raise ModelError(
+                        f"{self.name}: {node} reads '{name}', which nothing before it makes"
+                    )
             for name in node.outputs:
                 if name and name in made:
                     raise ModelError(f"{self.name}: {node} makes '{name}' a second time")

@@ -1,11 +1,14 @@
-"""SIMD values and instructions for kernels: a Numba type whose data model is an LLVM vector, and functions on it.
+"""SIMD values and instructions for kernels: a Numba type whose data model is an LLVM vector, and
+functions on it.
 
-A Vec has any number of lanes; LLVM cuts it into registers.  Functions that are the same everywhere emit plain LLVM; those with an
-instruction of their own are abstract (lower.instruction) and get a body per instruction set: `_dot4` below is the example to read.
-Each has its NumPy meaning in tests/test_simd.py.
+A Vec has any number of lanes; LLVM cuts it into registers.  Functions that are the same everywhere
+emit plain LLVM; those with an instruction of their own are abstract (lower.instruction) and get a
+body per instruction set: `_dot4` below is the example to read. Each has its NumPy meaning in
+tests/test_simd.py.
 
-Quad order: `interleave` of four rows of L bytes gives L lanes of 4 bytes in the order that in-lane unpacking leaves them in: lane
-v * L/4 + 4 * l + i holds token 16 l + 4 v + i.  `pack` undoes it, so that products never pay for a permutation.
+Quad order: `interleave` of four rows of L bytes gives L lanes of 4 bytes in the order that in-lane
+unpacking leaves them in: lane v * L/4 + 4 * l + i holds token 16 l + 4 v + i.  `pack` undoes it, so
+that products never pay for a permutation.
 """
 
 from __future__ import annotations
@@ -17,11 +20,19 @@ from numba.extending import intrinsic, models, register_model
 
 from .lower import instruction, routine
 
-I1, I8, I16, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I1, I8, I16, I32, I64, F32 = (
+    ir.IntType(1),
+    ir.IntType(8),
+    ir.IntType(16),
+    ir.IntType(32),
+    ir.IntType(64),
+    ir.FloatType(),
+)
 ELEMENT = {"u8": I8, "s8": I8, "i16": I16, "bf16": I16, "i32": I32, "f32": F32}
 BYTES = {"u8": 1, "s8": 1, "i16": 2, "bf16": 2, "i32": 4, "f32": 4}
 
-# MAGIC + n, |n| < 2^22, is a float whose low bits are the integer n: the addition rounds to nearest even, no conversion is needed.
+# MAGIC + n, |n| < 2^22, is a float whose low bits are the integer n: the addition rounds to nearest
+# even, no conversion is needed.
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000
 
 
@@ -43,7 +54,9 @@ class _VecModel(models.PrimitiveModel):
 # --- LLVM: take lanes, cut and join vectors, constants, calls
 def take(b, v, indices, w=None):
     indices = list(indices)
-    return b.shuffle_vector(v, v if w is None else w, ir.Constant(ir.VectorType(I32, len(indices)), indices))
+    return b.shuffle_vector(
+        v, v if w is None else w, ir.Constant(ir.VectorType(I32, len(indices)), indices)
+    )
 
 
 def cut(b, v, parts):
@@ -60,12 +73,19 @@ def join(b, parts):
 
 
 def spread(b, scalar, lanes):
-    one = b.insert_element(ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, ir.Constant(I32, 0))
+    one = b.insert_element(
+        ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, ir.Constant(I32, 0)
+    )
     return take(b, one, [0] * lanes)
 
 
 def call(b, name, result, *args):
-    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(result, [a.type for a in args]), name), args)
+    return b.call(
+        cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(result, [a.type for a in args]), name
+        ),
+        args,
+    )
 
 
 def constant(type_, value):
@@ -74,14 +94,18 @@ def constant(type_, value):
 
 def registers(isa, vector_type):
     """How many registers a vector takes."""
-    bits = vector_type.count * (32 if isinstance(vector_type.element, ir.FloatType) else vector_type.element.width)
+    bits = vector_type.count * (
+        32 if isinstance(vector_type.element, ir.FloatType) else vector_type.element.width
+    )
     return max(1, bits // isa.width)
 
 
 def by_register(b, isa, operation, *vectors):
     """operation on each register's part, joined again."""
     n = max(1, min(registers(isa, v.type) for v in vectors))
-    return join(b, [operation(*parts) for parts in zip(*(cut(b, v, n) for v in vectors), strict=True)])
+    return join(
+        b, [operation(*parts) for parts in zip(*(cut(b, v, n) for v in vectors), strict=True)]
+    )
 
 
 def _pointer(b, address, type_):
@@ -89,10 +113,22 @@ def _pointer(b, address, type_):
 
 
 def unpack(b, p, q, width, high):
-    """Interleave elements of `width` bytes from the low or high half of every 128-bit lane (vpunpck*)."""
+    """Interleave elements of `width` bytes from the low or high half of every 128-bit lane
+    (vpunpck*).
+    """
     n = p.type.count
-    return take(b, p, [s * n + lane * 16 + 8 * high + i * width + k
-                       for lane in range(n // 16) for i in range(8 // width) for s in (0, 1) for k in range(width)], q)  # fmt: skip
+    return take(
+        b,
+        p,
+        [
+            s * n + lane * 16 + 8 * high + i * width + k
+            for lane in range(n // 16)
+            for i in range(8 // width)
+            for s in (0, 1)
+            for k in range(width)
+        ],
+        q,
+    )
 
 
 # --- moving data
@@ -116,7 +152,9 @@ def loads_unaligned(dtype, lanes):
 
     @intrinsic
     def load(typing, address):
-        return vec(nb.int64), lambda ctx, b, sig, args: b.load(_pointer(b, args[0], vec.llvm), align=1)
+        return vec(nb.int64), lambda ctx, b, sig, args: b.load(
+            _pointer(b, args[0], vec.llvm), align=1
+        )
 
     return load
 
@@ -126,7 +164,9 @@ def _scalar_load(result, type_, extend="zext"):
     def load(typing, address):
         def emit(ctx, b, sig, args):
             value = b.load(_pointer(b, args[0], type_), align=1)
-            return getattr(b, extend)(value, I64) if result is nb.int64 and type_.width < 64 else value
+            return (
+                getattr(b, extend)(value, I64) if result is nb.int64 and type_.width < 64 else value
+            )
 
         return result(nb.int64), emit
 
@@ -143,7 +183,11 @@ def store(typing, address, value):
     """Store a vector, aligned to it (at most 64 bytes)."""
 
     def emit(ctx, b, sig, args):
-        b.store(args[1], _pointer(b, args[0], value.llvm), align=min(64, value.lanes * BYTES[value.dtype]))
+        b.store(
+            args[1],
+            _pointer(b, args[0], value.llvm),
+            align=min(64, value.lanes * BYTES[value.dtype]),
+        )
         return ctx.get_dummy_value()
 
     return nb.void(nb.int64, value), emit
@@ -177,7 +221,11 @@ def prefetch(typing, address):
 
     def emit(ctx, b, sig, args):
         pointer = _pointer(b, args[0], I8)
-        function = cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32]), "llvm.prefetch.p0")
+        function = cgutils.get_or_insert_function(
+            b.module,
+            ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32]),
+            "llvm.prefetch.p0",
+        )
         b.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
         return ctx.get_dummy_value()
 
@@ -197,26 +245,32 @@ def splats(dtype, lanes):
 
 
 def _load_four(b, isa, address):
-    four = take(b, b.load(_pointer(b, address, ir.VectorType(I32, 4)), align=1), [i % 4 for i in range(16)])
+    four = take(
+        b, b.load(_pointer(b, address, ir.VectorType(I32, 4)), align=1), [i % 4 for i in range(16)]
+    )
     if isa.width < 512:
         return four
-    keep = ir.InlineAsm(ir.FunctionType(four.type, [four.type]), "", "=v,0")  # or LLVM makes it four broadcasts again
+    keep = ir.InlineAsm(
+        ir.FunctionType(four.type, [four.type]), "", "=v,0"
+    )  # or LLVM makes it four broadcasts again
     return b.call(keep, [four])
 
 
 @instruction(_load_four)
 def load_four(address):
-    """16 bytes, as 4 i32, to every 128 bits of 512: one load where four broadcasts would be four."""
+    """16 bytes, as 4 i32, to every 128 bits of 512: one load instead of four broadcasts."""
     return Vec("i32", 16)
 
 
 def spreads(which, lanes):
-    """A function of load_four's value: its number `which` in every lane of an i32 vector (vpshufd)."""
+    """A function of load_four's value: its number `which` in every lane (vpshufd)."""
     vec = Vec("i32", lanes)
 
     @intrinsic
     def pick_one(typing, four):
-        return vec(four), lambda ctx, b, sig, args: take(b, args[0], [i % 16 // 4 * 4 + which for i in range(lanes)])
+        return vec(four), lambda ctx, b, sig, args: take(
+            b, args[0], [i % 16 // 4 * 4 + which for i in range(lanes)]
+        )
 
     return pick_one
 
@@ -225,7 +279,9 @@ def spreads(which, lanes):
 def _binary(integer, floating):
     @intrinsic
     def operate(typing, x, y):
-        return x(x, y), lambda ctx, b, sig, args: getattr(b, floating if x.dtype == "f32" else integer)(*args)
+        return x(x, y), lambda ctx, b, sig, args: getattr(
+            b, floating if x.dtype == "f32" else integer
+        )(*args)
 
     return operate
 
@@ -246,8 +302,10 @@ def where_zero(typing, x, other):
 
 @intrinsic
 def multiply_add(typing, x, y, z):
-    """x * y + z, rounded once where the CPU can (fma rounds once everywhere, slowly without FMA)."""
-    return x(x, y, z), lambda ctx, b, sig, args: call(b, f"llvm.fmuladd.v{x.lanes}f32", x.llvm, *args)
+    """x * y + z, rounded once where the CPU can (fma does everywhere, slowly without FMA)."""
+    return x(x, y, z), lambda ctx, b, sig, args: call(
+        b, f"llvm.fmuladd.v{x.lanes}f32", x.llvm, *args
+    )
 
 
 @intrinsic
@@ -285,7 +343,9 @@ def absolute(typing, x):
 
 @intrinsic
 def with_sign_of(typing, x, sign):
-    return x(x, sign), lambda ctx, b, sig, args: call(b, f"llvm.copysign.v{x.lanes}f32", x.llvm, *args)
+    return x(x, sign), lambda ctx, b, sig, args: call(
+        b, f"llvm.copysign.v{x.lanes}f32", x.llvm, *args
+    )
 
 
 @intrinsic
@@ -314,7 +374,9 @@ as_float, as_int, as_bytes = _reinterpret("f32"), _reinterpret("i32"), _reinterp
 
 
 def shifts(direction, bits):
-    """A function Vec -> Vec of i32 shifted by a constant; direction: "left", "right" (zeros come in)."""
+    """A function Vec -> Vec of i32 shifted by a constant; direction: "left", "right" (zeros come
+    in).
+    """
 
     @intrinsic
     def shift(typing, x):
@@ -359,7 +421,9 @@ def parts(count, which):
     @intrinsic
     def part(typing, x):
         n = x.lanes // count
-        return Vec(x.dtype, n)(x), lambda ctx, b, sig, args: take(b, args[0], range(n * which, n * which + n))
+        return Vec(x.dtype, n)(x), lambda ctx, b, sig, args: take(
+            b, args[0], range(n * which, n * which + n)
+        )
 
     return part
 
@@ -376,8 +440,12 @@ def _dot4_register(b, isa, acc, x, w):
     lanes = acc.type.count
     bytes_ = ir.VectorType(I8, 4 * lanes)
     if isa.has("avx512vnni") or (isa.has("avxvnni") and lanes <= 8):
-        family = {16: "avx512.vpdpbusd.512", 8: "avx512.vpdpbusd.256", 4: "avx512.vpdpbusd.128"}[lanes]
-        return call(b, f"llvm.x86.{family}", acc.type, acc, b.bitcast(x, bytes_), b.bitcast(w, bytes_))
+        family = {16: "avx512.vpdpbusd.512", 8: "avx512.vpdpbusd.256", 4: "avx512.vpdpbusd.128"}[
+            lanes
+        ]
+        return call(
+            b, f"llvm.x86.{family}", acc.type, acc, b.bitcast(x, bytes_), b.bitcast(w, bytes_)
+        )
     words = ir.VectorType(I16, 2 * lanes)
     x, w, eight = b.bitcast(x, words), b.bitcast(w, words), constant(words, 8)
     even = _pairs(b, isa, b.and_(x, constant(words, 255)), b.ashr(b.shl(w, eight), eight))
@@ -390,7 +458,11 @@ def _pairs(b, isa, x, w):
     lanes = x.type.count // 2
     wide = ir.VectorType(I32, lanes)
     name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}.get(lanes, "")
-    if (lanes == 16 and isa.has("avx512bw")) or (lanes == 8 and isa.has("avx2")) or (lanes == 4 and isa.has("avx")):
+    if (
+        (lanes == 16 and isa.has("avx512bw"))
+        or (lanes == 8 and isa.has("avx2"))
+        or (lanes == 4 and isa.has("avx"))
+    ):
         return call(b, f"llvm.x86.{name}", wide, x, w)
     halves = [[b.sext(take(b, v, range(h, 2 * lanes, 2)), wide) for h in (0, 1)] for v in (x, w)]
     return b.add(b.mul(halves[0][0], halves[1][0]), b.mul(halves[0][1], halves[1][1]))
@@ -399,13 +471,25 @@ def _pairs(b, isa, x, w):
 def _dot4(b, isa, acc, x, w):
     n = registers(isa, acc.type)
     lanes = acc.type.count // n
-    w = [b.bitcast(spread(b, w, lanes), ir.VectorType(I8, 4 * lanes))] * n if w.type == I32 else cut(b, w, n)
-    return join(b, [_dot4_register(b, isa, *part) for part in zip(cut(b, acc, n), cut(b, x, n), w, strict=True)])
+    w = (
+        [b.bitcast(spread(b, w, lanes), ir.VectorType(I8, 4 * lanes))] * n
+        if w.type == I32
+        else cut(b, w, n)
+    )
+    return join(
+        b,
+        [
+            _dot4_register(b, isa, *part)
+            for part in zip(cut(b, acc, n), cut(b, x, n), w, strict=True)
+        ],
+    )
 
 
 @instruction(_dot4)
 def dot4(acc, x, w):
-    """acc[i] += sum of 4 products u8 x s8 (vpdpbusd): x holds 4 u8 a lane; w is an int32 with 4 s8 for all lanes, or a vector."""
+    """acc[i] += sum of 4 products u8 x s8 (vpdpbusd): x holds 4 u8 a lane; w is an int32 with 4 s8
+    for all lanes, or a vector.
+    """
     return acc
 
 
@@ -417,9 +501,18 @@ def _dot2_words(b, isa, acc, x, w):
     n = registers(isa, acc.type)
     lanes = acc.type.count // n
     if isa.has("avx512vnni") and lanes == 16:
+
         def one(acc, x, w):  # noqa: F811
             words = ir.VectorType(I16, 32)
-            return call(b, "llvm.x86.avx512.vpdpwssd.512", acc.type, acc, b.bitcast(x, words), b.bitcast(w, words))
+            return call(
+                b,
+                "llvm.x86.avx512.vpdpwssd.512",
+                acc.type,
+                acc,
+                b.bitcast(x, words),
+                b.bitcast(w, words),
+            )
+
     w = spread(b, w, lanes)
     return join(b, [one(a, p, w) for a, p in zip(cut(b, acc, n), cut(b, x, n), strict=True)])
 
@@ -437,12 +530,26 @@ def _dot2_bf16(b, isa, acc, x, w):
 
     def native(acc, x, w):
         name = {16: "512", 8: "256", 4: "128"}[lanes]
-        return call(b, f"llvm.x86.avx512bf16.dpbf16ps.{name}", acc.type, acc, b.bitcast(x, pairs), b.bitcast(w, pairs))
+        return call(
+            b,
+            f"llvm.x86.avx512bf16.dpbf16ps.{name}",
+            acc.type,
+            acc,
+            b.bitcast(x, pairs),
+            b.bitcast(w, pairs),
+        )
 
     def emulated(acc, x, w):  # a bf16 is the high half of a float32
         x, high, sixteen = b.bitcast(x, pairs), constant(pairs, -65536), constant(pairs, 16)
         for shift in (lambda v: b.and_(v, high), lambda v: b.shl(v, sixteen)):
-            acc = call(b, f"llvm.fmuladd.v{lanes}f32", acc.type, b.bitcast(shift(x), acc.type), b.bitcast(shift(w), acc.type), acc)
+            acc = call(
+                b,
+                f"llvm.fmuladd.v{lanes}f32",
+                acc.type,
+                b.bitcast(shift(x), acc.type),
+                b.bitcast(shift(w), acc.type),
+                acc,
+            )
         return acc
 
     one = native if isa.has("avx512bf16") else emulated
@@ -452,13 +559,15 @@ def _dot2_bf16(b, isa, acc, x, w):
 
 @instruction(_dot2_bf16)
 def dot2_bf16(acc, x, w):
-    """acc[i] += the lane's 2 bf16 of x times 2 bf16 of w, in float32 (vdpbf16ps); w is an int32 for all lanes, or a vector."""
+    """acc[i] += the lane's 2 bf16 of x times 2 bf16 of w, in float32 (vdpbf16ps); w is an int32 for
+    all lanes, or a vector.
+    """
     return acc
 
 
 # --- bfloat16
 def _high_halves(b, x):
-    """Bits of float32 whose high half is the bfloat16 nearest to x (ties to even; NaN stays NaN)."""
+    """Bits whose high half is the bfloat16 nearest to x (ties to even; NaN stays NaN)."""
     whole = ir.VectorType(I32, x.type.count)
     bits = b.bitcast(x, whole)
     odd = b.and_(b.lshr(bits, constant(whole, 16)), constant(whole, 1))
@@ -468,7 +577,7 @@ def _high_halves(b, x):
 
 @intrinsic
 def bf16_pairs(typing, p, q):
-    """Two rows of float32 -> lanes of two bfloat16 (p, q), token order: the operand of dot2_bf16."""
+    """Two rows of float32 -> lanes of two bfloat16 (p, q): the operand of dot2_bf16."""
 
     def emit(ctx, b, sig, args):
         low, high = (_high_halves(b, x) for x in args)
@@ -484,8 +593,20 @@ def bf16_rows(typing, x):
 
     def emit(ctx, b, sig, args):
         n = x.lanes
-        high = b.trunc(b.lshr(_high_halves(b, args[0]), constant(ir.VectorType(I32, n), 16)), ir.VectorType(I16, n))
-        return take(b, high, [n // 2 * half + 4 * lane + i for lane in range(n // 8) for half in (0, 1) for i in range(4)])
+        high = b.trunc(
+            b.lshr(_high_halves(b, args[0]), constant(ir.VectorType(I32, n), 16)),
+            ir.VectorType(I16, n),
+        )
+        return take(
+            b,
+            high,
+            [
+                n // 2 * half + 4 * lane + i
+                for lane in range(n // 8)
+                for half in (0, 1)
+                for i in range(4)
+            ],
+        )
 
     return Vec("bf16", x.lanes)(x), emit
 
@@ -496,7 +617,9 @@ def interleave_words(typing, p, q):
 
     def emit(ctx, b, sig, args):
         rows = [b.bitcast(v, ir.VectorType(I8, 2 * p.lanes)) for v in args]
-        return b.bitcast(join(b, [unpack(b, *rows, 2, half) for half in (0, 1)]), ir.VectorType(I16, 2 * p.lanes))
+        return b.bitcast(
+            join(b, [unpack(b, *rows, 2, half) for half in (0, 1)]), ir.VectorType(I16, 2 * p.lanes)
+        )
 
     return Vec("bf16", 2 * p.lanes)(p, q), emit
 
@@ -507,7 +630,9 @@ def interleave(typing, p, q, r, s):
     """4 rows of L bytes -> L lanes of 4 bytes in quad order."""
 
     def emit(ctx, b, sig, args):
-        low, high = ([unpack(b, args[0], args[1], 1, h), unpack(b, args[2], args[3], 1, h)] for h in (0, 1))
+        low, high = (
+            [unpack(b, args[0], args[1], 1, h), unpack(b, args[2], args[3], 1, h)] for h in (0, 1)
+        )
         return join(b, [unpack(b, *pair, 2, h) for pair in (low, high) for h in (0, 1)])
 
     return Vec("u8", 4 * p.lanes)(p, q, r, s), emit
@@ -519,9 +644,15 @@ def interleave_in_order(typing, p, q, r, s):
 
     def emit(ctx, b, sig, args):
         n = p.lanes
-        pairs = [take(b, args[i], [k // 2 + n * (k % 2) for k in range(2 * n)], args[i + 1]) for i in (0, 2)]
+        pairs = [
+            take(b, args[i], [k // 2 + n * (k % 2) for k in range(2 * n)], args[i + 1])
+            for i in (0, 2)
+        ]
         words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
-        return b.bitcast(take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]), ir.VectorType(I8, 4 * n))
+        return b.bitcast(
+            take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
+            ir.VectorType(I8, 4 * n),
+        )
 
     return Vec("u8", 4 * p.lanes)(p, q, r, s), emit
 
@@ -539,15 +670,35 @@ def weigh(typing, p, q):
 
 
 def _pack(b, isa, x):
-    """16-bit integers in 32-bit lanes (|n| < 2^15; higher bits ignored), quad order -> u8, saturated, token order."""
+    """16-bit integers in 32-bit lanes (|n| < 2^15; higher bits ignored), quad order -> u8,
+    saturated, token order.
+    """
     lanes = x.type.count
     z = [take(b, x, range(lanes // 4 * v, lanes // 4 * (v + 1))) for v in range(4)]
     if isa.has("avx512vbmi") and lanes == 64:
         words = ir.VectorType(I16, 32)
-        low = ir.Constant(words, [32 * s + 2 * (4 * lane + i) for lane in range(4) for s in (0, 1) for i in range(4)])
-        half = [call(b, "llvm.x86.avx512.vpermi2var.hi.512", words, b.bitcast(z[i], words), low, b.bitcast(z[i + 1], words)) for i in (0, 2)]
+        low = ir.Constant(
+            words,
+            [32 * s + 2 * (4 * lane + i) for lane in range(4) for s in (0, 1) for i in range(4)],
+        )
+        half = [
+            call(
+                b,
+                "llvm.x86.avx512.vpermi2var.hi.512",
+                words,
+                b.bitcast(z[i], words),
+                low,
+                b.bitcast(z[i + 1], words),
+            )
+            for i in (0, 2)
+        ]
         return call(b, "llvm.x86.avx512.packuswb.512", ir.VectorType(I8, 64), *half)
-    order = [lanes // 4 * v + 4 * lane + i for lane in range(lanes // 16) for v in range(4) for i in range(4)]
+    order = [
+        lanes // 4 * v + 4 * lane + i
+        for lane in range(lanes // 16)
+        for v in range(4)
+        for i in range(4)
+    ]
     return _saturate(b, isa, take(b, x, order))
 
 
@@ -556,12 +707,17 @@ def _saturate(b, isa, x):
     lanes = x.type.count
     words = b.trunc(x, ir.VectorType(I16, lanes))
     words = call(b, f"llvm.smax.v{lanes}i16", words.type, words, ir.Constant(words.type, None))
-    return b.trunc(call(b, f"llvm.smin.v{lanes}i16", words.type, words, constant(words.type, 255)), ir.VectorType(I8, lanes))
+    return b.trunc(
+        call(b, f"llvm.smin.v{lanes}i16", words.type, words, constant(words.type, 255)),
+        ir.VectorType(I8, lanes),
+    )
 
 
 @instruction(_pack)
 def pack_words(x):
-    """Integers (the low 16 bits of i32 lanes, signed) in quad order -> u8, saturated, in token order."""
+    """Integers (the low 16 bits of i32 lanes, signed) in quad order -> u8, saturated, in token
+    order.
+    """
     return Vec("u8", x.lanes)
 
 
@@ -585,11 +741,17 @@ def pack_in_order(x):
 
 def _lookup(b, isa, table, x):
     bytes_ = ir.VectorType(I8, 64)
-    t = [b.load(_pointer(b, b.add(table, ir.Constant(I64, 64 * i)), bytes_), align=64) for i in range(4)]
+    t = [
+        b.load(_pointer(b, b.add(table, ir.Constant(I64, 64 * i)), bytes_), align=64)
+        for i in range(4)
+    ]
     n = x.type.count
     if isa.has("avx512vbmi") and n <= 64:
         wide = take(b, x, [min(i, n - 1) for i in range(64)]) if n < 64 else x
-        low, high = (call(b, "llvm.x86.avx512.vpermi2var.qi.512", bytes_, t[i], wide, t[i + 1]) for i in (0, 2))
+        low, high = (
+            call(b, "llvm.x86.avx512.vpermi2var.qi.512", bytes_, t[i], wide, t[i + 1])
+            for i in (0, 2)
+        )
         found = b.select(b.icmp_signed("<", wide, ir.Constant(bytes_, None)), high, low)
         return take(b, found, range(n)) if n < 64 else found
     return _lookup_by_lane(b, table, x)
@@ -599,7 +761,9 @@ def _lookup_by_lane(b, table, x):
     out = ir.Constant(x.type, ir.Undefined)
     for lane in range(x.type.count):
         index = b.zext(b.extract_element(x, ir.Constant(I32, lane)), I64)
-        out = b.insert_element(out, b.load(_pointer(b, b.add(table, index), I8), align=1), ir.Constant(I32, lane))
+        out = b.insert_element(
+            out, b.load(_pointer(b, b.add(table, index), I8), align=1), ir.Constant(I32, lane)
+        )
     return out
 
 
@@ -634,9 +798,15 @@ def quads(typing, p, q, r, s):
 
     def emit(ctx, b, sig, args):
         n = p.lanes
-        pairs = [take(b, args[i], [k // 2 + n * (k % 2) for k in range(2 * n)], args[i + 1]) for i in (0, 2)]
+        pairs = [
+            take(b, args[i], [k // 2 + n * (k % 2) for k in range(2 * n)], args[i + 1])
+            for i in (0, 2)
+        ]
         words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
-        return b.bitcast(take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]), ir.VectorType(I8, 4 * n))
+        return b.bitcast(
+            take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
+            ir.VectorType(I8, 4 * n),
+        )
 
     return Vec("u8", 4 * p.lanes)(p, q, r, s), emit
 
@@ -645,33 +815,56 @@ def _quads_of_words(b, isa, p, q, r, s):
     n = p.type.count
     if not isa.has("avx512vbmi") or n % 16:
         rows = [_saturate(b, isa, v) for v in (p, q, r, s)]
-        pairs = [take(b, rows[i], [k // 2 + n * (k % 2) for k in range(2 * n)], rows[i + 1]) for i in (0, 2)]
+        pairs = [
+            take(b, rows[i], [k // 2 + n * (k % 2) for k in range(2 * n)], rows[i + 1])
+            for i in (0, 2)
+        ]
         words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
-        return b.bitcast(take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]), ir.VectorType(I8, 4 * n))
+        return b.bitcast(
+            take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
+            ir.VectorType(I8, 4 * n),
+        )
     words = ir.VectorType(I16, 32)
     cuts = [[b.bitcast(v, words) for v in cut(b, x, n // 16)] for x in (p, q, r, s)]
     pairs = ir.Constant(words, [2 * i + s for i in range(16) for s in (0, 32)])
-    turn = [lane * 16 + 8 * half + 2 * i + s for lane in range(4) for i in range(4) for half in (0, 1) for s in (0, 1)]
+    turn = [
+        lane * 16 + 8 * half + 2 * i + s
+        for lane in range(4)
+        for i in range(4)
+        for half in (0, 1)
+        for s in (0, 1)
+    ]
     out = []
     for v in range(n // 16):
-        low, high = (call(b, "llvm.x86.avx512.vpermi2var.hi.512", words, cuts[k][v], pairs, cuts[k + 1][v]) for k in (0, 2))
-        out.append(take(b, call(b, "llvm.x86.avx512.packuswb.512", ir.VectorType(I8, 64), low, high), turn))
+        low, high = (
+            call(b, "llvm.x86.avx512.vpermi2var.hi.512", words, cuts[k][v], pairs, cuts[k + 1][v])
+            for k in (0, 2)
+        )
+        out.append(
+            take(b, call(b, "llvm.x86.avx512.packuswb.512", ir.VectorType(I8, 64), low, high), turn)
+        )
     return join(b, out)
 
 
 @instruction(_quads_of_words)
 def quads_of_words(p, q, r, s):
-    """Integers (low 16 bits of i32 lanes) of 4 keys -> lanes of 4 saturated u8, order kept: the operand of the next dot4."""
+    """Integers (low 16 bits of i32 lanes) of 4 keys -> lanes of 4 saturated u8, order kept: the
+    operand of the next dot4.
+    """
     return Vec("u8", 4 * p.lanes)
 
 
 def zips(high):
-    """Interleave the bytes of the low (or high) halves of two rows of 64: six rounds of it transpose a 64 x 64 block."""
+    """Interleave the bytes of the low (or high) halves of two rows of 64: six rounds of it
+    transpose a 64 x 64 block.
+    """
 
     @intrinsic
     def zip_(typing, x, y):
         n = x.lanes
-        return x(x, y), lambda ctx, b, sig, args: take(b, args[0], [n // 2 * high + i // 2 + n * (i % 2) for i in range(n)], args[1])
+        return x(x, y), lambda ctx, b, sig, args: take(
+            b, args[0], [n // 2 * high + i // 2 + n * (i % 2) for i in range(n)], args[1]
+        )
 
     return zip_
 
@@ -685,7 +878,16 @@ def in_token_order(typing, x):
 
     def emit(ctx, b, sig, args):
         n = x.lanes
-        return take(b, args[0], [n // 4 * v + 4 * lane + i for lane in range(n // 16) for v in range(4) for i in range(4)])
+        return take(
+            b,
+            args[0],
+            [
+                n // 4 * v + 4 * lane + i
+                for lane in range(n // 16)
+                for v in range(4)
+                for i in range(4)
+            ],
+        )
 
     return x(x), emit
 
@@ -720,12 +922,19 @@ fetch_add, exchange = _atomic("add"), _atomic("xchg")
 @intrinsic
 def load_shared(typing, address):
     """An int64 that another thread may change."""
-    return nb.int64(nb.int64), lambda ctx, b, sig, args: b.load_atomic(_pointer(b, args[0], I64), "acquire", 8)
+    return nb.int64(nb.int64), lambda ctx, b, sig, args: b.load_atomic(
+        _pointer(b, args[0], I64), "acquire", 8
+    )
 
 
 def _pause(b, isa):
     if isa.features:
-        b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        b.call(
+            cgutils.get_or_insert_function(
+                b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+            ),
+            [],
+        )
 
 
 @instruction(_pause)
@@ -756,7 +965,9 @@ def cycles(typing):
     """The time stamp counter."""
 
     def emit(ctx, b, sig, args):
-        function = cgutils.get_or_insert_function(b.module, ir.FunctionType(I64, []), "llvm.readcyclecounter")
+        function = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(I64, []), "llvm.readcyclecounter"
+        )
         return b.call(function, [])
 
     return nb.int64(), emit
@@ -767,7 +978,9 @@ def yield_core(typing):
     """Let another thread have the core (sched_yield of the C library)."""
 
     def emit(ctx, b, sig, args):
-        b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(I32, []), "sched_yield"), [])
+        b.call(
+            cgutils.get_or_insert_function(b.module, ir.FunctionType(I32, []), "sched_yield"), []
+        )
         return ctx.get_dummy_value()
 
     return nb.void(), emit

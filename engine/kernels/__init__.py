@@ -1,7 +1,9 @@
-"""All kernels: a row names the function that builds it and the variants there are; tests, benchmarks and the plan's choice read it.
+"""All kernels: a row names the function that builds it and the variants there are; tests,
+benchmarks and the plan's choice read it.
 
-A kernel's full name is its row's name and its variant joined by "_", e.g. sparse_dot_u8s8_4x1_64_table_none: it is the test id, the line of
-the profile and the key of the code cache.
+A kernel's full name is its row's name and its variant joined by "_", e.g.
+sparse_dot_u8s8_4x1_64_table_none: it is the test id, the line of the profile and the key of the
+code cache.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ __all__ = ["KERNELS", "Kernel", "kernel", "kernel_name"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A family of kernels: module and function that build a variant, and the names of what a variant is made of."""
+    """A family of kernels: module and function that build a variant, and the names of what a
+    variant is made of.
+    """
 
     name: str
     module: str
@@ -32,34 +36,142 @@ KERNELS: dict[str, Kernel] = {
     row.name: row
     for row in (
         Kernel("embedding", "embedding", "embedding", ("output", "normalised"), "Embedding"),
-        Kernel("sparse_dot_u8s8_4x1", "linear", "sparse_dot_u8s8_4x1", ("lanes", "epilogue", "activation"), "Linear"),
+        Kernel(
+            "sparse_dot_u8s8_4x1",
+            "linear",
+            "sparse_dot_u8s8_4x1",
+            ("lanes", "epilogue", "activation"),
+            "Linear",
+        ),
         Kernel("interleave_rows", "byte_linear", "interleave_rows", ("lanes", "width"), ""),
-        Kernel("sparse_dot_u8s8_1x4", "byte_linear", "sparse_dot_u8s8_1x4", ("lanes", "width", "epilogue", "activation"), "Linear"),
-        Kernel("narrow_dot_u8s8_4x1", "byte_linear", "narrow_dot_u8s8_4x1", ("lanes", "width", "epilogue", "activation"), "Linear"),
-        Kernel("quantize_tokens", "quantize", "quantize_tokens", ("lanes", "width"), "DynamicQuantizeLinear"),
-        Kernel("dense_dot_u8s8", "byte_linear", "dense_dot_u8s8", ("lanes", "width", "epilogue", "activation"), "Linear"),
+        Kernel(
+            "sparse_dot_u8s8_1x4",
+            "byte_linear",
+            "sparse_dot_u8s8_1x4",
+            ("lanes", "width", "epilogue", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "narrow_dot_u8s8_4x1",
+            "byte_linear",
+            "narrow_dot_u8s8_4x1",
+            ("lanes", "width", "epilogue", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "quantize_tokens",
+            "quantize",
+            "quantize_tokens",
+            ("lanes", "width"),
+            "DynamicQuantizeLinear",
+        ),
+        Kernel(
+            "dense_dot_u8s8",
+            "byte_linear",
+            "dense_dot_u8s8",
+            ("lanes", "width", "epilogue", "activation"),
+            "Linear",
+        ),
         Kernel("round_rows", "float_linear", "round_rows", ("lanes", "width", "form"), ""),
-        Kernel("sparse_dot_f32_4x1", "float_linear", "sparse_dot_f32_4x1", ("lanes", "width", "output", "activation"), "Linear"),
-        Kernel("sparse_dot_f32_1x4", "float_linear", "sparse_dot_f32_1x4", ("lanes", "width", "output", "activation"), "Linear"),
-        Kernel("dense_dot_f32", "float_linear", "dense_dot_f32", ("lanes", "width", "output", "activation"), "Linear"),
-        Kernel("sparse_dot_bf16_4x1", "float_linear", "sparse_dot_bf16_4x1", ("lanes", "width", "output", "activation"), "Linear"),
-        Kernel("sparse_dot_bf16_1x4", "float_linear", "sparse_dot_bf16_1x4", ("lanes", "width", "output", "activation"), "Linear"),
-        Kernel("dense_dot_bf16", "float_linear", "dense_dot_bf16", ("lanes", "width", "output", "activation"), "Linear"),
+        Kernel(
+            "sparse_dot_f32_4x1",
+            "float_linear",
+            "sparse_dot_f32_4x1",
+            ("lanes", "width", "output", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "sparse_dot_f32_1x4",
+            "float_linear",
+            "sparse_dot_f32_1x4",
+            ("lanes", "width", "output", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "dense_dot_f32",
+            "float_linear",
+            "dense_dot_f32",
+            ("lanes", "width", "output", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "sparse_dot_bf16_4x1",
+            "float_linear",
+            "sparse_dot_bf16_4x1",
+            ("lanes", "width", "output", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "sparse_dot_bf16_1x4",
+            "float_linear",
+            "sparse_dot_bf16_1x4",
+            ("lanes", "width", "output", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "dense_dot_bf16",
+            "float_linear",
+            "dense_dot_bf16",
+            ("lanes", "width", "output", "activation"),
+            "Linear",
+        ),
         Kernel("interleave_keys", "attention", "interleave_keys", ("depth",), "Attention"),
         Kernel("attention_u8", "attention", "attention_u8", ("depth", "softmax"), "Attention"),
-        Kernel("attention_u8_rows", "attention", "attention_u8_rows", ("depth", "softmax"), "Attention"),
-        Kernel("attention_f32", "float_attention", "attention_f32", ("depth", "width"), "Attention"),
-        Kernel("attention_f32_rows", "float_attention", "attention_f32_rows", ("depth",), "Attention"),
+        Kernel(
+            "attention_u8_rows", "attention", "attention_u8_rows", ("depth", "softmax"), "Attention"
+        ),
+        Kernel(
+            "attention_f32", "float_attention", "attention_f32", ("depth", "width"), "Attention"
+        ),
+        Kernel(
+            "attention_f32_rows", "float_attention", "attention_f32_rows", ("depth",), "Attention"
+        ),
         Kernel("output_tokens", "outputs", "output_tokens", (), ""),
-        Kernel("layer_norm_bytes", "normalize", "layer_norm_bytes", ("lanes", "output"), "LayerNorm"),
-        Kernel("layer_norm_floats", "normalize", "layer_norm_floats", ("lanes", "x_type", "residual_type", "output"), "LayerNorm"),
-        Kernel("amx_dot_u8s8", "amx", "amx_dot_u8s8", ("lanes", "epilogue", "activation"), "Linear"),
-        Kernel("amx_dot_u8s8_16x1", "amx", "amx_dot_u8s8_16x1", ("lanes", "epilogue", "activation"), "Linear"),
+        Kernel(
+            "layer_norm_bytes", "normalize", "layer_norm_bytes", ("lanes", "output"), "LayerNorm"
+        ),
+        Kernel(
+            "layer_norm_floats",
+            "normalize",
+            "layer_norm_floats",
+            ("lanes", "x_type", "residual_type", "output"),
+            "LayerNorm",
+        ),
+        Kernel(
+            "amx_dot_u8s8", "amx", "amx_dot_u8s8", ("lanes", "epilogue", "activation"), "Linear"
+        ),
+        Kernel(
+            "amx_dot_u8s8_16x1",
+            "amx",
+            "amx_dot_u8s8_16x1",
+            ("lanes", "epilogue", "activation"),
+            "Linear",
+        ),
         Kernel("amx_dot_bf16", "amx", "amx_dot_bf16", ("lanes", "output", "activation"), "Linear"),
-        Kernel("amx_dot_bf16_16x1", "amx", "amx_dot_bf16_16x1", ("lanes", "output", "activation"), "Linear"),
-        Kernel("amx_transpose_keys", "amx_attention", "amx_transpose_keys", ("depth",), "Attention"),
-        Kernel("amx_attention_u8", "amx_attention", "amx_attention_u8", ("depth", "softmax"), "Attention"),
-        Kernel("elementwise", "elementwise", "elementwise", ("lanes", "x_type", "activation", "y_type"), ""),
+        Kernel(
+            "amx_dot_bf16_16x1",
+            "amx",
+            "amx_dot_bf16_16x1",
+            ("lanes", "output", "activation"),
+            "Linear",
+        ),
+        Kernel(
+            "amx_transpose_keys", "amx_attention", "amx_transpose_keys", ("depth",), "Attention"
+        ),
+        Kernel(
+            "amx_attention_u8",
+            "amx_attention",
+            "amx_attention_u8",
+            ("depth", "softmax"),
+            "Attention",
+        ),
+        Kernel(
+            "elementwise",
+            "elementwise",
+            "elementwise",
+            ("lanes", "x_type", "activation", "y_type"),
+            "",
+        ),
         Kernel("select", "rows", "select", ("kind",), "Select"),
         Kernel("dense_rows", "rows", "dense_rows", ("kind", "activation"), "Linear"),
         Kernel("output_rows", "rows", "output_rows", (), ""),
@@ -83,7 +195,9 @@ def builder(name: str, *variant: Any) -> Callable[[], Any]:
     """A function that makes the kernel's Python function; imports Numba when called."""
     row = KERNELS[name]
     assert len(variant) == len(row.variant), f"{name} takes {row.variant}, got {variant}"
-    return lambda: getattr(importlib.import_module(f".{row.module}", __package__), row.function)(*variant)
+    return lambda: getattr(importlib.import_module(f".{row.module}", __package__), row.function)(
+        *variant
+    )
 
 
 def kernel(isa: Isa, name: str, *variant: Any) -> Compiled:

@@ -1,19 +1,58 @@
-"""Vector functions of float32: exp, tanh, GELU; each states its greatest error, which tests/kernels/test_activations.py measures.
+"""Vector functions of float32: exp, tanh, GELU; each states its greatest error, which
+tests/kernels/test_activations.py measures.
 
-GELU(x) = x Phi(x); Phi(x) - 1/2 is odd, so it is x times a polynomial in x^2 on [-limit, limit], where x is clipped to for it: minimax, found by
-reweighted least squares on Chebyshev nodes, in the variable 2 x^2 / limit^2 - 1 so that float32 loses nothing.
+GELU(x) = x Phi(x); Phi(x) - 1/2 is odd, so it is x times a polynomial in x^2 on [-limit, limit],
+where x is clipped to for it: minimax, found by reweighted least squares on Chebyshev nodes, in the
+variable 2 x^2 / limit^2 - 1 so that float32 loses nothing.
 """
 
 import numba as nb
 
 from ..lower import routine
-from ..simd import MAGIC, MAGIC_BITS, add, as_float, as_int, div, fma, maximum, minimum, mul, shifts, splats, sub
+from ..simd import (
+    MAGIC,
+    MAGIC_BITS,
+    add,
+    as_float,
+    as_int,
+    div,
+    fma,
+    maximum,
+    minimum,
+    mul,
+    shifts,
+    splats,
+    sub,
+)
 
 f32, i32 = nb.float32, nb.int32
 
-GELU_5 = (0.000492956625, -0.00151414254, 0.00200189076, -0.00291569884, 0.00616540424, -0.0109732107, 0.0164976663,
-          -0.0233367383, 0.0314262279, -0.0404329485, 0.051521421, -0.0702966524, 0.14136378)  # fmt: skip
-GELU_4 = (0.00113082771, -0.0036763992, 0.00658656075, -0.0119885295, 0.0223005323, -0.0369621546, 0.0559698844, -0.084317157, 0.175948963)
+GELU_5 = (
+    0.000492956625,
+    -0.00151414254,
+    0.00200189076,
+    -0.00291569884,
+    0.00616540424,
+    -0.0109732107,
+    0.0164976663,
+    -0.0233367383,
+    0.0314262279,
+    -0.0404329485,
+    0.051521421,
+    -0.0702966524,
+    0.14136378,
+)
+GELU_4 = (
+    0.00113082771,
+    -0.0036763992,
+    0.00658656075,
+    -0.0119885295,
+    0.0223005323,
+    -0.0369621546,
+    0.0559698844,
+    -0.084317157,
+    0.175948963,
+)
 EXP = (0.00829171668, 0.0419150285, 0.166676628, 0.499988991, 0.999999666, 1.00000007)
 LOG2_E, LN_2_HIGH, LN_2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 
@@ -30,7 +69,12 @@ def polynomial(coefficients, lanes):
 
 def exponential(lanes):
     """exp(x), x clipped to [-87, 88]; relative error below 2.5e-7."""
-    splat, whole, series, up = splats("f32", lanes), splats("i32", lanes), polynomial(EXP, lanes), shifts("left", 23)
+    splat, whole, series, up = (
+        splats("f32", lanes),
+        splats("i32", lanes),
+        polynomial(EXP, lanes),
+        shifts("left", 23),
+    )
 
     def exp(x):
         x = minimum(maximum(x, splat(f32(-87.0))), splat(f32(88.0)))
@@ -72,7 +116,9 @@ def gelu(lanes):
 
 
 def gelu_for_bytes(lanes):
-    """The same to 3e-4: a hundredth of a quantised step; used only where the result is rounded to a byte at once."""
+    """The same to 3e-4: a hundredth of a quantised step; used only where the result is rounded to a
+    byte at once.
+    """
     return _gelu(lanes, 4.0, GELU_4)
 
 
@@ -81,7 +127,10 @@ def gelu_tanh(lanes):
     splat, tanh = splats("f32", lanes), tanh_of(lanes)
 
     def gelu(x):
-        inner = mul(mul(x, splat(f32(0.7978845608028654))), fma(mul(x, x), splat(f32(0.044715)), splat(f32(1))))
+        inner = mul(
+            mul(x, splat(f32(0.7978845608028654))),
+            fma(mul(x, x), splat(f32(0.044715)), splat(f32(1))),
+        )
         return mul(mul(x, splat(f32(0.5))), add(splat(f32(1)), tanh(inner)))
 
     return routine(gelu)

@@ -1,28 +1,57 @@
-"""Attention on bytes, one head and one tile of queries at a time: scores, mask, softmax and context, tokens in lanes throughout.
+"""Attention on bytes, one head and one tile of queries at a time: scores, mask, softmax and
+context, tokens in lanes throughout.
 
-    s[j, t] = sum over d of (k[d, j] - zero_k) (q[d, t] - zero_q);  p = softmax(s);  y[c, t] = sum over j of p[j, t] (v[c, j] - zero_v)
+    s[j, t] = sum over d of (k[d, j] - zero_k) (q[d, t] - zero_q);  p = softmax(s);  y[c, t] = sum
+    over j of p[j, t] (v[c, j] - zero_v)
 
-Queries and keys are interleaved four channels at a time ([depth / 4][token][4], once per head and tile), so a score is depth / 4 dot4 of
-a row of queries with one broadcast word of a key; four keys share each load.  Four keys' probabilities, interleaved, are the operand of
-the next dot4, whose other operand, V of four consecutive tokens and one channel, is four adjacent bytes of V's row.
-Zero points: what depends on the query alone cancels in softmax only where scores are not quantised, so all terms are kept as sums.
-Sentences stand end to end: for every sentence of the tile its keys are visited for the lanes it has in the tile, nothing else.
+Queries and keys are interleaved four channels at a time ([depth / 4][token][4], once per head and
+tile), so a score is depth / 4 dot4 of a row of queries with one broadcast word of a key; four keys
+share each load.  Four keys' probabilities, interleaved, are the operand of the next dot4, whose
+other operand, V of four consecutive tokens and one channel, is four adjacent bytes of V's row. Zero
+points: what depends on the query alone cancels in softmax only where scores are not quantised, so
+all terms are kept as sums. Sentences stand end to end: for every sentence of the tile its keys are
+visited for the lanes it has in the tile, nothing else.
 
-A unit is (tile, head).  `keys` is the interleaved copy that interleave_keys makes: [tile][head][depth / 4][64][4] s8, then the sums
-[tile][head][64] int32 of zero-point terms.
-params: 0 q, 1 bytes of a q tile, 2 keys, 3 key sums, 4 v, 5 bytes of a v tile, 6 y, 7 bytes of a y tile, 8 heads, 9 address of constants.
-constants (4 bytes each): 0 -zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value scale, 7 output
-zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were turned into s8.
-softmax "bytes": scores are quantised; "floats": they are not, and the greatest is taken off before exp.
+A unit is (tile, head).  `keys` is the interleaved copy that interleave_keys makes:
+[tile][head][depth / 4][64][4] s8, then the sums [tile][head][64] int32 of zero-point terms.
+params: 0 q, 1 bytes of a q tile, 2 keys, 3 key sums, 4 v, 5 bytes of a v tile, 6 y, 7 bytes of a y
+tile, 8 heads, 9 address of constants. constants (4 bytes each): 0 -zero_k', 1 0, 2 score scale, 3
+score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value scale, 7 output zero + MAGIC; at
+64 and 128: tables of exp.  Primes: less 128 where bytes were turned into s8. softmax "bytes":
+scores are quantised; "floats": they are not, and the greatest is taken off before exp.
 """
 
 import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    MAGIC, MAGIC_BITS, add, as_int, div, dot4, fma, interleave_in_order, load_f32, load_i32, load_i64, load_int, loads, maximum,
-    minimum, mul, pack_in_order, pick, quads_of_words, shifts, splats, store, store_lanes, sub, to_float, xor,
-)  # fmt: skip
+    MAGIC,
+    MAGIC_BITS,
+    add,
+    as_int,
+    div,
+    dot4,
+    fma,
+    interleave_in_order,
+    load_f32,
+    load_i32,
+    load_i64,
+    load_int,
+    loads,
+    maximum,
+    minimum,
+    mul,
+    pack_in_order,
+    pick,
+    quads_of_words,
+    shifts,
+    splats,
+    store,
+    store_lanes,
+    sub,
+    to_float,
+    xor,
+)
 from .activations import exponential
 from .context import ARENA, ROWS, SCRATCH, SENTENCES, STARTS, TILE
 
@@ -33,7 +62,8 @@ CONSTANTS_BYTES = 192
 
 
 def interleave_keys(depth):
-    """keys and sums of every (tile, head).  params: 0 k, 1 bytes of a k tile, 2 keys, 3 key sums, 4 heads, 5 flip, 6 factor, 7 extra.
+    """keys and sums of every (tile, head).  params: 0 k, 1 bytes of a k tile, 2 keys, 3 key sums, 4
+    heads, 5 flip, 6 factor, 7 extra.
 
     sum[t] = factor * (sum over channels of the flipped byte's unsigned value) + extra."""
     load, splat, whole = loads("u8", TILE), splats("i32", TILE), splats("i32", TILE)
@@ -41,12 +71,23 @@ def interleave_keys(depth):
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
         heads = load_i64(params + 32)
-        flip, factor, extra = splat(load_i32(params + 40)), whole(load_i32(params + 48)), whole(load_i32(params + 56))
+        flip, factor, extra = (
+            splat(load_i32(params + 40)),
+            whole(load_i32(params + 48)),
+            whole(load_i32(params + 56)),
+        )
         for unit in range(begin, end):
-            at = arena + load_i64(params) + load_i64(params + 8) * (unit // heads) + depth * TILE * (unit % heads)
+            at = (
+                arena
+                + load_i64(params)
+                + load_i64(params + 8) * (unit // heads)
+                + depth * TILE * (unit % heads)
+            )
             out, sums = arena + load_i64(params + 16) + depth * TILE * unit, whole(i32(0))
             for _ in range(depth // 4):
-                v = interleave_in_order(load(at), load(at + TILE), load(at + 2 * TILE), load(at + 3 * TILE))
+                v = interleave_in_order(
+                    load(at), load(at + TILE), load(at + 2 * TILE), load(at + 3 * TILE)
+                )
                 store(out, xor(as_int(v), flip))
                 sums = dot4(sums, v, i32(ONES))
                 at, out = at + 4 * TILE, out + 4 * TILE
@@ -56,49 +97,30 @@ def interleave_keys(depth):
 
 
 def softmax_of_bytes(lanes):
-    """Scores quantised to a byte: exp is a product of two 16-entry tables, and no maximum is needed."""
-    splat, whole, lanes16, high_half = splats("f32", lanes), splats("i32", lanes), loads("f32", 16), shifts("right", 4)
+    """Scores quantised to a byte: exp is a product of two 16-entry tables, and no maximum is
+    needed.
+    """
+    splat, whole, lanes16, high_half = (
+        splats("f32", lanes),
+        splats("i32", lanes),
+        loads("f32", 16),
+        shifts("right", 4),
+    )
 
     def exponentiate(sums, constants):
-        n = as_int(fma(to_float(sums), splat(load_f32(constants + 8)), splat(load_f32(constants + 12))))
+        n = as_int(
+            fma(to_float(sums), splat(load_f32(constants + 8)), splat(load_f32(constants + 12)))
+        )
         n = minimum(maximum(n, whole(i32(MAGIC_BITS))), whole(i32(MAGIC_BITS + 255)))
         return mul(pick(high_half(n), lanes16(constants + 64)), pick(n, lanes16(constants + 128)))
 
     return routine(exponentiate)
 
 
-def scores_and_exps(depth, lanes, softmax):
-    """A routine that leaves the exps of all keys in scratch, zeros for keys of other sentences, and returns their sums.
-
-    "bytes" makes the exps at once; "floats" keeps scores until the greatest is known."""
-    splat, whole = splats("f32", lanes), splats("i32", lanes)
-    load_queries, load_sums, load_floats = loads("u8", 4 * lanes), loads("i32", lanes), loads("f32", lanes)
-    exponentiate, exp = softmax_of_bytes(lanes), exponential(lanes)
-    row = 4 * lanes  # bytes of a score's row
-
-    def scores(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps):
-        group, groups = start // 4, (end + 3) // 4
-        starting, at = load_sums(query_sums), exps
-        gathered = splat(f32(0))
-        while group < groups:
-            key = keys + (group >> 4) * k_tile + 16 * (group & 15)
-            extra = key_sums + (group >> 4) * s_tile + 16 * (group & 15)
-            a, b = add(starting, whole(load_i32(extra))), add(starting, whole(load_i32(extra + 4)))
-            c, d = add(starting, whole(load_i32(extra + 8))), add(starting, whole(load_i32(extra + 12)))
-            query = queries
-            for _ in range(depth // 4):
-                x = load_queries(query)
-                a, b = dot4(a, x, load_i32(key)), dot4(b, x, load_i32(key + 4))
-                c, d = dot4(c, x, load_i32(key + 8)), dot4(d, x, load_i32(key + 12))
-                query, key = query + query_row, key + 4 * TILE
-            p, q, r, s = convert(a, constants), convert(b, constants), convert(c, constants), convert(d, constants)
-            store(at, p)
-            store(at + row, q)
-            store(at + 2 * row, r)
-            store(at + 3 * row, s)
-            gathered = gather(gathered, p, q, r, s)
-            group, at = group + 1, at + 4 * row
-        return gathered
+def conversion(lanes, softmax):
+    """Sums of products -> what is kept of a score: its exp, or the score itself; and how the sum of
+    exps grows by four keys."""
+    splat = splats("f32", lanes)
 
     def scaled(sums, constants):
         return mul(to_float(sums), splat(load_f32(constants + 8)))
@@ -109,55 +131,152 @@ def scores_and_exps(depth, lanes, softmax):
     def nothing(so_far, p, q, r, s):
         return so_far
 
-    convert = exponentiate if softmax == "bytes" else routine(scaled)
-    gather = routine(summed if softmax == "bytes" else nothing)
-    make_scores = routine(scores)
+    if softmax == "bytes":
+        return softmax_of_bytes(lanes), routine(summed)
+    return routine(scaled), routine(nothing)
 
-    def of_bytes(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps):
-        totals = make_scores(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps)
+
+def all_scores(depth, lanes, softmax):
+    """A routine that leaves the (converted) scores of all groups of keys in `kept`."""
+    convert, gather = conversion(lanes, softmax)
+    splat, whole = splats("f32", lanes), splats("i32", lanes)
+    load_queries, load_sums = loads("u8", 4 * lanes), loads("i32", lanes)
+    row = 4 * lanes  # bytes of a score's row
+
+    def scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept):
+        group, groups = start // 4, (end + 3) // 4
+        starting, at = load_sums(q_sums), kept
+        gathered = splat(f32(0))
+        while group < groups:
+            key = k + (group >> 4) * k_tile + 16 * (group & 15)
+            extra = k_sums + (group >> 4) * s_tile + 16 * (group & 15)
+            a = add(starting, whole(load_i32(extra)))
+            b = add(starting, whole(load_i32(extra + 4)))
+            c = add(starting, whole(load_i32(extra + 8)))
+            d = add(starting, whole(load_i32(extra + 12)))
+            query = q
+            for _ in range(depth // 4):
+                x = load_queries(query)
+                a, b = dot4(a, x, load_i32(key)), dot4(b, x, load_i32(key + 4))
+                c, d = dot4(c, x, load_i32(key + 8)), dot4(d, x, load_i32(key + 12))
+                query, key = query + q_row, key + 4 * TILE
+            e, f = convert(a, constants), convert(b, constants)
+            g, h = convert(c, constants), convert(d, constants)
+            store(at, e)
+            store(at + row, f)
+            store(at + 2 * row, g)
+            store(at + 3 * row, h)
+            gathered = gather(gathered, e, f, g, h)
+            group, at = group + 1, at + 4 * row
+        return gathered
+
+    return routine(scores)
+
+
+def exps_of_bytes(depth, lanes):
+    """Exps are made with the scores; those of neighbours' keys are taken off again."""
+    scores, splat, load = (
+        all_scores(depth, lanes, "bytes"),
+        splats("f32", lanes),
+        loads("f32", lanes),
+    )
+    row = 4 * lanes
+
+    def exps(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept):
+        totals = scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept)
         first = start & ~3
         for key in range(first, start):  # neighbours' keys in the first and last group of four
-            totals = sub(totals, load_floats(exps + row * (key - first)))
-            store(exps + row * (key - first), splat(f32(0)))
+            totals = sub(totals, load(kept + row * (key - first)))
+            store(kept + row * (key - first), splat(f32(0)))
         for key in range(end, (end + 3) & ~3):
-            totals = sub(totals, load_floats(exps + row * (key - first)))
-            store(exps + row * (key - first), splat(f32(0)))
+            totals = sub(totals, load(kept + row * (key - first)))
+            store(kept + row * (key - first), splat(f32(0)))
         return totals
 
-    def of_floats(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps):
-        totals = make_scores(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps)
+    return routine(exps)
+
+
+def exps_of_floats(depth, lanes):
+    """Scores are kept until the greatest is known."""
+    scores, splat, load = (
+        all_scores(depth, lanes, "floats"),
+        splats("f32", lanes),
+        loads("f32", lanes),
+    )
+    exp, row = exponential(lanes), 4 * lanes
+
+    def exps(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept):
+        totals = scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept)
         first = start & ~3
-        top = load_floats(exps + row * (start - first))
+        top = load(kept + row * (start - first))
         for key in range(start + 1, end):  # a neighbour's score may be far above all of ours
-            top = maximum(top, load_floats(exps + row * (key - first)))
+            top = maximum(top, load(kept + row * (key - first)))
         for key in range(first, (end + 3) & ~3):
             e = splat(f32(0))
             if key >= start and key < end:
-                e = exp(sub(load_floats(exps + row * (key - first)), top))
-            store(exps + row * (key - first), e)
+                e = exp(sub(load(kept + row * (key - first)), top))
+            store(kept + row * (key - first), e)
             totals = add(totals, e)
         return totals
 
-    return routine(of_bytes if softmax == "bytes" else of_floats)
+    return routine(exps)
 
 
 def block(depth, lanes, softmax):
-    """One sentence's keys for `lanes` queries: exps to scratch, then probabilities, then the context of each channel."""
-    exponentiate = scores_and_exps(depth, lanes, softmax)
+    """One sentence's keys for `lanes` queries: exps to scratch, then probabilities, then the
+    context of each channel.
+    """
+    exponentiate = (exps_of_bytes if softmax == "bytes" else exps_of_floats)(depth, lanes)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row = 4 * lanes
 
-    def attend(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, values, v_tile, start, end, constants, scratch, out, out_row, first, last):
+    def attend(
+        queries,
+        query_row,
+        query_sums,
+        keys,
+        key_sums,
+        k_tile,
+        s_tile,
+        values,
+        v_tile,
+        start,
+        end,
+        constants,
+        scratch,
+        out,
+        out_row,
+        first,
+        last,
+    ):
         exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
-        totals = exponentiate(queries, query_row, query_sums, keys, key_sums, k_tile, s_tile, start, end, constants, exps)
-        factor, magic, weight = div(splat(load_f32(constants + 16)), totals), splat(f32(MAGIC)), whole(i32(0))
+        totals = exponentiate(
+            queries,
+            query_row,
+            query_sums,
+            keys,
+            key_sums,
+            k_tile,
+            s_tile,
+            start,
+            end,
+            constants,
+            exps,
+        )
+        factor, magic, weight = (
+            div(splat(load_f32(constants + 16)), totals),
+            splat(f32(MAGIC)),
+            whole(i32(0)),
+        )
         at, to = exps, probabilities
         for _ in range(start // 4, groups):
             p = quads_of_words(
-                as_int(fma(load_floats(at), factor, magic)), as_int(fma(load_floats(at + row), factor, magic)),
-                as_int(fma(load_floats(at + 2 * row), factor, magic)), as_int(fma(load_floats(at + 3 * row), factor, magic)),
-            )  # fmt: skip
+                as_int(fma(load_floats(at), factor, magic)),
+                as_int(fma(load_floats(at + row), factor, magic)),
+                as_int(fma(load_floats(at + 2 * row), factor, magic)),
+                as_int(fma(load_floats(at + 3 * row), factor, magic)),
+            )
             store(to, p)
             weight = dot4(weight, p, i32(ONES))
             at, to = at + 4 * row, to + row
@@ -170,7 +289,10 @@ def block(depth, lanes, softmax):
                 value = values + (group >> 4) * v_tile + TILE * channel + 4 * (group & 15)
                 x = load_queries(from_)
                 a, b = dot4(a, x, load_i32(value)), dot4(b, x, load_i32(value + TILE))
-                c, d = dot4(c, x, load_i32(value + 2 * TILE)), dot4(d, x, load_i32(value + 3 * TILE))
+                c, d = (
+                    dot4(c, x, load_i32(value + 2 * TILE)),
+                    dot4(d, x, load_i32(value + 3 * TILE)),
+                )
                 group, from_ = group + 1, from_ + row
             to = out + out_row * channel
             store_lanes(to, pack_in_order(fma(to_float(a), scale, zero)), first, last)
@@ -188,7 +310,9 @@ def interleave_queries(depth, lanes):
     def turn(at, out, sums, factor, extra):
         column = whole(i32(0))
         for _ in range(depth // 4):
-            v = interleave_in_order(load(at), load(at + lanes), load(at + 2 * lanes), load(at + 3 * lanes))
+            v = interleave_in_order(
+                load(at), load(at + lanes), load(at + 2 * lanes), load(at + 3 * lanes)
+            )
             store(out, v)
             column = dot4(column, v, i32(ONES))
             at, out = at + 4 * lanes, out + 4 * lanes
@@ -203,15 +327,32 @@ def attention_u8(depth, softmax):
     wide, half, quarter = (block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = load_i64(context + ARENA), load_i64(context + SCRATCH), load_i64(context + STARTS)
-        heads, constants, sentences = load_i64(params + 64), load_i64(params + 72), load_i64(context + SENTENCES)
+        arena, scratch, starts = (
+            load_i64(context + ARENA),
+            load_i64(context + SCRATCH),
+            load_i64(context + STARTS),
+        )
+        heads, constants, sentences = (
+            load_i64(params + 64),
+            load_i64(params + 72),
+            load_i64(context + SENTENCES),
+        )
         queries, sums = scratch, scratch + depth * TILE
         work = sums + 4 * TILE
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
-            turn(arena + load_i64(params) + load_i64(params + 8) * tile + channel, queries, sums, load_i32(constants), load_i32(constants + 4))
-            keys, key_sums = arena + load_i64(params + 16) + channel, arena + load_i64(params + 24) + 4 * TILE * head
+            turn(
+                arena + load_i64(params) + load_i64(params + 8) * tile + channel,
+                queries,
+                sums,
+                load_i32(constants),
+                load_i32(constants + 4),
+            )
+            keys, key_sums = (
+                arena + load_i64(params + 16) + channel,
+                arena + load_i64(params + 24) + 4 * TILE * head,
+            )
             v_tile = load_i64(params + 40)
             values = arena + load_i64(params + 32) + channel
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
@@ -223,15 +364,66 @@ def attention_u8(depth, softmax):
                 first, last = max(start, low) - low, min(stop, high) - low
                 if first // 16 == (last - 1) // 16:
                     at = first // 16 * 16
-                    quarter(queries + 4 * at, 4 * TILE, sums + 4 * at, keys, key_sums, heads * depth * TILE, heads * 4 * TILE, values, v_tile,
-                            start, stop, constants, work, out + at, TILE, first - at, last - at)  # fmt: skip
+                    quarter(
+                        queries + 4 * at,
+                        4 * TILE,
+                        sums + 4 * at,
+                        keys,
+                        key_sums,
+                        heads * depth * TILE,
+                        heads * 4 * TILE,
+                        values,
+                        v_tile,
+                        start,
+                        stop,
+                        constants,
+                        work,
+                        out + at,
+                        TILE,
+                        first - at,
+                        last - at,
+                    )
                 elif first // 32 == (last - 1) // 32:
                     at = first // 32 * 32
-                    half(queries + 4 * at, 4 * TILE, sums + 4 * at, keys, key_sums, heads * depth * TILE, heads * 4 * TILE, values, v_tile,
-                         start, stop, constants, work, out + at, TILE, first - at, last - at)  # fmt: skip
+                    half(
+                        queries + 4 * at,
+                        4 * TILE,
+                        sums + 4 * at,
+                        keys,
+                        key_sums,
+                        heads * depth * TILE,
+                        heads * 4 * TILE,
+                        values,
+                        v_tile,
+                        start,
+                        stop,
+                        constants,
+                        work,
+                        out + at,
+                        TILE,
+                        first - at,
+                        last - at,
+                    )
                 else:
-                    wide(queries, 4 * TILE, sums, keys, key_sums, heads * depth * TILE, heads * 4 * TILE, values, v_tile,
-                         start, stop, constants, work, out, TILE, first, last)  # fmt: skip
+                    wide(
+                        queries,
+                        4 * TILE,
+                        sums,
+                        keys,
+                        key_sums,
+                        heads * depth * TILE,
+                        heads * 4 * TILE,
+                        values,
+                        v_tile,
+                        start,
+                        stop,
+                        constants,
+                        work,
+                        out,
+                        TILE,
+                        first,
+                        last,
+                    )
 
     return kernel
 
@@ -241,19 +433,56 @@ def attention_u8_rows(depth, softmax):
     turn, attend = interleave_queries(depth, ROWS), block(depth, ROWS, softmax)
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = load_i64(context + ARENA), load_i64(context + SCRATCH), load_i64(context + STARTS)
-        heads, constants, sentences = load_i64(params + 64), load_i64(params + 72), load_i64(context + SENTENCES)
+        arena, scratch, starts = (
+            load_i64(context + ARENA),
+            load_i64(context + SCRATCH),
+            load_i64(context + STARTS),
+        )
+        heads, constants, sentences = (
+            load_i64(params + 64),
+            load_i64(params + 72),
+            load_i64(context + SENTENCES),
+        )
         queries, sums = scratch, scratch + depth * TILE
         work = sums + 4 * TILE
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
-            turn(arena + load_i64(params) + load_i64(params + 8) * tile + depth * ROWS * head, queries, sums, load_i32(constants), load_i32(constants + 4))
-            keys, key_sums = arena + load_i64(params + 16) + depth * TILE * head, arena + load_i64(params + 24) + 4 * TILE * head
-            values, v_tile = arena + load_i64(params + 32) + depth * TILE * head, load_i64(params + 40)
+            turn(
+                arena + load_i64(params) + load_i64(params + 8) * tile + depth * ROWS * head,
+                queries,
+                sums,
+                load_i32(constants),
+                load_i32(constants + 4),
+            )
+            keys, key_sums = (
+                arena + load_i64(params + 16) + depth * TILE * head,
+                arena + load_i64(params + 24) + 4 * TILE * head,
+            )
+            values, v_tile = (
+                arena + load_i64(params + 32) + depth * TILE * head,
+                load_i64(params + 40),
+            )
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + depth * ROWS * head
             for lane in range(min(sentences - ROWS * tile, ROWS)):
                 at = starts + 4 * (ROWS * tile + lane)
-                attend(queries, 4 * ROWS, sums, keys, key_sums, heads * depth * TILE, heads * 4 * TILE, values, v_tile,
-                       load_int(at), load_int(at + 4), constants, work, out, ROWS, lane, lane + 1)  # fmt: skip
+                attend(
+                    queries,
+                    4 * ROWS,
+                    sums,
+                    keys,
+                    key_sums,
+                    heads * depth * TILE,
+                    heads * 4 * TILE,
+                    values,
+                    v_tile,
+                    load_int(at),
+                    load_int(at + 4),
+                    constants,
+                    work,
+                    out,
+                    ROWS,
+                    lane,
+                    lane + 1,
+                )
 
     return kernel

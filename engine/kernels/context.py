@@ -1,10 +1,12 @@
 """What a kernel is given: the slots of the context, and how activations lie in memory.
 
-Every kernel is `kernel(params, context, begin, end)`: params is the address of its own block of 8-byte slots (each kernel's file lists
-them), context that of the worker's block below, [begin, end) the units of work.  Floats in a slot are float32 in its low four bytes.
+Every kernel is `kernel(params, context, begin, end)`: params is the address of its own block of
+8-byte slots (each kernel's file lists them), context that of the worker's block below, [begin, end)
+the units of work.  Floats in a slot are float32 in its low four bytes.
 
-Activations are [tile][channel][lane]: a tile is 64 tokens ("tokens" domain) or 16 sentences ("rows" domain, after the [CLS] selection).
-Sentences stand end to end; a tile may hold parts of several.  Buffers are byte offsets into the worker's arena.
+Activations are [tile][channel][lane]: a tile is 64 tokens ("tokens" domain) or 16 sentences ("rows"
+domain, after the [CLS] selection). Sentences stand end to end; a tile may hold parts of several.
+Buffers are byte offsets into the worker's arena.
 """
 
 ARENA = 0  # address of the activations

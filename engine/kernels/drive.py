@@ -1,22 +1,53 @@
-"""The run itself: packs of sentences go through all steps, one pack at a time, without returning to Python.
+"""The run itself: packs of sentences go through all steps, one pack at a time, without returning to
+Python.
 
-call (int64 slots): 0 ids, 1 types or 0, 2 mask or 0 (addresses of int64 [batch][length]), 3 batch, 4 length, 5 address of the addresses of
-outputs, 6 counter of packs taken, 7 tokens a pack may hold, 8 address of steps, 9 steps, 10 workers that share a pack (1: each takes its
-own), 11 address of packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] tokens per sentence, 14 barrier's counter,
-15 position of the first token, 16 padding id (RoBERTa counts positions over other ids, from it on) or -1, 17 vocabulary, 18 kinds of token,
-19 set by prepare: 1 + the place of the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
+call (int64 slots): 0 ids, 1 types or 0, 2 mask or 0 (addresses of int64 [batch][length]), 3 batch,
+4 length, 5 address of the addresses of outputs, 6 counter of packs taken, 7 tokens a pack may hold,
+8 address of steps, 9 steps, 10 workers that share a pack (1: each takes its own), 11 address of
+packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] tokens per sentence,
+14 barrier's counter, 15 position of the first token, 16 padding id (RoBERTa counts positions over
+other ids, from it on) or -1, 17 vocabulary, 18 kinds of token, 19 set by prepare: 1 + the place of
+the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
 attended to, or the first token masked), 21 address of control.
-control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have finished, 3 spins before sleep, 8.. state of
-worker n: 0 awake, 1 asleep.
-step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the context, or 0: one unit), 3 units each, 4 cycles
-spent, 5 calls.
+control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have
+finished, 3 spins before sleep, 8.. state of worker n: 0 awake, 1 asleep.
+step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the
+context, or 0: one unit), 3 units each, 4 cycles spent, 5 calls.
 """
 
 import numba as nb
 
 from ..lower import routine
-from ..simd import call_kernel, cycles, exchange, fetch_add, load_i64, load_int, load_shared, pause, store_unaligned, yield_core
-from .context import ARENA, FIRST, GENERATION, IDS, OWN_ARENA, PLACES, POSITIONS, ROW_TILES, ROWS, SENTENCES, SHARED_ARENA, STARTS, TILE, TILES, TOKENS, TYPES
+from ..simd import (
+    call_kernel,
+    cycles,
+    exchange,
+    fetch_add,
+    load_i64,
+    load_int,
+    load_shared,
+    pause,
+    store_unaligned,
+    yield_core,
+)
+from .context import (
+    ARENA,
+    FIRST,
+    GENERATION,
+    IDS,
+    OWN_ARENA,
+    PLACES,
+    POSITIONS,
+    ROW_TILES,
+    ROWS,
+    SENTENCES,
+    SHARED_ARENA,
+    STARTS,
+    TILE,
+    TILES,
+    TOKENS,
+    TYPES,
+)
 
 i32, i64 = nb.int32, nb.int64
 MOST_SENTENCES = 64  # in a pack
@@ -24,11 +55,23 @@ STEP_BYTES = 64
 
 
 def prepare():
-    """Counts each sentence's tokens and cuts the batch into packs of whole sentences.  params: call."""
+    """Counts each sentence's tokens and cuts the batch into packs of whole sentences.  params:
+    call.
+    """
 
     def kernel(params, context, begin, end):
-        mask, batch, length, limit = load_i64(params + 16), load_i64(params + 24), load_i64(params + 32), load_i64(params + 56)
-        packs, counts, ids, types = load_i64(params + 88), load_i64(params + 104), load_i64(params), load_i64(params + 8)
+        mask, batch, length, limit = (
+            load_i64(params + 16),
+            load_i64(params + 24),
+            load_i64(params + 32),
+            load_i64(params + 56),
+        )
+        packs, counts, ids, types = (
+            load_i64(params + 88),
+            load_i64(params + 104),
+            load_i64(params),
+            load_i64(params + 8),
+        )
         vocabulary, kinds = load_i64(params + 136), load_i64(params + 144)
         wrong, odd = 0, 0
         for place in range(batch * length):
@@ -65,9 +108,22 @@ def fill(call, context, pack):
     """The context of one pack: its tokens gathered, masked ones left out."""
     at = load_i64(call + 88) + 8 * pack
     first, sentences = load_int(at), load_int(at + 4)
-    ids, types, mask, length = load_i64(call), load_i64(call + 8), load_i64(call + 16), load_i64(call + 32)
-    starts, to_ids, to_types = load_i64(context + STARTS), load_i64(context + IDS), load_i64(context + TYPES)
-    to_positions, to_places, origin = load_i64(context + POSITIONS), load_i64(context + PLACES), load_i64(call + 120)
+    ids, types, mask, length = (
+        load_i64(call),
+        load_i64(call + 8),
+        load_i64(call + 16),
+        load_i64(call + 32),
+    )
+    starts, to_ids, to_types = (
+        load_i64(context + STARTS),
+        load_i64(context + IDS),
+        load_i64(context + TYPES),
+    )
+    to_positions, to_places, origin = (
+        load_i64(context + POSITIONS),
+        load_i64(context + PLACES),
+        load_i64(call + 120),
+    )
     padding, token = load_i64(call + 128), 0
     for sentence in range(sentences):
         store_unaligned(starts + 4 * sentence, i32(token))
@@ -116,7 +172,9 @@ def work(profiled):
         team = load_i64(params + 80)
         met = 0
         pack = 0
-        store_unaligned(context + ARENA, load_i64(context + (OWN_ARENA if team == 1 else SHARED_ARENA)))
+        store_unaligned(
+            context + ARENA, load_i64(context + (OWN_ARENA if team == 1 else SHARED_ARENA))
+        )
         while True:
             if team == 1:
                 pack = fetch_add(params + 48, 1)
@@ -129,7 +187,13 @@ def work(profiled):
                 if what:
                     units *= load_i64(context + what)
                 began = cycles() if profiled else i64(0)
-                call_kernel(load_i64(step), load_i64(step + 8), context, units * begin // team if team > 1 else 0, units * (begin + 1) // team if team > 1 else units)
+                call_kernel(
+                    load_i64(step),
+                    load_i64(step + 8),
+                    context,
+                    units * begin // team if team > 1 else 0,
+                    units * (begin + 1) // team if team > 1 else units,
+                )
                 if team > 1:
                     met += team
                     meet(params + 112, met)
@@ -143,7 +207,9 @@ def work(profiled):
 
 
 def run(profiled):
-    """A whole call by one thread, or the first worker's part of it.  params: call; context: this worker's."""
+    """A whole call by one thread, or the first worker's part of it.  params: call; context: this
+    worker's.
+    """
     share = work(profiled)
 
     def kernel(params, context, begin, end):
@@ -153,9 +219,12 @@ def run(profiled):
 
 
 def serve():
-    """A worker's life: waits for generations and does its share of each; goes to sleep (returns) when none comes for long.
+    """A worker's life: waits for generations and does its share of each; goes to sleep (returns)
+    when none comes for long.
 
-    params: control; context: its own; begin: its number; the generation it has seen is kept in the context."""
+    params: control; context: its own; begin: its number; the generation it has seen is kept in the
+    context.
+    """
     share = work(False)
 
     def kernel(params, context, begin, end):

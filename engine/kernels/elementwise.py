@@ -1,7 +1,9 @@
-"""y = quantised(activation(dequantised(x))), channel by channel, where no product is there to do it in its epilogue.
+"""y = quantised(activation(dequantised(x))), channel by channel, where no product is there to do it
+in its epilogue.
 
-A unit is a tile.  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 scale and 6 shift of x (shift = -zero point * scale),
-7 reciprocal scale and 8 zero point of y + MAGIC; 5-6 for bytes in, 7-8 for bytes out.
+A unit is a tile.  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 scale
+and 6 shift of x (shift = -zero point * scale), 7 reciprocal scale and 8 zero point of y + MAGIC;
+5-6 for bytes in, 7-8 for bytes out.
 """
 
 import numba as nb
@@ -19,7 +21,11 @@ def _load(lanes, kind):
     load_bytes, load_floats, splat = loads("u8", lanes), loads("f32", lanes), splats("f32", lanes)
 
     def of_bytes(at, params):
-        return fma(bytes_to_float(load_bytes(at)), splat(load_f32(params + 40)), splat(load_f32(params + 48)))
+        return fma(
+            bytes_to_float(load_bytes(at)),
+            splat(load_f32(params + 40)),
+            splat(load_f32(params + 48)),
+        )
 
     def of_floats(at, params):
         return load_floats(at)
@@ -47,7 +53,10 @@ def elementwise(lanes, x_type, activation, y_type):
     def kernel(params, context, begin, end):
         arena, channels = load_i64(context + ARENA), load_i64(params + 32)
         for tile in range(begin, end):
-            x, y = arena + load_i64(params) + load_i64(params + 8) * tile, arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            x, y = (
+                arena + load_i64(params) + load_i64(params + 8) * tile,
+                arena + load_i64(params + 16) + load_i64(params + 24) * tile,
+            )
             for n in range(channels):
                 put(y + y_row * n, act(load(x + x_row * n, params)), params)
 

@@ -1,18 +1,35 @@
-"""Embeddings: three gathers, their sum, LayerNorm along the row, then a transposition into tiles with tokens in lanes.
+"""Embeddings: three gathers, their sum, LayerNorm along the row, then a transposition into tiles
+with tokens in lanes.
 
 A unit is a tile of 64 tokens.
-params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels (a multiple of 64), 4 y, 5 bytes of a y tile,
-6 address of gamma then beta (float32), 7 epsilon, 8 1 / channels.  For bytes gamma and beta hold scale and zero point.
-Scratch: one row of float32, 64 rows of results, one block of 64 x 64.
+params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels (a
+multiple of 64), 4 y, 5 bytes of a y tile, 6 address of gamma then beta (float32), 7 epsilon, 8 1 /
+channels.  For bytes gamma and beta hold scale and zero point. Scratch: one row of float32, 64 rows
+of results, one block of 64 x 64.
 """
 
 import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    MAGIC, add, fma, load_f32, load_i64, load_int, loads, loads_unaligned, mul, pack_in_order, prefetch, splats, square_root, store, total, zip_high, zip_low,
-)  # fmt: skip
-from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TILES, TOKENS, TYPES
+    MAGIC,
+    add,
+    fma,
+    load_f32,
+    load_i64,
+    load_int,
+    loads,
+    loads_unaligned,
+    pack_in_order,
+    prefetch,
+    splats,
+    square_root,
+    store,
+    total,
+    zip_high,
+    zip_low,
+)
+from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TOKENS, TYPES
 
 f32 = nb.float32
 CHUNK = 64  # floats at a time
@@ -23,13 +40,21 @@ splat = splats("f32", CHUNK)
 
 
 def transposition(load, element_bytes, lanes, rounds):
-    """A lanes x lanes block, rows `stride` apart, to rows `out_stride` apart: rounds of interleaving row i with row i + lanes / 2."""
+    """A lanes x lanes block, rows `stride` apart, to rows `out_stride` apart: rounds of
+    interleaving row i with row i + lanes / 2.
+    """
     line = element_bytes * lanes
 
     def transpose(x, stride, y, out_stride, scratch):
         for step in range(rounds):
-            source, apart = (x, stride) if step == 0 else (scratch + line * lanes * (step & 1), line)
-            target, out = (y, out_stride) if step == rounds - 1 else (scratch + line * lanes * (1 - (step & 1)), line)
+            source, apart = (
+                (x, stride) if step == 0 else (scratch + line * lanes * (step & 1), line)
+            )
+            target, out = (
+                (y, out_stride)
+                if step == rounds - 1
+                else (scratch + line * lanes * (1 - (step & 1)), line)
+            )
             for i in range(lanes // 2):
                 p, q = load(source + apart * i), load(source + apart * (i + lanes // 2))
                 store(target + 2 * out * i, zip_low(p, q))
@@ -52,13 +77,24 @@ def embedding(output, normalised):
     """y in "u8" or "f32"; normalised: with LayerNorm."""
     size = 1 if output == "u8" else 4
     block = 64 if output == "u8" else 16
-    transpose = transposition(load_bytes if output == "u8" else load_line, size, block, 6 if output == "u8" else 4)
+    transpose = transposition(
+        load_bytes if output == "u8" else load_line, size, block, 6 if output == "u8" else 4
+    )
     put = _store_row(output)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        words, positions, types, channels = load_i64(params), load_i64(params + 8), load_i64(params + 16), load_i64(params + 24)
-        ids, places, kinds = load_i64(context + IDS), load_i64(context + POSITIONS), load_i64(context + TYPES)
+        words, positions, types, channels = (
+            load_i64(params),
+            load_i64(params + 8),
+            load_i64(params + 16),
+            load_i64(params + 24),
+        )
+        ids, places, kinds = (
+            load_i64(context + IDS),
+            load_i64(context + POSITIONS),
+            load_i64(context + TYPES),
+        )
         gamma, epsilon, count = load_i64(params + 48), load_f32(params + 56), load_f32(params + 64)
         tokens, row_bytes = load_i64(context + TOKENS), 4 * channels
         rows = kept + row_bytes
@@ -67,8 +103,13 @@ def embedding(output, normalised):
         for tile in range(begin, end):
             for t in range(min(tokens - TILE * tile, TILE)):
                 at = 4 * (TILE * tile + t)
-                word, position = words + row_bytes * load_int(ids + at), positions + row_bytes * load_int(places + at)
-                ahead = words + row_bytes * load_int(ids + 4 * min(TILE * tile + t + 16, tokens - 1))
+                word, position = (
+                    words + row_bytes * load_int(ids + at),
+                    positions + row_bytes * load_int(places + at),
+                )
+                ahead = words + row_bytes * load_int(
+                    ids + 4 * min(TILE * tile + t + 16, tokens - 1)
+                )
                 kind = types + row_bytes * load_int(kinds + at)
                 sums, squares = splat(f32(0)), splat(f32(0))
                 for n in range(0, row_bytes, 4 * CHUNK):
@@ -93,6 +134,12 @@ def embedding(output, normalised):
             y = arena + load_i64(params + 32) + load_i64(params + 40) * tile
             for channel in range(0, channels, block):
                 for t in range(0, TILE, block):
-                    transpose(rows + size * (channels * t + channel), size * channels, y + size * (TILE * channel + t), size * TILE, block_scratch)
+                    transpose(
+                        rows + size * (channels * t + channel),
+                        size * channels,
+                        y + size * (TILE * channel + t),
+                        size * TILE,
+                        block_scratch,
+                    )
 
     return kernel

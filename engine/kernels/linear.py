@@ -1,21 +1,44 @@
-"""Block-sparse products on bytes: y[n, t] = f_n(sum over k of w[n, k] x[k, t]), x u8, w s8 in blocks of 4 outputs x 1 input.
+"""Block-sparse products on bytes: y[n, t] = f_n(sum over k of w[n, k] x[k, t]), x u8, w s8 in
+blocks of 4 outputs x 1 input.
 
-The four rows of x that a step's four blocks read are interleaved in registers and serve four outputs: 8 unpackings for 16 dot4 (512 bit).
-A unit is (tile, part): parts are runs of output groups of about equal work, so that workers can share one tile.
+The four rows of x that a step's four blocks read are interleaved in registers and serve four
+outputs: 8 unpackings for 16 dot4 (512 bit). A unit is (tile, part): parts are runs of output groups
+of about equal work, so that workers can share one tile.
 
-params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts, 5 address of the parts' rows, 6.. the epilogue's own.
-A part's row: groups, addresses of headers, offsets, weights, records, tables.
-header (8 bytes): int32 steps, int32 offset of the first output in a y tile.  offsets: 4 x u16 a step, 8 * k.  weights: 4 outputs x 4 blocks.
-record (64 bytes): float32 scale[4]; int32 start[4] (bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.
+params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts, 5 address of the parts' rows,
+6.. the epilogue's own. A part's row: groups, addresses of headers, offsets, weights, records,
+tables.
+header (8 bytes): int32 steps, int32 offset of the first output in a y tile.  offsets: 4 x u16 a
+step, 8 * k.  weights: 4 outputs x 4 blocks. record (64 bytes): float32 scale[4]; int32 start[4]
+(bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.
 """
 
 import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    MAGIC, add, as_int, dot4, fma, in_token_order, interleave, load_f32, load_i32, load_i64, load_u16, loads, lookup, maximum, minimum, pack,
-    splats, store, sub, to_float, xor,
-)  # fmt: skip
+    MAGIC,
+    add,
+    as_int,
+    dot4,
+    fma,
+    in_token_order,
+    interleave,
+    load_f32,
+    load_i32,
+    load_i64,
+    load_u16,
+    loads,
+    lookup,
+    maximum,
+    minimum,
+    pack,
+    splats,
+    store,
+    sub,
+    to_float,
+    xor,
+)
 from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
 from .context import ARENA
 
@@ -23,40 +46,65 @@ f32 = nb.float32
 
 
 def table_epilogue(lanes, activation):
-    """y = table_n[u8(round(sum * scale) + zero)]: whatever follows a quantised product is a function of one byte."""
+    """y = table_n[u8(round(sum * scale) + zero)]: whatever follows a quantised product is a
+    function of one byte.
+    """
     splat = splats("f32", lanes)
 
     def finish(out, sums, record, n, table, params):
-        product = pack(fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n))))
+        product = pack(
+            fma(
+                to_float(sums),
+                splat(load_f32(record + 4 * n)),
+                splat(load_f32(record + 32 + 4 * n)),
+            )
+        )
         store(out + lanes * n, lookup(table + 256 * n, product))
 
     return routine(finish)
 
 
 def plain_epilogue(lanes, activation):
-    """y = u8(round(sum * scale) + shift): shift is whole and holds MAGIC, so that the addition rounds."""
+    """y = u8(round(sum * scale) + shift): shift is whole and holds MAGIC, so that the addition
+    rounds.
+    """
     splat, flip = splats("f32", lanes), splats("i32", lanes // 4)
 
     def finish(out, sums, record, n, table, params):
-        v = fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n)))
+        v = fma(
+            to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n))
+        )
         store(out + lanes * n, xor(as_int(pack(v)), flip(load_i32(record + 56))))
 
     return routine(finish)
 
 
 def bytes_epilogue(lanes, activation):
-    """y = u8(round(activation(sum * scale + shift) * a + b)), b with MAGIC; without an activation round(sum * scale + shift)."""
+    """y = u8(round(activation(sum * scale + shift) * a + b)), b with MAGIC; without an activation
+    round(sum * scale + shift).
+    """
     splat, flip = splats("f32", lanes), splats("i32", lanes // 4)
     act = ACTIVATIONS_FOR_BYTES[activation](lanes)
 
     def activated(out, sums, record, n, table, params):
-        v = act(fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n))))
+        v = act(
+            fma(
+                to_float(sums),
+                splat(load_f32(record + 4 * n)),
+                splat(load_f32(record + 32 + 4 * n)),
+            )
+        )
         v = fma(v, splat(load_f32(record + 48)), splat(load_f32(record + 52)))
         store(out + lanes * n, xor(as_int(pack(v)), flip(load_i32(record + 56))))
 
     def linear(out, sums, record, n, table, params):
-        v = fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n)))
-        store(out + lanes * n, xor(as_int(pack(add(v, splat(f32(MAGIC))))), flip(load_i32(record + 56))))
+        v = fma(
+            to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n))
+        )
+        store(
+            out + lanes * n,
+            xor(as_int(pack(add(v, splat(f32(MAGIC))))), flip(load_i32(record + 56))),
+        )
 
     return routine(linear if activation == "none" else activated)
 
@@ -66,18 +114,29 @@ def floats_epilogue(lanes, activation):
     splat, act = splats("f32", lanes), ACTIVATIONS[activation](lanes)
 
     def finish(out, sums, record, n, table, params):
-        v = act(fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 32 + 4 * n))))
+        v = act(
+            fma(
+                to_float(sums),
+                splat(load_f32(record + 4 * n)),
+                splat(load_f32(record + 32 + 4 * n)),
+            )
+        )
         store(out + 4 * lanes * n, in_token_order(v))
 
     return routine(finish)
 
 
 def rounded_epilogue(lanes, activation):
-    """The product is quantised and dequantised, then y = activation(product * a + shift), float32; b: the product's zero point + MAGIC."""
+    """The product is quantised and dequantised, then y = activation(product * a + shift), float32;
+    b: the product's zero point + MAGIC.
+    """
     splat, act = splats("f32", lanes), ACTIVATIONS[activation](lanes)
 
     def finish(out, sums, record, n, table, params):
-        v = sub(fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 52))), splat(f32(MAGIC)))
+        v = sub(
+            fma(to_float(sums), splat(load_f32(record + 4 * n)), splat(load_f32(record + 52))),
+            splat(f32(MAGIC)),
+        )
         v = minimum(maximum(v, splat(f32(0))), splat(f32(255)))
         v = act(fma(v, splat(load_f32(record + 48)), splat(load_f32(record + 32 + 4 * n))))
         store(out + 4 * lanes * n, in_token_order(v))
@@ -85,7 +144,13 @@ def rounded_epilogue(lanes, activation):
     return routine(finish)
 
 
-EPILOGUES = {"table": table_epilogue, "plain": plain_epilogue, "bytes": bytes_epilogue, "floats": floats_epilogue, "rounded": rounded_epilogue}
+EPILOGUES = {
+    "table": table_epilogue,
+    "plain": plain_epilogue,
+    "bytes": bytes_epilogue,
+    "floats": floats_epilogue,
+    "rounded": rounded_epilogue,
+}
 
 
 def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
@@ -97,7 +162,12 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
         x, y = arena + load_i64(params), arena + load_i64(params + 16)
-        x_tile, y_tile, parts, rows = load_i64(params + 8), load_i64(params + 24), load_i64(params + 32), load_i64(params + 40)
+        x_tile, y_tile, parts, rows = (
+            load_i64(params + 8),
+            load_i64(params + 24),
+            load_i64(params + 32),
+            load_i64(params + 40),
+        )
         for unit in range(begin, end):
             tile, part = unit // parts, rows + 48 * (unit % parts)
             source, target = x + tile * x_tile, y + tile * y_tile
@@ -109,9 +179,11 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
                 c, d = splat(load_i32(record + 24)), splat(load_i32(record + 28))
                 for _ in range(steps):
                     v = interleave(
-                        load(source + stretch * load_u16(offsets)), load(source + stretch * load_u16(offsets + 2)),
-                        load(source + stretch * load_u16(offsets + 4)), load(source + stretch * load_u16(offsets + 6)),
-                    )  # fmt: skip
+                        load(source + stretch * load_u16(offsets)),
+                        load(source + stretch * load_u16(offsets + 2)),
+                        load(source + stretch * load_u16(offsets + 4)),
+                        load(source + stretch * load_u16(offsets + 6)),
+                    )
                     a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
                     c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))
                     offsets, weights = offsets + 8, weights + 16

@@ -1,20 +1,42 @@
-"""LayerNorm over channels, tokens in lanes: y = (v - mean v) / sqrt(var v + epsilon) * gamma + beta, v = x + bias + residual.
+"""LayerNorm over channels, tokens in lanes: y = (v - mean v) / sqrt(var v + epsilon) * gamma +
+beta, v = x + bias + residual.
 
-Two byte inputs: v = A x + B r + bias is exact in int32 (dot2_words), A : B a rational approximation of the two scales; bias carries
-MAGIC_BITS, so that the integer sum is the float MAGIC + v without a conversion.  |v| < 2^22.
-A unit is a tile.
-params: 0 x, 1 bytes of an x tile, 2 residual, 3 bytes of its tile, 4 y (bytes), 5 bytes of its tile, 6 y (float32), 7 bytes of its tile,
-8 channels, 9 address of bias, 10 address of (gamma, beta) pairs, 11 A | B << 16 or float32 scale of x, 12 float32 scale of the residual,
-13 epsilon, 14 1 / channels, 15 channels * MAGIC_BITS mod 2^32.  Outputs of bytes: gamma and beta hold scale and zero point.
+Two byte inputs: v = A x + B r + bias is exact in int32 (dot2_words), A : B a rational approximation
+of the two scales; bias carries MAGIC_BITS, so that the integer sum is the float MAGIC + v without a
+conversion.  |v| < 2^22. A unit is a tile.
+params: 0 x, 1 bytes of an x tile, 2 residual, 3 bytes of its tile, 4 y (bytes), 5 bytes of its
+tile, 6 y (float32), 7 bytes of its tile, 8 channels, 9 address of bias, 10 address of (gamma, beta)
+pairs, 11 A | B << 16 or float32 scale of x, 12 float32 scale of the residual, 13 epsilon, 14 1 /
+channels, 15 channels * MAGIC_BITS mod 2^32.  Outputs of bytes: gamma and beta hold scale and zero
+point.
 """
 
 import numba as nb
 
 from ..lower import routine
 from ..simd import (
-    MAGIC, add, as_float, bytes_to_float, div, dot2_words, fma, in_token_order, load_f32, load_i32, load_i64, loads, mul, pack,
-    pack_in_order, splats, square_root, store, sub, to_float, weigh,
-)  # fmt: skip
+    MAGIC,
+    add,
+    as_float,
+    bytes_to_float,
+    div,
+    dot2_words,
+    fma,
+    in_token_order,
+    load_f32,
+    load_i32,
+    load_i64,
+    loads,
+    mul,
+    pack,
+    pack_in_order,
+    splats,
+    square_root,
+    store,
+    sub,
+    to_float,
+    weigh,
+)
 from .context import ARENA, SCRATCH
 
 f32, i32 = nb.float32, nb.int32
@@ -43,18 +65,33 @@ def _emit(lanes, output, quad_order):
 
 def layer_norm_bytes(lanes, output):
     """x and residual are u8."""
-    load, splat, whole, put = loads("u8", lanes), splats("f32", lanes), splats("i32", lanes), _emit(lanes, output, True)
+    load, splat, whole, put = (
+        loads("u8", lanes),
+        splats("f32", lanes),
+        splats("i32", lanes),
+        _emit(lanes, output, True),
+    )
 
     def kernel(params, context, begin, end):
         arena, channels = load_i64(context + ARENA), load_i64(params + 64)
         weights, count = load_i32(params + 88), splat(load_f32(params + 112))
         for tile in range(begin, end):
-            x, r = arena + load_i64(params) + load_i64(params + 8) * tile, arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            y, floats = arena + load_i64(params + 32) + load_i64(params + 40) * tile, arena + load_i64(params + 48) + load_i64(params + 56) * tile
+            x, r = (
+                arena + load_i64(params) + load_i64(params + 8) * tile,
+                arena + load_i64(params + 16) + load_i64(params + 24) * tile,
+            )
+            y, floats = (
+                arena + load_i64(params + 32) + load_i64(params + 40) * tile,
+                arena + load_i64(params + 48) + load_i64(params + 56) * tile,
+            )
             bias, gamma = load_i64(params + 72), load_i64(params + 80)
             sums, squares = whole(i32(0)), splat(f32(0))
             for n in range(channels):
-                v = dot2_words(whole(load_i32(bias + 4 * n)), weigh(load(x + lanes * n), load(r + lanes * n)), weights)
+                v = dot2_words(
+                    whole(load_i32(bias + 4 * n)),
+                    weigh(load(x + lanes * n), load(r + lanes * n)),
+                    weights,
+                )
                 sums, v = add(sums, v), sub(as_float(v), splat(f32(MAGIC)))
                 squares = fma(v, v, squares)
             mean = mul(to_float(sub(sums, whole(load_i32(params + 120)))), count)
@@ -62,15 +99,25 @@ def layer_norm_bytes(lanes, output):
             factor = div(splat(f32(1)), square_root(add(variance, splat(load_f32(params + 104)))))
             shift = mul(mul(add(mean, splat(f32(MAGIC))), factor), splat(f32(-1)))
             for n in range(channels):
-                v = as_float(dot2_words(whole(load_i32(bias + 4 * n)), weigh(load(x + lanes * n), load(r + lanes * n)), weights))
-                v = fma(fma(v, factor, shift), splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))
+                v = as_float(
+                    dot2_words(
+                        whole(load_i32(bias + 4 * n)),
+                        weigh(load(x + lanes * n), load(r + lanes * n)),
+                        weights,
+                    )
+                )
+                v = fma(
+                    fma(v, factor, shift),
+                    splat(load_f32(gamma + 8 * n)),
+                    splat(load_f32(gamma + 8 * n + 4)),
+                )
                 put(y + lanes * n, floats + 4 * lanes * n, v)
 
     return kernel
 
 
 def _source(lanes, kind):
-    """A routine (address, channel, scale) -> float32 of one channel; the zero point is in the bias."""
+    """A routine (address, channel, scale) -> float32 of a channel; zero points are in the bias."""
     load_bytes, load_floats, splat = loads("u8", lanes), loads("f32", lanes), splats("f32", lanes)
 
     def from_bytes(at, n, scale):
@@ -86,27 +133,48 @@ def _source(lanes, kind):
 
 
 def layer_norm_floats(lanes, x_type, residual_type, output):
-    """Any mixture of float32 and bytes; v is kept in scratch between the passes, so that the variance is that of deviations."""
+    """Any mixture of float32 and bytes; v is kept in scratch between the passes, so that the
+    variance is that of deviations.
+    """
     load, splat, put = loads("f32", lanes), splats("f32", lanes), _emit(lanes, output, False)
     take_x, take_residual = _source(lanes, x_type), _source(lanes, residual_type)
 
     def kernel(params, context, begin, end):
-        arena, channels, kept = load_i64(context + ARENA), load_i64(params + 64), load_i64(context + SCRATCH)
-        x_scale, r_scale, count = load_f32(params + 88), load_f32(params + 96), splat(load_f32(params + 112))
+        arena, channels, kept = (
+            load_i64(context + ARENA),
+            load_i64(params + 64),
+            load_i64(context + SCRATCH),
+        )
+        x_scale, r_scale, count = (
+            load_f32(params + 88),
+            load_f32(params + 96),
+            splat(load_f32(params + 112)),
+        )
         for tile in range(begin, end):
-            x, r = arena + load_i64(params) + load_i64(params + 8) * tile, arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            y, floats = arena + load_i64(params + 32) + load_i64(params + 40) * tile, arena + load_i64(params + 48) + load_i64(params + 56) * tile
+            x, r = (
+                arena + load_i64(params) + load_i64(params + 8) * tile,
+                arena + load_i64(params + 16) + load_i64(params + 24) * tile,
+            )
+            y, floats = (
+                arena + load_i64(params + 32) + load_i64(params + 40) * tile,
+                arena + load_i64(params + 48) + load_i64(params + 56) * tile,
+            )
             bias, gamma = load_i64(params + 72), load_i64(params + 80)
             sums, squares = splat(f32(0)), splat(f32(0))
             for n in range(channels):
-                v = add(add(take_x(x, n, x_scale), take_residual(r, n, r_scale)), splat(load_f32(bias + 4 * n)))
+                v = add(
+                    add(take_x(x, n, x_scale), take_residual(r, n, r_scale)),
+                    splat(load_f32(bias + 4 * n)),
+                )
                 store(kept + 4 * lanes * n, v)
                 sums = add(sums, v)
             mean = mul(sums, count)
             for n in range(channels):
                 v = sub(load(kept + 4 * lanes * n), mean)
                 squares = fma(v, v, squares)
-            factor = div(splat(f32(1)), square_root(fma(squares, count, splat(load_f32(params + 104)))))
+            factor = div(
+                splat(f32(1)), square_root(fma(squares, count, splat(load_f32(params + 104))))
+            )
             for n in range(channels):
                 v = mul(sub(load(kept + 4 * lanes * n), mean), factor)
                 v = fma(v, splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))

@@ -1,7 +1,9 @@
-"""Graph of engine operators -> Plan: steps over buffers; Plan + capacity -> Program: steps over an arena, ready to run.
+"""Graph of engine operators -> Plan: steps over buffers; Plan + capacity -> Program: steps over an
+arena, ready to run.
 
-The plan covers the longest run of nodes from the inputs that its handlers know (`handlers.HANDLERS`); what follows, if anything, is the
-tail: it runs op by op on the arrays the program hands over.
+The plan covers the longest run of nodes from the inputs that its handlers know
+(`handlers.HANDLERS`); what follows, if anything, is the tail: it runs op by op on the arrays the
+program hands over.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ MOST_SENTENCES = 64
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call.  params: an int, a float32, a Buffer (its offset) or an array (its address), one slot each."""
+    """One kernel call.  params: an int, a float32, a Buffer (its offset) or an array (its address),
+    one slot each.
+    """
 
     name: str  # of the node it came from
     kernel: str
@@ -57,6 +61,13 @@ class Result:
     domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
     channels: int
     keep_row_axis: bool = False  # [batch, 1, channels]
+
+    @property
+    def shape(self) -> tuple[int | str, ...]:
+        """Of the array, with names for what a call decides."""
+        if self.domain == "tokens":
+            return ("batch", "sequence", self.channels)
+        return ("batch", *([1] if self.keep_row_axis else []), self.channels)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,6 @@ class Plan:
     most_positions: int = 1 << 30
     vocabulary: int = 1 << 30
     kinds: int = 1 << 30
-    uses_cls: bool = False
 
     @cached_property
     def _lives(self) -> dict[Buffer, tuple[int, int]]:
@@ -132,6 +142,7 @@ def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
 
 def make_plan(graph: Graph, isa: Isa) -> Plan | None:
     """The plan, or None where the graph begins with something no handler knows."""
-    from .handlers import Planner
+    from .handlers import HANDLERS  # they make the Steps above
+    from .planner import Planner
 
-    return Planner(graph, isa).plan()
+    return Planner(graph, isa).plan(HANDLERS)

@@ -1,6 +1,7 @@
 """Buffers of activations and where they lie in the arena.
 
-A buffer lives from the first step that names it to the last; two that never live at once may share memory.
+A buffer lives from the first step that names it to the last; two that never live at once may share
+memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ LINE = 64
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Activations [tile][channel][lane]; domain "tokens" has 64 lanes, "rows" 16 (a lane a sentence)."""
+    """Activations [tile][channel][lane]; domain "tokens" has 64 lanes, "rows" 16 (a lane a
+    sentence).
+    """
 
     name: str
     domain: str
@@ -35,8 +38,11 @@ class Buffer:
         return self.channels * self.lanes * SIZES[self.dtype]
 
 
-def place(buffers: dict[Buffer, tuple[int, int]], tiles: dict[str, int]) -> tuple[dict[Buffer, int], int]:
-    """Offset of each buffer and bytes of the arena.  buffers: the first and last step of each; tiles: capacity of each domain.
+def place(
+    buffers: dict[Buffer, tuple[int, int]], tiles: dict[str, int]
+) -> tuple[dict[Buffer, int], int]:
+    """Offset of each buffer and bytes of the arena.  buffers: the first and last step of each;
+    tiles: capacity of each domain.
 
     Largest first, each at the lowest offset that is free for its whole life.
     """
@@ -45,7 +51,14 @@ def place(buffers: dict[Buffer, tuple[int, int]], tiles: dict[str, int]) -> tupl
     for buffer in sorted(buffers, key=lambda each: -sizes[each]):
         first, last = buffers[buffer]
         at = 0
-        neighbours = sorted((other for other in offsets if buffers[other][0] <= last and buffers[other][1] >= first), key=offsets.__getitem__)
+        neighbours = sorted(
+            (
+                other
+                for other in offsets
+                if buffers[other][0] <= last and buffers[other][1] >= first
+            ),
+            key=offsets.__getitem__,
+        )
         for other in neighbours:
             if at + sizes[buffer] <= offsets[other]:
                 break

@@ -1,6 +1,8 @@
-"""The arithmetic of quantised steps: scales, zero points and tables as the kernels want them, computed once in float64.
+"""The arithmetic of quantised steps: scales, zero points and tables as the kernels want them,
+computed once in float64.
 
-Activations are kept as u8: int8 ones are stored plus 128, with a zero point 128 higher, which changes nothing else.
+Activations are kept as u8: int8 ones are stored plus 128, with a zero point 128 higher, which
+changes nothing else.
 """
 
 from __future__ import annotations
@@ -15,11 +17,24 @@ from numpy.typing import NDArray
 from ..graph import Node, Quantization
 from ..ops.fused import ACTIVATIONS
 
-__all__ = ["MAGIC", "ExactNorm", "OutputConstants", "attention_constants", "dynamic_constants", "float_bias", "float_constants", "key_factors", "norm_of_bytes", "of_bytes", "stored"]
+__all__ = [
+    "MAGIC",
+    "ExactNorm",
+    "OutputConstants",
+    "attention_constants",
+    "attention_is_bytes",
+    "dynamic_constants",
+    "float_bias",
+    "float_constants",
+    "key_factors",
+    "norm_of_bytes",
+    "of_bytes",
+    "stored",
+]
 
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
-LARGEST_RATIO = 8000  # A and B of layer_norm_bytes: 13 bits, so that a byte times either fits, twice, in 22 bits
+LARGEST_RATIO = 8000  # A and B of layer_norm_bytes: 13 bits; a byte times each fits in 22
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
 
 
@@ -49,20 +64,47 @@ class OutputConstants:
 def float_constants(outputs: int, bias: Array | None, activation: str) -> OutputConstants:
     """Products in float32: a bias and an activation."""
     shift = np.zeros(outputs) if bias is None else bias
-    return OutputConstants("sums", activation, np.ones(outputs, np.float32), np.zeros(outputs, np.int32), shift.astype(np.float32))
+    return OutputConstants(
+        "sums",
+        activation,
+        np.ones(outputs, np.float32),
+        np.zeros(outputs, np.int32),
+        shift.astype(np.float32),
+    )
 
 
-def dynamic_constants(weight: Array, weight_scale: Array, bias: Array | None, activation: str) -> OutputConstants:
-    """x in bytes with a scale for each token: the epilogue takes its zero point times each output's total of weights off."""
+def dynamic_constants(
+    weight: Array, weight_scale: Array, bias: Array | None, activation: str
+) -> OutputConstants:
+    """x in bytes with a scale for each token: the epilogue takes its zero point times each output's
+    total of weights off.
+    """
     outputs = len(weight)
     scale = np.broadcast_to(weight_scale, outputs).astype(np.float32)
     shift = np.zeros(outputs) if bias is None else bias
     total = weight.sum(1, dtype=np.int32)
-    return OutputConstants("dynamic", activation, scale, np.zeros(outputs, np.int32), shift.astype(np.float32), total=total)
+    return OutputConstants(
+        "dynamic",
+        activation,
+        scale,
+        np.zeros(outputs, np.int32),
+        shift.astype(np.float32),
+        total=total,
+    )
 
 
-def of_bytes(node: Node, weight: Array, weight_scale: Array, bias: Array | None, source: Quantization, *, flip: bool) -> OutputConstants:
-    """Constants of a Linear with int8 weights and x in bytes; flip: the result is stored less 128, as attention reads its values."""
+def of_bytes(
+    node: Node,
+    weight: Array,
+    weight_scale: Array,
+    bias: Array | None,
+    source: Quantization,
+    *,
+    flip: bool,
+) -> OutputConstants:
+    """Constants of a Linear with int8 weights and x in bytes; flip: the result is stored less 128,
+    as attention reads its values.
+    """
     product, output = stored(node.attributes.get("product")), stored(node.attributes.get("output"))
     activation = node.attributes.get("activation") or "none"
     outputs = len(weight)
@@ -71,32 +113,77 @@ def of_bytes(node: Node, weight: Array, weight_scale: Array, bias: Array | None,
     shift = np.zeros(outputs) if bias is None else bias.astype(np.float64)
     flipped = FLIP if flip else 0
 
-    def made(epilogue: str, scale: Array, shift: Array, **more: Any) -> OutputConstants:
-        return OutputConstants(epilogue, activation, scale.astype(np.float32), start, np.broadcast_to(shift, outputs).astype(np.float32), **more)
+    def made(epilogue: str, scale: Array, shift: Any, **more: Any) -> OutputConstants:
+        return OutputConstants(
+            epilogue,
+            activation,
+            scale.astype(np.float32),
+            start,
+            np.broadcast_to(shift, outputs).astype(np.float32),
+            **more,
+        )
 
     if product is not None and output is not None:
         table = _table(product, output, shift, activation)
-        made_activation = made("table", scale / product.scale, np.float64(product.zero_point + MAGIC), table=table ^ np.uint8(128) if flip else table)
+        made_activation = made(
+            "table",
+            scale / product.scale,
+            np.float64(product.zero_point + MAGIC),
+            table=table ^ np.uint8(128) if flip else table,
+        )
         return replace(made_activation, activation="none")
     if product is not None:
-        return made("rounded", scale / product.scale, shift - product.zero_point * product.scale, a=product.scale, b=product.zero_point + MAGIC)
+        return made(
+            "rounded",
+            scale / product.scale,
+            shift - product.zero_point * product.scale,
+            a=product.scale,
+            b=product.zero_point + MAGIC,
+        )
     if output is None:
         return made("floats", scale, shift)
     if bias is None and activation == "none":
-        return made("plain", scale / output.scale, np.float64(output.zero_point + MAGIC), flip=flipped)
+        return made(
+            "plain", scale / output.scale, np.float64(output.zero_point + MAGIC), flip=flipped
+        )
     if activation == "none":
-        return made("bytes", scale / output.scale, shift / output.scale + output.zero_point, flip=flipped)
-    return made("bytes", scale, shift, a=1 / output.scale, b=output.zero_point + MAGIC, flip=flipped)
+        return made(
+            "bytes", scale / output.scale, shift / output.scale + output.zero_point, flip=flipped
+        )
+    return made(
+        "bytes", scale, shift, a=1 / output.scale, b=output.zero_point + MAGIC, flip=flipped
+    )
 
 
 def _table(product: Quantization, output: Quantization, bias: Array, activation: str) -> Array:
-    """Every byte of a quantised product -> the byte of the quantised result, for each output: uint8 [N, 256]."""
-    value = (np.arange(256, dtype=np.float32) - np.float32(product.zero_point)) * np.float32(product.scale)
-    value = ACTIVATIONS[None if activation == "none" else activation](value + bias.astype(np.float32)[:, None])
-    return np.clip(np.rint(value / np.float32(output.scale)) + output.zero_point, 0, 255).astype(np.uint8)
+    """Every byte of a quantised product -> the byte of the quantised result, for each output: uint8
+    [N, 256].
+    """
+    value = (np.arange(256, dtype=np.float32) - np.float32(product.zero_point)) * np.float32(
+        product.scale
+    )
+    value = ACTIVATIONS[None if activation == "none" else activation](
+        value + bias.astype(np.float32)[:, None]
+    )
+    return np.clip(np.rint(value / np.float32(output.scale)) + output.zero_point, 0, 255).astype(
+        np.uint8
+    )
 
 
 # --- attention
+def attention_is_bytes(node: Node) -> bool:
+    """Whether everything attention_u8 needs is quantised; scores may be or not."""
+    a = node.attributes
+    probabilities = stored(a.get("probabilities"))
+    needed = ("query", "key", "value", "probabilities", "output")
+    return (
+        all(a.get(name) is not None for name in needed)
+        and a.get("product") in (None, a.get("output"))
+        and probabilities is not None
+        and probabilities.zero_point == 0
+    )
+
+
 def _zero_points(node: Node) -> tuple[Quantization, Quantization, Quantization]:
     query, key, value = (stored(node.attributes[name]) for name in ("query", "key", "value"))
     assert query is not None and key is not None and value is not None
@@ -104,7 +191,9 @@ def _zero_points(node: Node) -> tuple[Quantization, Quantization, Quantization]:
 
 
 def key_factors(node: Node, depth: int) -> tuple[int, int]:
-    """factor and extra of interleave_keys: what a key adds to each of its scores is factor * (sum of its bytes) + extra."""
+    """factor and extra of interleave_keys: what a key adds to each of its scores is factor * (sum
+    of its bytes) + extra.
+    """
     query, key, _ = _zero_points(node)
     less = key.zero_point - 128
     return -query.zero_point, depth * query.zero_point * (128 + less)
@@ -113,7 +202,9 @@ def key_factors(node: Node, depth: int) -> tuple[int, int]:
 def attention_constants(node: Node, depth: int) -> Array:
     """The constants of kernels/attention.py as int32 [48]."""
     query, key, value = _zero_points(node)
-    scores, probabilities, output = (stored(node.attributes[name]) for name in ("scores", "probabilities", "output"))
+    scores, probabilities, output = (
+        stored(node.attributes[name]) for name in ("scores", "probabilities", "output")
+    )
     assert probabilities is not None and output is not None
     constants = np.zeros(48, np.float32)
     whole = constants.view(np.int32)
@@ -142,26 +233,48 @@ class ExactNorm:
     magic: int
 
 
-def norm_of_bytes(sources: list[Quantization | None], bias: Array | None, channels: int, epsilon: float) -> ExactNorm | None:
-    """x and residual as whole multiples of one unit, or None where they are not both bytes or the sum would not fit."""
+def norm_of_bytes(
+    sources: list[Quantization | None], bias: Array | None, channels: int, epsilon: float
+) -> ExactNorm | None:
+    """x and residual as whole multiples of one unit, or None where they are not both bytes or the
+    sum would not fit.
+    """
     x, residual = sources
     if x is None or residual is None:
         return None
     ratio = Fraction(float(residual.scale) / float(x.scale))
-    ratio = ratio.limit_denominator(LARGEST_RATIO) if ratio < 1 else 1 / (1 / ratio).limit_denominator(LARGEST_RATIO)
+    ratio = (
+        ratio.limit_denominator(LARGEST_RATIO)
+        if ratio < 1
+        else 1 / (1 / ratio).limit_denominator(LARGEST_RATIO)
+    )
     if not ratio:
         return None
     times = max(1, LARGEST_RATIO // max(ratio.numerator, ratio.denominator))
     a, b = ratio.denominator * times, ratio.numerator * times
     unit = float(x.scale) / a
     shift = np.zeros(channels) if bias is None else bias.astype(np.float64)
-    whole = np.rint((shift - x.scale * np.float64(x.zero_point) - residual.scale * np.float64(residual.zero_point)) / unit)
+    whole = np.rint(
+        (
+            shift
+            - x.scale * np.float64(x.zero_point)
+            - residual.scale * np.float64(residual.zero_point)
+        )
+        / unit
+    )
     if max(a, b) > 32767 or max(255 * (a + b) + whole.max(), -whole.min()) >= 1 << 22:
         return None
-    return ExactNorm((whole + MAGIC_BITS).astype(np.int32), a | b << 16, epsilon / unit**2, channels * MAGIC_BITS & 0xFFFFFFFF)
+    return ExactNorm(
+        (whole + MAGIC_BITS).astype(np.int32),
+        a | b << 16,
+        epsilon / unit**2,
+        channels * MAGIC_BITS & 0xFFFFFFFF,
+    )
 
 
-def float_bias(sources: list[Quantization | None], bias: Array | None, channels: int) -> tuple[Array, tuple[float, float]]:
+def float_bias(
+    sources: list[Quantization | None], bias: Array | None, channels: int
+) -> tuple[Array, tuple[float, float]]:
     """For layer_norm_floats: the bias with the zero points taken off, and the two scales."""
     shift = np.zeros(channels) if bias is None else bias.astype(np.float64)
     for source in sources:

@@ -60,23 +60,38 @@ def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
     return records
 
 
-def linear_operands(weight: Array, pattern: str, precision: str, constants: OutputConstants, y: Buffer, *, tiles: bool = False) -> Operands:
-    """Weights packed for y's lanes (or for AMX tiles), with every array on a cache line of its own."""
+def linear_operands(
+    weight: Array,
+    pattern: str,
+    precision: str,
+    constants: OutputConstants,
+    y: Buffer,
+    *,
+    tiles: bool = False,
+) -> Operands:
+    """Weights packed for y's lanes (or for AMX tiles), every array on a cache line of its own."""
     steps = max(1, np.count_nonzero(weight) // 16)
     parts = int(np.clip(steps // STEPS_A_PART, 1, MOST_PARTS))
     pack = pack_tiles if tiles else pack_linear
-    packed = pack(weight, pattern, precision=precision, lanes=y.lanes, parts=parts, out_bytes=SIZES[y.dtype])
-    held = [aligned(array) for array in (packed.headers, packed.offsets, packed.weights, _records(packed, constants))]
+    packed = pack(
+        weight, pattern, precision=precision, lanes=y.lanes, parts=parts, out_bytes=SIZES[y.dtype]
+    )
+    held = [
+        aligned(array)
+        for array in (packed.headers, packed.offsets, packed.weights, _records(packed, constants))
+    ]
     table = None
     if constants.table is not None:
         table = aligned(constants.table[np.minimum(packed.outputs, len(weight) - 1)])
-    rows = packed.rows(*(array.ctypes.data for array in held), 0 if table is None else table.ctypes.data)
+    headers, offsets, weights, records = (array.ctypes.data for array in held)
+    tables = 0 if table is None else table.ctypes.data
+    rows = packed.rows(headers, offsets, weights, records, tables)
     stored = sum(array.nbytes for array in (*held, *(() if table is None else (table,))))
     return Operands(parts, aligned(rows), int(np.count_nonzero(weight)), stored, (held, table))
 
 
 def rows_operand(weight: Array, bias: Array | None) -> Array:
-    """float32 [inputs + 1, outputs up to a multiple of 16]: the transposed weight, then the bias."""
+    """float32 [inputs + 1, outputs up to a multiple of 16]: the weight transposed, the bias."""
     outputs, inputs = weight.shape
     operand = np.zeros((inputs + 1, -(-outputs // 16) * 16), np.float32)
     operand[:inputs, :outputs] = weight.T

@@ -30,18 +30,27 @@ SHARING_COST = 1.15  # barriers and uneven steps, against one worker a pack
 ARENA_GUARD = 4096  # rows of padded outputs may reach past the last tile
 
 
-def load(path: str | Path, *, threads: int | None = None, weight: str | Path | None = None, cpus: Sequence[int] = ()) -> Session:
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    weight: str | Path | None = None,
+    cpus: Sequence[int] = (),
+) -> Session:
     """A session for an ONNX file, an IR folder, or a conf.yaml with its model.bin (weight).
 
     Raises:
-        ModelError: the file is missing, damaged or needs what the engine lacks; names file and place.
+        ModelError: the file is missing, damaged or needs what the engine lacks; names file and
+        place.
     """
     return Session(models.read(path, weight), threads=threads, cpus=cpus)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One call: what each step of the plan took, by the caller's clock and for its share of the work."""
+    """One call: what each step of the plan took, by the caller's clock and for its share of the
+    work.
+    """
 
     cycles: Array  # int64 [steps], of the time stamp counter
     calls: Array  # int64 [steps]
@@ -52,8 +61,12 @@ class Timed:
 class Session:
     """A frozen model.  Safe to use from several threads: calls wait for each other."""
 
-    def __init__(self, graph: Graph, *, threads: int | None = None, cpus: Sequence[int] = ()) -> None:
-        """threads: workers, the caller among them (default: the setting, 1); cpus: where they are pinned, worker n to cpus[n % len] (default: those the process has)."""
+    def __init__(
+        self, graph: Graph, *, threads: int | None = None, cpus: Sequence[int] = ()
+    ) -> None:
+        """threads: workers, the caller among them (default: the setting, 1); cpus: where they are
+        pinned, worker n to cpus[n % len] (default: those the process has).
+        """
         threads = settings.current().threads if threads is None else threads
         if threads < 1:
             raise InputError(f"threads is {threads}: expected 1 or more")
@@ -68,7 +81,9 @@ class Session:
         self._call = memory(8 * CALL_SLOTS).view(np.int64)
         self._call_address = self._call.ctypes.data
         self._packs = self._counts = np.zeros(0, np.int32)
-        self._team = Team(self.isa, threads, tuple(cpus) or available_cpus()) if threads > 1 else None
+        self._team = (
+            Team(self.isa, threads, tuple(cpus) or available_cpus()) if threads > 1 else None
+        )
         if self.plan is not None:
             self._prepare = KERNEL(kernel(self.isa, "prepare").address)
             self._run = KERNEL(kernel(self.isa, "run", False).address)
@@ -77,14 +92,21 @@ class Session:
 
     def _set_constants(self, plan: Plan) -> None:
         """The slots of the call (kernels/drive.py) that no call changes."""
-        self._call[15:19] = plan.first_position, -1 if plan.padding_id is None else plan.padding_id, plan.vocabulary, plan.kinds
+        self._call[15:19] = (
+            plan.first_position,
+            -1 if plan.padding_id is None else plan.padding_id,
+            plan.vocabulary,
+            plan.kinds,
+        )
 
     # --- the call
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name for inputs by name, integers [batch, length]; a mask's zeros are tokens that neither influence nor cost anything.
+        """Outputs by name for inputs by name, integers [batch, length]; a mask's zeros are tokens
+        that neither influence nor cost anything.
 
         Raises:
-            InputError: an input is missing, unknown, of the wrong shape, or holds a token outside the vocabulary.
+            InputError: an input is missing, unknown, of the wrong shape, or holds a token outside
+            the vocabulary.
         """
         plan = self.plan
         if plan is None:
@@ -93,12 +115,18 @@ class Session:
             self._check_steps(feeds)
         arrays = self._checked(plan, feeds)
         with self._lock:
-            results = self._run_plan(plan, *arrays)
+            ids, types, mask = arrays
+            assert ids is not None
+            results = self._run_plan(plan, ids, types, mask)
         if results is None:
             return self._by_reference(feeds)
         if plan.tail is None:
             return {result.name: array for result, array in zip(plan.results, results, strict=True)}
-        return self._tail(plan.tail, feeds, {result.name: array for result, array in zip(plan.results, results, strict=True)})
+        return self._tail(
+            plan.tail,
+            feeds,
+            {result.name: array for result, array in zip(plan.results, results, strict=True)},
+        )
 
     def timed(self, feeds: Mapping[str, Array]) -> Timed:
         """Run once, with a clock around every step.
@@ -114,9 +142,17 @@ class Session:
         with self._lock:
             steps = self._program(self._pack_tokens(length)).steps
             steps[:, 4:6] = 0
-            self._run_plan(self.plan, arrays[0], arrays[1], arrays[2], run=KERNEL(kernel(self.isa, "run", True).address))
+            self._run_plan(
+                self.plan,
+                arrays[0],
+                arrays[1],
+                arrays[2],
+                run=KERNEL(kernel(self.isa, "run", True).address),
+            )
             packs = self._packs[: int(self._call[12])]
-            return Timed(steps[:, 4].copy(), steps[:, 5].copy(), self._counts[:batch].copy(), packs.copy())
+            return Timed(
+                steps[:, 4].copy(), steps[:, 5].copy(), self._counts[:batch].copy(), packs.copy()
+            )
 
     def _check_steps(self, feeds: Mapping[str, Array]) -> None:
         from .stepwise import check
@@ -135,23 +171,39 @@ class Session:
                 arrays.append(None)
                 continue
             array = feeds.get(name)
-            if type(array) is not np.ndarray or array.dtype != np.int64 or not array.flags.c_contiguous:
+            if (
+                type(array) is not np.ndarray
+                or array.dtype != np.int64
+                or not array.flags.c_contiguous
+            ):
                 array = _as_integers(name, feeds)
             if shape is None:
                 shape = array.shape
             if array.ndim != 2 or array.shape != shape:
-                raise InputError(f"input '{name}' is {list(array.shape)}: expected [batch, length]{_like(plan.inputs[0], shape)}")
+                raise InputError(
+                    f"input '{name}' is {list(array.shape)}: expected [batch, length]"
+                    f"{_like(plan.inputs[0], shape)}"
+                )
             arrays.append(array)
         if not self._known.issuperset(feeds):
             unknown = sorted(set(feeds) - self._known)[0]
-            raise InputError(f"unknown input {unknown!r}: the model has {', '.join(value.name for value in self.graph.inputs)}")
+            raise InputError(
+                f"unknown input {unknown!r}: the model has"
+                f" {', '.join(value.name for value in self.graph.inputs)}"
+            )
         assert shape is not None
-        longest = plan.most_positions - (plan.first_position if plan.padding_id is None else plan.padding_id + 1)
+        longest = plan.most_positions - (
+            plan.first_position if plan.padding_id is None else plan.padding_id + 1
+        )
         if not 0 < shape[1] <= longest:
-            raise InputError(f"length {shape[1]}: the model has positions for 1 to {longest} tokens")
+            raise InputError(
+                f"length {shape[1]}: the model has positions for 1 to {longest} tokens"
+            )
         return arrays
 
-    def _run_plan(self, plan: Plan, ids: Array, types: Array | None, mask: Array | None, run: Any = None) -> list[Array] | None:
+    def _run_plan(
+        self, plan: Plan, ids: Array, types: Array | None, mask: Array | None, run: Any = None
+    ) -> list[Array] | None:
         batch, length = ids.shape
         results = [np.empty(_shape(result, batch, length), np.float32) for result in plan.results]
         if not batch:
@@ -161,17 +213,35 @@ class Session:
                 array.fill(0)  # what stands at masked tokens
         program = self._program(self._pack_tokens(length))
         if len(self._counts) <= batch:
-            self._packs, self._counts = np.zeros((batch + 1, 2), np.int32), np.zeros(batch + 1, np.int32)
+            self._packs, self._counts = (
+                np.zeros((batch + 1, 2), np.int32),
+                np.zeros(batch + 1, np.int32),
+            )
             self._call[11], self._call[13] = _address(self._packs), _address(self._counts)
         call = self._call
         table = (ctypes.c_int64 * len(results))(*(_address(array) for array in results))
-        call[0], call[1], call[2] = _address(ids), 0 if types is None else _address(types), 0 if mask is None else _address(mask)
-        call[3:11] = batch, length, ctypes.addressof(table), 0, program.tokens, program.address, len(program.steps), 1
+        call[0], call[1], call[2] = (
+            _address(ids),
+            0 if types is None else _address(types),
+            0 if mask is None else _address(mask),
+        )
+        call[3:11] = (
+            batch,
+            length,
+            ctypes.addressof(table),
+            0,
+            program.tokens,
+            program.address,
+            len(program.steps),
+            1,
+        )
         address = self._call_address
         self._prepare(address, 0, 0, 0)
         if call[19]:
             self._complain(int(call[19]) - 1, ids, types)
-        if call[20]:  # nothing to attend to, or no first token to read: rare, and left to the reference
+        if call[
+            20
+        ]:  # nothing to attend to, or no first token to read: rare, and left to the reference
             return None
         for worker in self._workers:
             worker.set(slots.OUTPUTS, ctypes.addressof(table))
@@ -186,7 +256,9 @@ class Session:
         return max(PACK_TOKENS, -(-length // slots.TILE) * slots.TILE)
 
     def _sharing(self, packs: int) -> int:
-        """1: every worker takes packs of its own; else how many share each pack: whichever should end first."""
+        """1: every worker takes packs of its own; else how many share each pack: whichever should
+        end first.
+        """
         alone = -(-packs // self.threads)
         return 1 if alone <= packs / self.threads * SHARING_COST else self.threads
 
@@ -194,9 +266,14 @@ class Session:
         assert self.plan is not None
         row, token = divmod(place, ids.shape[1])
         kind = "" if types is None else f", type {types[row, token]} of {self.plan.kinds}"
-        raise InputError(f"sentence {row}, token {token}: id {ids[row, token]} of a vocabulary of {self.plan.vocabulary}{kind}")
+        raise InputError(
+            f"sentence {row}, token {token}: id {ids[row, token]} of a vocabulary of"
+            f" {self.plan.vocabulary}{kind}"
+        )
 
-    def _tail(self, tail: Graph, feeds: Mapping[str, Array], made: dict[str, Array]) -> dict[str, Array]:
+    def _tail(
+        self, tail: Graph, feeds: Mapping[str, Array], made: dict[str, Array]
+    ) -> dict[str, Array]:
         """What no kernel has: op by op on the arrays the program made."""
         return reference.run(tail, {**_typed(tail, feeds), **made})
 
@@ -206,11 +283,16 @@ class Session:
         if program is None:
             assert self.plan is not None
             program = self._programs[tokens] = self.plan.program(tokens)
-            capacity = max(tokens, self._capacity[0]), max(program.arena_bytes + ARENA_GUARD, self._capacity[1])
+            capacity = (
+                max(tokens, self._capacity[0]),
+                max(program.arena_bytes + ARENA_GUARD, self._capacity[1]),
+            )
             if capacity != self._capacity:
                 self._workers = []
                 for _ in range(self.threads):
-                    self._workers.append(Worker(*capacity, self._workers[0] if self._workers else None))
+                    self._workers.append(
+                        Worker(*capacity, self._workers[0] if self._workers else None)
+                    )
                 self._capacity = capacity
         return program
 
@@ -228,8 +310,17 @@ class Session:
 
 def _typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """What the graph knows of the feeds; integers of any width, as kernels take them."""
-    arrays = {value.name: (np.asarray(feeds[value.name]), value.dtype) for value in graph.inputs if value.name in feeds}
-    return {name: array.astype(dtype) if array.dtype.kind in "iub" and np.dtype(dtype).kind == "i" else array for name, (array, dtype) in arrays.items()}
+    arrays = {
+        value.name: (np.asarray(feeds[value.name]), value.dtype)
+        for value in graph.inputs
+        if value.name in feeds
+    }
+    return {
+        name: array.astype(dtype)
+        if array.dtype.kind in "iub" and np.dtype(dtype).kind == "i"
+        else array
+        for name, (array, dtype) in arrays.items()
+    }
 
 
 def _shape(result: Any, batch: int, length: int) -> tuple[int, ...]:
@@ -239,12 +330,15 @@ def _shape(result: Any, batch: int, length: int) -> tuple[int, ...]:
 
 
 def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _as_integers(name: str, feeds: Mapping[str, Array]) -> Array:
     if name not in feeds:
-        raise InputError(f"input '{name}' is missing: got {', '.join(map(repr, feeds)) or 'nothing'}")
+        raise InputError(
+            f"input '{name}' is missing: got {', '.join(map(repr, feeds)) or 'nothing'}"
+        )
     array = np.asarray(feeds[name])
     if array.dtype.kind not in "iub":
         raise InputError(f"input '{name}' is {array.dtype}: expected integers")

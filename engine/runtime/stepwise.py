@@ -21,7 +21,7 @@ from ..kernels import context as slots
 from ..kernels.drive import STEP_BYTES
 from ..ops.numbers import dequantized
 from ..plan import Buffer, Plan
-from ..plan.handlers import attention_is_bytes
+from ..plan.quantized import attention_is_bytes
 from .session import Session
 
 __all__ = ["StepValue", "check", "quantizations", "values"]

@@ -1,8 +1,9 @@
 """Memory of the workers and the threads that run a program.
 
-Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its own arena and takes packs from a counter;
-in latency all share the first one's arena and each step's units, and meet at a barrier after each step.
-The caller is worker 0.  The others spin for a while after a call, so that the next begins at once, and then sleep.
+Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its
+own arena and takes packs from a counter; in latency all share the first one's arena and each step's
+units, and meet at a barrier after each step. The caller is worker 0.  The others spin for a while
+after a call, so that the next begins at once, and then sleep.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Worker:
 
 
 class Team:
-    """Threads for workers 1 and up; `share` lets all of them, and the caller, take part in a call."""
+    """Threads for workers 1 and up; `share` lets them and the caller take part in a call."""
 
     def __init__(self, isa: Isa, size: int, cpus: tuple[int, ...]) -> None:
         self.size, self.cpus = size, cpus
@@ -83,7 +84,9 @@ class Team:
                 return
 
     def share(self, call: int, workers: list[Worker], run: Any) -> None:
-        """The call's work, done by all workers, the caller's share by `run`; returns when all of it is done."""
+        """The call's work, done by all workers, the caller's share by `run`; returns when all of it
+        is done.
+        """
         if workers is not self._workers:
             self._quiet()
             self._workers = workers
@@ -91,7 +94,12 @@ class Team:
                 worker.set(slots.GENERATION, int(self.control[0]))
         if not self._threads:
             self.control[CONTROL_STATES + 1 :] = 1
-            self._threads = [threading.Thread(target=self._live, args=(number,), daemon=True, name=f"engine-{number}") for number in range(1, self.size)]
+            self._threads = [
+                threading.Thread(
+                    target=self._live, args=(number,), daemon=True, name=f"engine-{number}"
+                )
+                for number in range(1, self.size)
+            ]
             for thread in self._threads:
                 thread.start()
         self.control[1], self.control[2] = call, 0

@@ -1,4 +1,6 @@
-"""Whole models in kernels against ONNX Runtime on the file as it is, and against the operators' NumPy meaning."""
+"""Whole models in kernels against ONNX Runtime on the file as it is, and against the operators'
+NumPy meaning.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ pytest.importorskip("onnxruntime")
 from tests.passes import exported  # noqa: E402
 
 SHAPES = [(1, 1), (1, 2), (3, 31), (1, 37), (8, 64), (3, 128), (2, 200), (1, 511)]
-SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192, "max_position_embeddings": 512}
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 192,
+    "max_position_embeddings": 512,
+}
 
 
 def pruned(model: Any, pattern: str, ratio: float = 0.8) -> Any:
@@ -74,7 +82,11 @@ def feeds(batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
     for row in range(1, batch):
         mask[row, rng.integers(1, length + 1) :] = 0
     ids = rng.integers(2, 90, mask.shape)
-    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": rng.integers(0, 2, mask.shape)}
+    return {
+        "input_ids": ids * mask,
+        "attention_mask": mask,
+        "token_type_ids": rng.integers(0, 2, mask.shape),
+    }
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
@@ -86,13 +98,19 @@ def test_float32_is_onnx_runtimes(model: Callable[[str, str], Path], pattern: st
     for number, (batch, length) in enumerate(SHAPES):
         given = feeds(batch, length, number)
         want = exported.runtime(file, given)["logits"]
-        np.testing.assert_allclose(session.run(given)["logits"], want, atol=1e-4, err_msg=f"{batch} x {length}")
+        np.testing.assert_allclose(
+            session.run(given)["logits"], want, atol=1e-4, err_msg=f"{batch} x {length}"
+        )
 
 
 @pytest.mark.parametrize("form", ["int8", "float_head", "without_product"])
 @pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
-def test_int8_means_what_the_graph_says(model: Callable[[str, str], Path], pattern: str, form: str) -> None:
-    """Steps on bytes are exact but for ties in LayerNorm; a random model amplifies a flipped byte, hence the tolerance on logits."""
+def test_int8_means_what_the_graph_says(
+    model: Callable[[str, str], Path], pattern: str, form: str
+) -> None:
+    """Steps on bytes are exact but for ties in LayerNorm; a random model amplifies a flipped byte,
+    hence the tolerance on logits.
+    """
     file = model(pattern, form)
     session = engine.load(file)
     assert session.plan is not None and session.plan.tail is None
@@ -107,15 +125,21 @@ def test_int8_means_what_the_graph_says(model: Callable[[str, str], Path], patte
 
 @pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
 @pytest.mark.parametrize(("form", "tolerance"), [("bf16", 0.02), ("dynamic_int8", 0.12)])
-def test_other_precisions_are_near_onnx_runtimes(model: Callable[[str, str], Path], pattern: str, form: str, tolerance: float) -> None:
-    """ONNX Runtime keeps x in float32 where we round it to bfloat16, and quantises it with one scale where we have one for each token."""
+def test_other_precisions_are_near_onnx_runtimes(
+    model: Callable[[str, str], Path], pattern: str, form: str, tolerance: float
+) -> None:
+    """ONNX Runtime keeps x in float32 where we round it to bfloat16, and quantises it with one
+    scale where we have one for each token.
+    """
     file = model(pattern, form)
     session = engine.load(file)
     assert session.plan is not None and session.plan.tail is None
     for number, (batch, length) in enumerate(SHAPES[:7]):
         given = feeds(batch, length, number)
         want = exported.runtime(file, given)["logits"]
-        np.testing.assert_allclose(session.run(given)["logits"], want, atol=tolerance, err_msg=f"{batch} x {length}")
+        np.testing.assert_allclose(
+            session.run(given)["logits"], want, atol=tolerance, err_msg=f"{batch} x {length}"
+        )
 
 
 def test_two_workers_give_the_same_bytes(model: Callable[[str, str], Path]) -> None:
@@ -140,10 +164,14 @@ def test_masks_with_holes_and_masked_sentences(model: Callable[[str, str], Path]
     given = feeds(4, 20)
     given["attention_mask"][:] = 1
     given["attention_mask"][0, 3:9:2] = 0  # holes
-    np.testing.assert_allclose(session.run(given)["logits"], exported.runtime(file, given)["logits"], atol=1e-4)
+    np.testing.assert_allclose(
+        session.run(given)["logits"], exported.runtime(file, given)["logits"], atol=1e-4
+    )
     given["attention_mask"][1, 0] = 0  # the first token is read but not attended to
     given["attention_mask"][2] = 0  # nothing to attend to
-    np.testing.assert_allclose(session.run(given)["logits"], exported.runtime(file, given)["logits"], atol=1e-4)
+    np.testing.assert_allclose(
+        session.run(given)["logits"], exported.runtime(file, given)["logits"], atol=1e-4
+    )
 
 
 def test_an_instruction_set_below_gives_the_same_bytes(model: Callable[[str, str], Path]) -> None:
@@ -168,11 +196,16 @@ def test_a_session_is_pickled(model: Callable[[str, str], Path]) -> None:
         (lambda f: f.update(input_ids=f["input_ids"][0]), r"expected \[batch, length\]"),
         (lambda f: f.update(attention_mask=f["attention_mask"][:, :4]), "'input_ids' is"),
         (lambda f: f.update(extra=f["input_ids"]), "unknown input 'extra'"),
-        (lambda f: f["input_ids"].__setitem__((1, 3), 90), "sentence 1, token 3: id 90 of a vocabulary of 90"),
+        (
+            lambda f: f["input_ids"].__setitem__((1, 3), 90),
+            "sentence 1, token 3: id 90 of a vocabulary of 90",
+        ),
         (lambda f: f["token_type_ids"].__setitem__((0, 2), 2), "sentence 0, token 2"),
     ],
 )
-def test_wrong_inputs_are_named(model: Callable[[str, str], Path], change: Callable[[dict[str, Any]], Any], words: str) -> None:
+def test_wrong_inputs_are_named(
+    model: Callable[[str, str], Path], change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
     given = feeds(2, 9)
     change(given)
     with pytest.raises(InputError, match=words):

@@ -1,0 +1,68 @@
+"""Conversions and activations that no product took into its epilogue."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..graph import Node, Quantization
+from .memory import Buffer
+from .planner import Planner, Unplanned
+from .quantized import MAGIC
+
+__all__ = ["ELEMENTWISE", "converted", "plan_elementwise"]
+
+ELEMENTWISE = {  # ONNX operator -> activation of the kernel
+    "QuantizeLinear": "none",
+    "DequantizeLinear": "none",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Gelu": "gelu",
+}
+
+
+def plan_elementwise(planner: Planner, node: Node) -> None:
+    """One operator of ELEMENTWISE."""
+    x = planner.buffer(node.inputs[0])
+    if (node.op == "DequantizeLinear") == (x.dtype == "f32"):
+        raise Unplanned(f"x is {x.dtype}")
+    if node.attributes.get("approximate", "none") != "none":
+        raise Unplanned("an approximation")
+    output = _quantization_of(planner, node) if node.op == "QuantizeLinear" else None
+    _convert(planner, node, x, output, node.outputs[0], ELEMENTWISE[node.op])
+    if node.inputs[0] in planner.kept_axis:
+        planner.kept_axis.add(node.outputs[0])
+
+
+def converted(
+    planner: Planner, node: Node, x: Buffer, output: Quantization | None, name: str = ""
+) -> Buffer:
+    """x as float32 (output None) or as bytes; itself where it is so already."""
+    if output is None and x.dtype == "f32":
+        return x
+    return _convert(planner, node, x, output, name or f"{x.name}.float", "none")
+
+
+def _convert(
+    planner: Planner, node: Node, x: Buffer, output: Quantization | None, name: str, activation: str
+) -> Buffer:
+    if name in planner.buffers:
+        return planner.buffers[name]
+    source = planner.quantized[x.name]
+    y = planner.make(name, x.domain, planner.channels[x.name], output)
+    result = planner.quantized[name]
+    scale, shift = (
+        (1.0, 0.0) if source is None else (source.scale, -source.scale * source.zero_point)
+    )
+    factor, zero = (1.0, 0.0) if result is None else (1 / result.scale, result.zero_point + MAGIC)
+    numbers = (float(scale), float(shift), float(factor), float(zero))
+    params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, *numbers)
+    planner.emit(node, "elementwise", (x.lanes, x.dtype, activation, y.dtype), params, x.domain)
+    return y
+
+
+def _quantization_of(planner: Planner, node: Node) -> Quantization:
+    scale = planner.array(node.inputs[1])
+    zero = planner.array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.uint8)
+    if np.size(scale) != 1 or zero.dtype not in (np.uint8, np.int8):
+        raise Unplanned("not one scale for all, or not 8 bits")
+    return Quantization(float(np.ravel(scale)[0]), int(np.ravel(zero)[0]), str(zero.dtype))

@@ -1,0 +1,213 @@
+"""The walk over the graph: node by node to steps, as far as handlers know the operators.
+
+A handler raises Unplanned with a sentence where it has no kernel for a node; the plan ends there
+and the tail takes over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node, Quantization, Value
+from ..isa import Isa
+from ..kernels.context import ROW_TILES, TILES
+from . import Plan, Result, Step
+from .memory import Buffer
+from .quantized import attention_is_bytes, stored
+
+__all__ = ["Handler", "Planner", "Unplanned"]
+
+log = logging.getLogger(__name__)
+Array = NDArray[Any]
+COUNTED = {"tokens": TILES, "rows": ROW_TILES}
+FORMS = {  # a form of x -> the kernel that makes it, and its type
+    "quads": ("interleave_rows", "u8"),
+    "rows": ("round_rows", "bf16"),
+    "pairs": ("round_rows", "bf16"),
+    "pieces": ("round_rows", "f32"),
+}
+
+
+class Unplanned(Exception):  # noqa: N818 - no error: the plan ends there
+    """No kernel for a node; says why."""
+
+
+class Planner:
+    """What has been planned so far: steps, and where each value of the graph lies."""
+
+    def __init__(self, graph: Graph, isa: Isa) -> None:
+        self.graph, self.isa = graph, isa
+        self.buffers: dict[str, Buffer] = {}
+        self.quantized: dict[str, Quantization | None] = {}  # by the buffer's name
+        self.channels: dict[str, int] = {}  # by the buffer's name, which may have more
+        self.kept_axis: set[str] = set()  # values of rows whose shape is [batch, 1, channels]
+        self.steps: list[Step] = []
+        self.layers: list[dict[str, Any]] = []
+        self.inputs = {"ids": "", "types": "", "mask": ""}
+        self.embedding: Node | None = None
+        self._forms: dict[str, Buffer] = {}  # a value rounded or interleaved for a kernel
+        attentions = [node for node in graph if node.op == "Attention"]
+        # what attention_u8 reads as its second operand: stored less 128
+        self.flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
+
+    # --- the walk
+    def plan(self, handlers: Mapping[tuple[str, str], Handler]) -> Plan | None:
+        """The plan as far as it goes; None where that is nowhere."""
+        for number, node in enumerate(self.graph.nodes):
+            try:
+                handler = handlers.get((node.domain, node.op))
+                if handler is None:
+                    raise Unplanned("no kernel has this operator")
+                handler(self, node)
+            except Unplanned as reason:
+                log.info("%s: %s is left to NumPy: %s", self.graph.name, node, reason)
+                return self._finished(self.graph.nodes[number:])
+        return self._finished(())
+
+    def _finished(self, rest: tuple[Node, ...]) -> Plan | None:
+        if self.embedding is None:
+            return None
+        wanted = {name for node in rest for name in node.inputs}
+        wanted.update(value.name for value in self.graph.outputs)
+        handed = [name for name in self.buffers if name in wanted]
+        if any(self.buffers[name].dtype != "f32" for name in handed):
+            log.info("%s: the tail reads bytes, so NumPy has all of it", self.graph.name)
+            return None
+        results = [self._handed_over(name, number) for number, name in enumerate(handed)]
+        attributes, inputs = self.embedding.attributes, self.embedding.inputs
+        return Plan(
+            self.isa,
+            tuple(self.steps),
+            tuple(results),
+            self._tail(rest, results),
+            (self.inputs["ids"], self.inputs["types"], self.inputs["mask"]),
+            tuple(self.layers),
+            first_position=int(attributes.get("position_offset", 0)),
+            padding_id=attributes.get("padding_id"),
+            most_positions=self._rows(inputs[3]),
+            vocabulary=self._rows(inputs[2]),
+            kinds=self._rows(inputs[4]),
+        )
+
+    def _rows(self, table: str) -> int:
+        return len(self.graph.constants[table]) if table else 1
+
+    def _handed_over(self, name: str, number: int) -> Result:
+        buffer = self.buffers[name]
+        result = Result(name, buffer.domain, self.width(name), name in self.kept_axis)
+        kernel = "output_tokens" if buffer.domain == "tokens" else "output_rows"
+        params = (buffer, buffer.tile_bytes, number, result.channels)
+        self.emit(Node("Output", (name,), (), name=name), kernel, (), params, buffer.domain)
+        return result
+
+    def _tail(self, nodes: tuple[Node, ...], results: list[Result]) -> Graph | None:
+        names = {result.name for result in results}
+        if not nodes and names.issuperset(value.name for value in self.graph.outputs):
+            return None
+        inputs = tuple(Value(each.name, "float32", each.shape) for each in results)
+        kept = tuple(value for value in self.graph.inputs if value.name not in names)
+        return self.graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
+
+    # --- what handlers use
+    def emit(
+        self,
+        node: Node,
+        kernel: str,
+        variant: tuple[Any, ...],
+        params: tuple[Any, ...],
+        domain: str,
+        *,
+        units: int = 1,
+        macs: int = 0,
+        **facts: Any,
+    ) -> None:
+        """Add a step; facts are kept with it."""
+        name = node.name or node.outputs[0]
+        self.steps.append(Step(name, kernel, variant, params, COUNTED[domain], units, macs, facts))
+
+    def layer(self, node: Node, **facts: Any) -> None:
+        """A line of describe(), for the step emitted last."""
+        line = {
+            "name": node.name or node.outputs[0],
+            "op": node.op,
+            "pattern": "",
+            "zero_ratio": 0.0,
+        }
+        self.layers.append({**line, "kernel": self.steps[-1].kernel_name, **facts})
+
+    def array(self, name: str) -> Array:
+        """A constant."""
+        if name not in self.graph.constants:
+            raise Unplanned(f"'{name}' is not a constant")
+        return self.graph.constants[name]
+
+    def optional(self, name: str) -> Array | None:
+        """A constant, or None for an input left out."""
+        return self.array(name) if name else None
+
+    def buffer(self, name: str) -> Buffer:
+        """Where a value lies."""
+        if name not in self.buffers:
+            raise Unplanned(f"'{name}' is not an activation")
+        return self.buffers[name]
+
+    def width(self, name: str) -> int:
+        """Channels of a value; its buffer may have more."""
+        return self.channels[self.buffer(name).name]
+
+    def make(
+        self, name: str, domain: str, channels: int, output: Quantization | None, *, group: int = 4
+    ) -> Buffer:
+        """A new buffer for a value; kernels write whole groups of channels."""
+        dtype = "f32" if output is None else "u8"
+        buffer = Buffer(name, domain, -(-channels // group) * group, dtype)
+        self.buffers[name], self.quantized[name] = buffer, stored(output)
+        self.channels[name] = channels
+        return buffer
+
+    def rename(self, old: str, new: str) -> None:
+        """Another value in the same buffer."""
+        self.buffers[new] = self.buffer(old)
+
+    def formed(self, x: Buffer, form: str, width: int) -> Buffer:
+        """x as a kernel wants it (FORMS), `width` tokens together; made once."""
+        kernel, dtype = FORMS[form]
+        name = f"{x.name}.{form}{width}"
+        if name not in self._forms:
+            y = Buffer(name, x.domain, -(-x.channels // 4) * 4, dtype)
+            variant = (x.lanes, width) if dtype == "u8" else (x.lanes, width, form)
+            params = (x, x.tile_bytes, y, y.tile_bytes, x.channels)
+            self.emit(Node(form, (x.name,), (name,), name=name), kernel, variant, params, x.domain)
+            self._forms[name] = y
+        return self._forms[name]
+
+    def quantized_tokens(self, x: Buffer) -> tuple[Buffer, Buffer]:
+        """x in bytes, a scale for each token; and those scales and zero points.  Made once."""
+        name = f"{x.name}.bytes"
+        if name not in self._forms:
+            y = Buffer(name, x.domain, x.channels, "u8")
+            scales = Buffer(f"{name}.scales", x.domain, 2, "f32")
+            params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, scales, scales.tile_bytes)
+            node = Node("QuantizeTokens", (x.name,), (name,), name=name)
+            width = block_width(self.isa, x.lanes)
+            self.emit(node, "quantize_tokens", (x.lanes, width), params, x.domain)
+            self._forms[name], self._forms[scales.name] = y, scales
+        return self._forms[name], self._forms[f"{name}.scales"]
+
+
+Handler = Callable[[Planner, Node], None]
+
+
+def block_width(isa: Isa, lanes: int) -> int:
+    """Tokens of a register block of four outputs: as many as registers hold."""
+    return min(lanes, 64 if isa.width == 512 else 16)
+
+
+def float32(array: Array) -> Array:
+    """In one piece and in float32; the same memory where it is so already."""
+    return np.ascontiguousarray(array, np.float32)
