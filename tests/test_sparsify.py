@@ -19,7 +19,7 @@ pytest.importorskip("transformers", reason="the training environment has transfo
 
 from workflow.scripts import blocks, corpus, sentences  # noqa: E402
 from workflow.scripts.batches import Tokens, plan_epochs  # noqa: E402
-from workflow.scripts.student import projection, teacher_layers  # noqa: E402
+from workflow.scripts.student import projection  # noqa: E402
 from workflow.scripts.training import schedule  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,10 +101,6 @@ def test_projection_is_orthonormal_and_keeps_what_varies():
     matrix = projection(states, hidden=5, seed=0)
     assert np.allclose(matrix.T @ matrix, np.eye(5), atol=1e-5)
     assert np.square(states @ matrix).sum() > 0.999 * np.square(states).sum()
-
-
-def test_student_layers_imitate_evenly_spaced_teacher_layers():
-    assert teacher_layers(12, 4) == [3, 6, 9, 12]
 
 
 # --- leaks ---
@@ -210,7 +206,8 @@ def project(tmp_path_factory):
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "1", "--rerun-incomplete"]
+    options = ["--cores", "1", "--rerun-incomplete", "--nolock"]
+    command = [sys.executable, "-m", "snakemake", *arguments, *options]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
     return subprocess.Popen(
@@ -225,7 +222,11 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def finished(run: subprocess.Popen, folder: Path) -> str:
-    output, _ = run.communicate(timeout=300)
+    try:
+        output, _ = run.communicate(timeout=900)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
     logs = "".join(path.read_text()[-1500:] for path in folder.glob("logs/sparsify/*.log"))
     assert run.returncode == 0, output[-3000:] + logs
     return output
@@ -254,7 +255,7 @@ def test_whole_recipe_and_the_same_again_after_a_kill(project):
 
     shutil.rmtree(results / "sparse")
     run = snakemake(project, "results/sparsify/sparse/model.safetensors")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (results / "sparse.pt").exists():
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -262,7 +263,6 @@ def test_whole_recipe_and_the_same_again_after_a_kill(project):
     run.communicate()
     assert not (results / "sparse" / "model.safetensors").exists()
 
-    finished(snakemake(project, "--unlock"), project)
     finished(snakemake(project, "results/sparsify/sparse/model.safetensors"), project)
     assert "resumed at step" in (project / "logs" / "sparsify" / "prune.log").read_text()
     again = weights(results / "sparse")

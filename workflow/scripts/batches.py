@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 WINDOW = 100  # batches' worth of sentences that are sorted by length together
 
@@ -42,7 +43,7 @@ class Tokens:
         return np.arange(lengths.sum()) + np.repeat(self.starts[rows] - before, lengths)
 
 
-def tokenise(tokenizer, sentences: Sequence[str], *, longest: int) -> Tokens:
+def tokenise(tokenizer: Tokenizer, sentences: Sequence[str], *, longest: int) -> Tokens:
     """Token ids with [CLS] and [SEP], cut to `longest` tokens."""
     ids = tokenizer(list(sentences), truncation=True, max_length=longest)["input_ids"]
     starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)

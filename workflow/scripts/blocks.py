@@ -70,12 +70,21 @@ class Pruner(Dense):
     The state is in the weights: a block that is zero when a run resumes was pruned before.
     """
 
-    def __init__(self, model, *, pattern: str, sparsity: float, budget: str, score: str, **ramp):
-        """`ramp`: `ramp_end`, the share of steps after which the mask is fixed; `interval`, steps
-        between two masks."""
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        pattern: str,
+        sparsity: float,
+        budget: str,
+        score: str,
+        ramp_end: float,
+        interval: int,
+    ) -> None:
+        """`ramp_end`: share of the steps until the mask is fixed; `interval`: steps between two."""
         self.linears = list(encoder_linears(model))
         self.pattern, self.sparsity, self.budget, self.score = pattern, sparsity, budget, score
-        self.ramp_end, self.interval = ramp["ramp_end"], ramp["interval"]
+        self.ramp_end, self.interval = ramp_end, interval
         self.masks: list[torch.Tensor] = []
         self.share = 0.0  # of zero weights, mean over the layers
 

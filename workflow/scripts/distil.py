@@ -7,6 +7,7 @@ Without --pruning the student is new and stays dense; with it, it starts from th
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,24 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from workflow.scripts.batches import plan_epochs
 from workflow.scripts.blocks import BLOCKS, BUDGETS, SCORES, Pruner, encoder_linears
+from workflow.scripts.checkpoints import identity, log_progress
 from workflow.scripts.sentences import SentencesError
 from workflow.scripts.student import new_student, student_config
 from workflow.scripts.targets import Targets, read_targets
 from workflow.scripts.teacher import accuracy, labelled_tokens, save_model
-from workflow.scripts.training import Settings, identity, log_progress, train
+from workflow.scripts.training import Settings, train
 from workflow.scripts.writing import run_main
 
 
-def imitation_loss(model, rows, targets: Targets, *, layers, temperature: float, weight: float):
+def imitation_loss(
+    model: torch.nn.Module,
+    rows: np.ndarray,
+    targets: Targets,
+    *,
+    layers: Sequence[int],
+    temperature: float,
+    weight: float,
+) -> torch.Tensor:
     """The loss above over these rows; `layers` are the student's, in the order of the targets."""
     ids, mask = targets.tokens.padded(rows)
     answer = model(input_ids=ids, attention_mask=mask, output_hidden_states=weight > 0)

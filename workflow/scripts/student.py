@@ -12,7 +12,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 
-def student_config(teacher: BertConfig, *, layers: int, hidden: int, heads: int, intermediate: int):
+def student_config(
+    teacher: BertConfig, *, layers: int, hidden: int, heads: int, intermediate: int
+) -> BertConfig:
     """The student's configuration: the teacher's vocabulary and labels, its own sizes.
 
     Raises ValueError where the student is wider than the teacher or heads do not divide it.
@@ -32,11 +34,6 @@ def student_config(teacher: BertConfig, *, layers: int, hidden: int, heads: int,
         attention_probs_dropout_prob=0.0,
         num_labels=teacher.num_labels,
     )
-
-
-def teacher_layers(teacher: int, student: int) -> list[int]:
-    """For student layers 1..n the teacher layer each imitates, evenly spaced up to the last."""
-    return [max(1, round(layer * teacher / student)) for layer in range(1, student + 1)]
 
 
 def projection(states: np.ndarray, *, hidden: int, seed: int) -> np.ndarray:

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import PreTrainedModel as Teacher
 
 from workflow.scripts.batches import Tokens, plan_epochs, tokenise
+from workflow.scripts.checkpoints import identity, log_progress
 from workflow.scripts.corpus import read_corpus
 from workflow.scripts.sentences import SentencesError
 from workflow.scripts.student import projection
-from workflow.scripts.training import identity, log_progress
 from workflow.scripts.writing import run_main, write_json
 
 log = logging.getLogger("sparsify")
@@ -47,7 +48,9 @@ def read_targets(folder: Path) -> Targets:
 
 
 @torch.inference_mode()
-def hidden_states(teacher, tokens: Tokens, rows: np.ndarray, *, bfloat16: bool):
+def hidden_states(
+    teacher: Teacher, tokens: Tokens, rows: np.ndarray, *, bfloat16: bool
+) -> tuple[np.ndarray, list[torch.Tensor]]:
     """(logits (rows, labels), hidden states of embeddings and layers, each (tokens, width))."""
     ids, mask = tokens.padded(rows)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -56,7 +59,9 @@ def hidden_states(teacher, tokens: Tokens, rows: np.ndarray, *, bfloat16: bool):
     return answer.logits.float().numpy(), [h[present].float() for h in answer.hidden_states]
 
 
-def fit_projection(teacher, tokens: Tokens, *, width: int, seed: int, bfloat16: bool):
+def fit_projection(
+    teacher: Teacher, tokens: Tokens, *, width: int, seed: int, bfloat16: bool
+) -> np.ndarray:
     """The projection from about 2,000 sentences' states of all layers together."""
     rows = np.random.default_rng(seed).permutation(len(tokens))[:2000]
     parts = [
@@ -71,21 +76,29 @@ def fit_projection(teacher, tokens: Tokens, *, width: int, seed: int, bfloat16: 
 
 
 def write_targets(
-    teacher, tokens: Tokens, folder: Path, *, layers: list[int], width: int, **options
+    teacher: Teacher,
+    tokens: Tokens,
+    folder: Path,
+    *,
+    layers: list[int],
+    width: int,
+    budget: int,
+    seed: int,
+    bfloat16: bool,
 ) -> None:
-    """Fill `folder`; options: seed, bfloat16, budget (tokens of a batch)."""
-    budget = options.pop("budget")
+    """Fill `folder`; `budget` is the tokens of a batch."""
     progress = folder / "progress.json"
     classifier = teacher.classifier.weight.detach().numpy()  # stands for the teacher
-    same = identity({"layers": layers, "width": width, **options}, tokens.ids, classifier)
+    options = {"layers": layers, "width": width, "seed": seed, "bfloat16": bfloat16}
+    same = identity(options, tokens.ids, classifier)
     done = _finished_batches(progress, same)
     if not done:
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "ids.npy", tokens.ids)
         np.save(folder / "starts.npy", tokens.starts)
-        matrix = fit_projection(teacher, tokens, width=width, **options)
-        np.save(folder / "projection.npy", matrix)
-    matrix = torch.from_numpy(np.load(folder / "projection.npy"))
+        fitted = fit_projection(teacher, tokens, width=width, seed=seed, bfloat16=bfloat16)
+        np.save(folder / "projection.npy", fitted)
+    onto = torch.from_numpy(np.load(folder / "projection.npy"))
     shape = (len(layers), len(tokens.ids), width)
     hidden = _open(folder / "hidden.npy", np.float16, shape, new=not done)
     labels = teacher.config.num_labels
@@ -93,11 +106,11 @@ def write_targets(
     batches = plan_epochs(tokens.lengths, budget=budget, epochs=1, seed=0)
     for number in range(done, len(batches)):
         rows = batches[number]
-        answers, states = hidden_states(teacher, tokens, rows, bfloat16=options["bfloat16"])
+        answers, states = hidden_states(teacher, tokens, rows, bfloat16=bfloat16)
         logits[rows] = answers
         positions = tokens.positions(rows)
         for place, layer in enumerate(layers):
-            hidden[place, positions] = (states[layer] @ matrix).half().numpy()
+            hidden[place, positions] = (states[layer] @ onto).half().numpy()
         if (number + 1) % SLICE == 0 or number + 1 == len(batches):
             hidden.flush()
             logits.flush()
@@ -115,9 +128,9 @@ def _finished_batches(progress: Path, same: str) -> int:
     return state["batches"] if state["identity"] == same else 0
 
 
-def _open(path: Path, dtype, shape, *, new: bool) -> np.memmap:
+def _open(path: Path, dtype: type, shape: tuple[int, ...], *, new: bool) -> np.memmap:
     mode = "w+" if new else "r+"
-    return np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+    return np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
 
 
 def main(a: argparse.Namespace) -> None:
@@ -125,8 +138,16 @@ def main(a: argparse.Namespace) -> None:
     sentences = [row[0] for row in read_corpus(a.corpus)]
     teacher = AutoModelForSequenceClassification.from_pretrained(a.teacher).eval()
     tokens = tokenise(AutoTokenizer.from_pretrained(a.teacher), sentences, longest=a.longest)
-    options = {"seed": a.seed, "bfloat16": a.bfloat16, "budget": a.batch_tokens}
-    write_targets(teacher, tokens, a.output, layers=a.layers, width=a.width, **options)
+    write_targets(
+        teacher,
+        tokens,
+        a.output,
+        layers=a.layers,
+        width=a.width,
+        budget=a.batch_tokens,
+        seed=a.seed,
+        bfloat16=a.bfloat16,
+    )
 
 
 if __name__ == "__main__":

