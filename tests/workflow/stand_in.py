@@ -1,0 +1,19 @@
+"""In place of `python` in the rules' commands: makes what a command names and is not there yet."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+content = hashlib.sha256(" ".join(sys.argv[1:]).encode()).hexdigest()
+for word in sys.argv[1:]:
+    path = Path(word)
+    if not word.startswith("results/") or path.exists():
+        continue
+    files = [path]
+    if not path.suffix:
+        files = [path / "source.json"]
+    elif path.suffix == ".new":
+        files = [path / "conf.yaml", path / "model.bin"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
