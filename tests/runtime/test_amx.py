@@ -71,7 +71,7 @@ def kernels(session: engine.Session) -> set[str]:
     [
         (0, {"amx_dot_u8s8", "amx_attention_u8"}),
         pytest.param(4, {"amx_attention_u8"}, marks=pytest.mark.slow),
-        (16, {"amx_dot_u8s8_16x1", "amx_attention_u8"}),
+        pytest.param(16, {"amx_dot_u8s8_16x1", "amx_attention_u8"}, marks=pytest.mark.slow),
     ],
     ids=["dense", "4x1", "16x1"],
 )
