@@ -127,7 +127,7 @@ def _emit(
         kernel, form = TILE_KERNELS[precision, tiles]
     else:
         kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
-    width = _width(isa, y.lanes, weight.shape[1], form)
+    width = y.lanes if tiles else _width(isa, y.lanes, weight.shape[1], form)
     source = planner.formed(x, form, width) if form else x
     operands = linear_operands(weight, tiles or pattern, precision, constants, y, tiles=bool(tiles))
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
