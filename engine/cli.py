@@ -24,7 +24,9 @@ COMMANDS = {  # name of the command and of its module in commands/ -> help
     "compile": "ONNX file to IR folder",
     "inspect": "layers of a model: shape, type, pattern, zero ratio, kernel, bytes",
     "isa": "instruction sets: what this CPU has and what the engine uses",
+    "kernels": "products alone: time, multiply-adds a second, share of the peak of their type",
     "profile": "where the time of a call goes: steps, multiply-adds, bytes, share of the peak",
+    "tune": "measure kernels for a model's layers on this CPU and keep the choice",
 }
 
 

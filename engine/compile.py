@@ -28,7 +28,7 @@ from . import settings
 from .errors import IsaError
 from .isa import Isa
 
-__all__ = ["Compiled", "assembly", "compiled", "object_code"]
+__all__ = ["Compiled", "assembly", "compiled", "object_code", "source_hash"]
 
 KERNEL_TYPES = 4  # params, context, begin, end
 
@@ -210,7 +210,7 @@ def assembly(name: str, build: Callable[[], Any], isa: Isa, **target: Any) -> st
 
 
 @cache
-def _source_hash() -> str:
+def source_hash() -> str:
     """Of everything that kernels are made from: code is compiled again when any of it changes."""
     here = Path(__file__).parent
     digest = hashlib.sha256(llvmlite.__version__.encode())
@@ -228,7 +228,7 @@ def _source_hash() -> str:
 def _cached_path(name: str, isa: Isa) -> Path:
     cpu = f"{llvm.get_host_cpu_name()} {' '.join(sorted(_host_features()))}"
     key = hashlib.sha256(
-        f"{_source_hash()} {name} {isa.name} {isa.features} {cpu}".encode()
+        f"{source_hash()} {name} {isa.name} {isa.features} {cpu}".encode()
     ).hexdigest()[:24]
     return Path(settings.current().cache) / "code" / f"{key}.o"
 

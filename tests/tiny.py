@@ -22,7 +22,7 @@ def sparse(random: np.random.Generator, outputs: int, inputs: int, pattern: str)
 def tiny_graph(pattern: str = "4x1") -> Graph:
     """Embedding, key, attention, one Linear, LayerNorm, the first token, logits; float32."""
     random = np.random.default_rng(0)
-    table = random.normal(size=(100, CHANNELS)).astype(np.float32)
+    table = random.normal(size=(200, CHANNELS)).astype(np.float32)
     ones, zeros = np.ones(CHANNELS, np.float32), np.zeros(CHANNELS, np.float32)
     constants = {
         "words": table, "positions": table[:64], "types": table[:2], "one": ones, "zero": zeros,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from .. import isa
 from ..kernel_bench import PRECISIONS, SHAPES, Timing, cases, measure
 from .text_table import as_markdown, as_text
 
-__all__ = ["HEAD", "add_arguments", "cells", "main"]
+__all__ = ["HEAD", "add_arguments", "cells", "main", "record"]
 
 HEAD = ("outputs", "inputs", "tokens", "zeros", "kernel", "us", "GMAC/s", "peak", "share")
 
@@ -23,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precisions", default=every, help=f"any of {every}")
     parser.add_argument("--rounds", type=int, default=12, help="of which the shortest counts (12)")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
+    parser.add_argument("--csv", type=Path, help="write the table to this file")
 
 
 def cells(timings: list[Timing]) -> list[tuple[str, ...]]:
@@ -43,16 +48,33 @@ def cells(timings: list[Timing]) -> list[tuple[str, ...]]:
     ]
 
 
+def record(timing: Timing) -> dict[str, Any]:
+    """A row of the CSV."""
+    return {
+        **asdict(timing.case),
+        "kernel": timing.kernel,
+        "us": f"{timing.seconds * 1e6:.2f}",
+        "gmac_per_s": f"{timing.macs / timing.seconds / 1e9:.1f}",
+        "peak_gmac_per_s": f"{timing.peak / 1e9:.1f}",
+        "share": f"{timing.share:.4f}",
+    }
+
+
 def main(arguments: argparse.Namespace) -> int:
     shapes = [tuple(map(int, shape.split("x"))) for shape in arguments.shapes.split(",")]
-    lines = []
+    timings: list[Timing] = []
     for group in cases(
         [(outputs, inputs) for outputs, inputs in shapes],
         map(int, arguments.tokens.split(",")),
         map(float, arguments.zeros.split(",")),
         arguments.precisions.split(","),
     ):
-        lines += cells(measure(group, arguments.rounds))
+        timings += measure(group, arguments.rounds)
+    if arguments.csv:
+        with arguments.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(record(timings[0])), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(record, timings))
     table = as_markdown if arguments.markdown else as_text
-    sys.stdout.write(f"{isa.cpu_model()}, {isa.chosen()}\n\n" + table(HEAD, lines))
+    sys.stdout.write(f"{isa.cpu_model()}, {isa.chosen()}\n\n" + table(HEAD, cells(timings)))
     return 0

@@ -8,8 +8,9 @@ program hands over.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["Buffer", "Plan", "Program", "Step", "make_plan"]
 
 STEP_SLOTS = 8
 MOST_SENTENCES = 64
+PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ class Plan:
     most_positions: int = 1 << 30
     vocabulary: int = 1 << 30
     kinds: int = 1 << 30
+    pack_tokens: int = PACK_TOKENS
+
+    @cached_property
+    def signature(self) -> str:
+        """Names what runs: models of the same shapes, kernels and sparsity have the same."""
+        steps = [(step.kernel_name, step.units, step.macs // 1000) for step in self.steps]
+        return hashlib.sha256(repr(steps).encode()).hexdigest()[:16]
 
     @cached_property
     def _lives(self) -> dict[Buffer, tuple[int, int]]:
@@ -142,7 +151,12 @@ def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
 
 def make_plan(graph: Graph, isa: Isa) -> Plan | None:
     """The plan, or None where the graph begins with something no handler knows."""
+    from .choice import read_choices
     from .handlers import HANDLERS  # they make the Steps above
     from .planner import Planner
 
-    return Planner(graph, isa).plan(HANDLERS)
+    choices = read_choices(isa)
+    plan = Planner(graph, isa, choices).plan(HANDLERS)
+    if plan is None or not choices.packs:
+        return plan
+    return replace(plan, pack_tokens=choices.packs.get(plan.signature, PACK_TOKENS))

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import settings
 from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
+from .choice import Choice, Layer
 from .memory import Buffer
 from .planner import Planner, Unplanned, block_width
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
 from .tiles import TILE_KERNELS, tile_pattern
 from .weights import linear_operands, rows_operand
 
-__all__ = ["plan_linear"]
+__all__ = ["LINEAR_KERNELS", "plan_linear"]
 
 Array = NDArray[Any]
 LINEAR_KERNELS = {  # precision and pattern -> kernel, and the form in which it reads x
@@ -121,13 +123,14 @@ def _emit(
     more: tuple[Any, ...] = (),
 ) -> None:
     """The step of a product; more: parameters its epilogue needs besides those of all."""
-    pattern, isa = node.attributes.get("pattern", "dense"), planner.isa
+    isa, choice = planner.isa, _choice(planner, node, x, weight, precision)
+    pattern = choice.pattern
     tiles = "" if more else tile_pattern(isa, weight, precision, pattern)
     if tiles:
         kernel, form = TILE_KERNELS[precision, tiles]
     else:
         kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
-    width = y.lanes if tiles else _width(isa, y.lanes, weight.shape[1], form)
+    width = y.lanes if tiles else choice.width or _width(isa, y.lanes, weight.shape[1], form)
     source = planner.formed(x, form, width) if form else x
     operands = linear_operands(weight, tiles or pattern, precision, constants, y, tiles=bool(tiles))
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
@@ -145,6 +148,21 @@ def _emit(
         keep=operands,
     )
     _describe(planner, node, weight, operands.nbytes)
+
+
+def _choice(planner: Planner, node: Node, x: Buffer, weight: Array, precision: str) -> Choice:
+    """How the product runs: as measured on this CPU, else by the graph's pattern."""
+    own = planner.fixed_choice or Choice(node.attributes.get("pattern", "dense"), 0)
+    tuned = settings.current().tune
+    if planner.choices is None or not (tuned or planner.choices.layers):
+        return own
+    zeros = round(100 * float(np.mean(weight == 0)))
+    layer = Layer(precision, own.pattern, weight.shape[0], weight.shape[1], x.lanes, zeros)
+    if not tuned:
+        return planner.choices.layers.get(str(layer), own)
+    from .trial import choose  # it plans a layer by itself
+
+    return choose(planner.choices, planner.isa, layer, weight)
 
 
 def _kernel(isa: Isa, precision: str, pattern: str, *, tokens_have_scales: bool) -> tuple[str, str]:

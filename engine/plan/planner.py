@@ -17,6 +17,7 @@ from ..graph import Graph, Node, Quantization, Value
 from ..isa import Isa
 from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
+from .choice import Choice, Choices
 from .memory import Buffer
 from .quantized import attention_is_bytes, stored
 
@@ -40,8 +41,9 @@ class Unplanned(Exception):  # noqa: N818 - no error: the plan ends there
 class Planner:
     """What has been planned so far: steps, and where each value of the graph lies."""
 
-    def __init__(self, graph: Graph, isa: Isa) -> None:
-        self.graph, self.isa = graph, isa
+    def __init__(self, graph: Graph, isa: Isa, choices: Choices | None = None) -> None:
+        self.graph, self.isa, self.choices = graph, isa, choices
+        self.fixed_choice: Choice | None = None  # of a trial, whatever was measured
         self.buffers: dict[str, Buffer] = {}
         self.quantized: dict[str, Quantization | None] = {}  # by the buffer's name
         self.channels: dict[str, int] = {}  # by the buffer's name, which may have more

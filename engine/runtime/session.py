@@ -18,13 +18,12 @@ from ..errors import InputError
 from ..graph import Graph
 from ..kernels import context as slots
 from ..kernels import kernel
-from ..plan import Plan, Program, make_plan
+from ..plan import PACK_TOKENS, Plan, Program, make_plan
 from .workers import KERNEL, Team, Worker, memory
 
 __all__ = ["Session", "Timed", "load"]
 
 Array = NDArray[Any]
-PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 CALL_SLOTS = 24
 SHARING_COST = 1.15  # barriers and uneven steps, against one worker a pack
 ARENA_GUARD = 4096  # rows of padded outputs may reach past the last tile
@@ -73,6 +72,7 @@ class Session:
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
         self.plan: Plan | None = make_plan(graph, self.isa)
+        self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
         self._lock = threading.Lock()
         self._check = bool(settings.current().check)
         self._programs: dict[int, Program] = {}
@@ -253,7 +253,7 @@ class Session:
         return results
 
     def _pack_tokens(self, length: int) -> int:
-        return max(PACK_TOKENS, -(-length // slots.TILE) * slots.TILE)
+        return max(self.pack_tokens, -(-length // slots.TILE) * slots.TILE)
 
     def _sharing(self, packs: int) -> int:
         """1: every worker takes packs of its own; else how many share each pack: whichever should
