@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine import isa
+from engine import isa, settings
 from engine.pack_amx import pack_tiles
+from engine.plan import tune
 from engine.plan.tiles import modelled_cycles, tile_pattern
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "isa.md"
@@ -92,3 +94,31 @@ def test_packing_does_the_steps_that_are_modelled(pattern):
     panels = len(packed.headers)
     each, overhead = (128, 192) if pattern == "dense" else (128, 96)
     assert cycles == packed.steps * each + panels * overhead
+
+
+@pytest.mark.usefixtures("amx")
+def test_a_measurement_is_kept_and_decides(tmp_path, monkeypatch):
+    layer, which = weight(64, 64, (4, 1), 0.5), isa.named("amx_int8")
+    vector = ("sparse_dot_u8s8_4x1", 64)
+    with settings.override(tune=1, cache=str(tmp_path)):
+        tune.chosen_pattern(which, layer, "int8", "4x1", vector)
+        kept = json.loads((tmp_path / "choices.json").read_text())
+        ((cpu, layers),) = kept.items()
+        ((key, times),) = layers.items()
+        assert set(times) == {"vector", "dense", "16x1"}
+        monkeypatch.setattr(tune, "_measure", None)  # not again
+        for best in times:
+            again = {cpu: {key: {name: float(name != best) for name in times}}}
+            (tmp_path / "choices.json").write_text(json.dumps(again))
+            chosen = tune.chosen_pattern(which, layer, "int8", "4x1", vector)
+            assert chosen == ("" if best == "vector" else best)
+
+
+def test_nothing_is_measured_without_tiles_or_without_being_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "_measure", None)
+    layer, vector = weight(64, 64, (1, 1), 0), ("dense_dot_u8s8", 64, 64)
+    with settings.override(tune=1, cache=str(tmp_path)):
+        assert tune.chosen_pattern(isa.named("avx2"), layer, "int8", "dense", vector) == ""
+    with settings.override(tune=0, cache=str(tmp_path)):
+        assert tune.chosen_pattern(isa.named("amx_int8"), layer, "int8", "dense", vector) == "dense"
+    assert not (tmp_path / "choices.json").exists()

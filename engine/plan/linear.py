@@ -15,7 +15,8 @@ from .choice import Choice, Layer
 from .memory import Buffer
 from .planner import Planner, Unplanned, block_width
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
-from .tiles import TILE_KERNELS, tile_pattern
+from .tiles import TILE_KERNELS
+from .tune import chosen_pattern
 from .weights import linear_operands, rows_operand
 
 __all__ = ["LINEAR_KERNELS", "plan_linear"]
@@ -125,17 +126,17 @@ def _emit(
     """The step of a product; more: parameters its epilogue needs besides those of all."""
     isa, choice = planner.isa, _choice(planner, node, x, weight, precision)
     pattern = choice.pattern
-    tiles = "" if more else tile_pattern(isa, weight, precision, pattern)
+    kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
+    width = choice.width or _width(isa, y.lanes, weight.shape[1], form)
+    lanes = (y.lanes,) if kernel == WIDE else (y.lanes, width)
+    tiles = "" if more else chosen_pattern(isa, weight, precision, pattern, (kernel, *lanes))
     if tiles:
         kernel, form = TILE_KERNELS[precision, tiles]
-    else:
-        kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
-    width = y.lanes if tiles else choice.width or _width(isa, y.lanes, weight.shape[1], form)
+        width, lanes = y.lanes, (y.lanes,)
     source = planner.formed(x, form, width) if form else x
     operands = linear_operands(weight, tiles or pattern, precision, constants, y, tiles=bool(tiles))
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
-    lanes = (y.lanes,) if tiles or kernel == WIDE else (y.lanes, width)
     variant = (*lanes, epilogue, constants.activation)
     planner.emit(
         node,

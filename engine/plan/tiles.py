@@ -19,7 +19,7 @@ from ..isa import Isa
 from ..pack import PER_PRODUCT
 from ..pack_amx import BLOCKS, PANEL
 
-__all__ = ["TILE_DEPTHS", "TILE_KERNELS", "modelled_cycles", "tile_pattern"]
+__all__ = ["TILE_DEPTHS", "TILE_KERNELS", "modelled_cycles", "possible_patterns", "tile_pattern"]
 
 Array = NDArray[Any]
 PRODUCT, STORE = 16, 16  # cycles of a tile product; a tile load (8) is hidden behind a product
@@ -103,12 +103,19 @@ def modelled_cycles(weight: Array, precision: str, pattern: str) -> dict[str, fl
     }
 
 
+def possible_patterns(isa: Isa, weight: Array, precision: str) -> tuple[str, ...]:
+    """The packings that tiles could read the layer in; dense reads whole blocks only."""
+    if precision not in _FEATURE or not isa.has(_FEATURE[precision]):
+        return ()
+    whole = weight.shape[1] % BLOCKS[precision] == 0
+    return ("dense", "16x1") if whole else ("16x1",)
+
+
 def tile_pattern(isa: Isa, weight: Array, precision: str, pattern: str) -> str:
     """How to pack the layer for tiles, "dense" or "16x1"; "" where vectors are modelled faster."""
-    if precision not in _FEATURE or not isa.has(_FEATURE[precision]):
+    candidates = possible_patterns(isa, weight, precision)
+    if not candidates:
         return ""
     cycles = modelled_cycles(weight, precision, pattern)
-    if weight.shape[1] % BLOCKS[precision]:
-        del cycles["dense"]  # reads whole blocks only
-    best = min(cycles, key=lambda name: cycles[name])
+    best = min(("vector", *candidates), key=lambda name: cycles[name])
     return "" if best == "vector" else best
