@@ -7,7 +7,7 @@ TARGETS ?= all
 PIP_FLAGS ?=
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: run test smoke check format bench report graph clean
+.PHONY: run test smoke check format bench report archive graph clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -37,6 +37,9 @@ bench: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	snakemake results/report.html
+
+archive: $(VENV)/.installed
+	snakemake results/archive.tar.gz
 
 graph: $(VENV)/.installed
 	python -m workflow.scripts.rulegraph

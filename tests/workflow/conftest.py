@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "workflow", "config", "profiles", "envs", "engine", "pyproject.toml")
+PARTS = ("Snakefile", "workflow", "config", "profiles", "envs", "engine", "requirements.txt")
 WORDS = "a an the film story is was not very good bad great dull warm cold , . [PAD]"
 
 

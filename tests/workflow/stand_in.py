@@ -1,8 +1,15 @@
-"""In place of `python` in the rules' commands: makes what a command names and is not there yet."""
+"""In place of `python` in the rules' commands: makes what a command names and is not there yet.
+
+Archiving is quick and needs nothing but files, so that is really done.
+"""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
+
+if "workflow.scripts.archive" in sys.argv:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 content = hashlib.sha256(" ".join(sys.argv[1:]).encode()).hexdigest()
 for word in sys.argv[1:]:

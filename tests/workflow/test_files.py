@@ -93,7 +93,10 @@ def test_faults_are_told_with_their_line(tmp_path, text, message):
 
 def test_run_record_says_how_to_make_it_again(tmp_path):
     (tmp_path / "x").write_text("x")
-    record = run_record([tmp_path / "x"])
+    record = run_record([tmp_path / "x"], {"accuracy": {"batch_size": 8}})
+    assert record["options"] == {"accuracy": {"batch_size": 8}}
+    assert len(record["options_sha256"]) == 64
+    assert record["machine"]["cpu_model"]
     assert record["sha256"] == {str(tmp_path / "x"): sha256(tmp_path / "x")}
     assert record["versions"]["numpy"]
     assert record["machine"]["cpus"] >= 1

@@ -5,9 +5,17 @@ rule benchmark:
         sentences="results/{task}/data/validation.npz",
         dataset="results/{task}/data/source.json",
     output:
-        table="results/{task}_{precision}_{mode}.csv",
+        table=report(
+            "results/{task}_{precision}_{mode}.csv",
+            category="{mode}",
+            labels={"task": "{task}", "precision": "{precision}", "what": "times"},
+        ),
         raw="results/{task}_{precision}_{mode}.raw.csv.gz",
-        run="results/{task}_{precision}_{mode}.run.json",
+        run=report(
+            "results/{task}_{precision}_{mode}.run.json",
+            category="{mode}",
+            labels={"task": "{task}", "precision": "{precision}", "what": "how"},
+        ),
     log:
         "logs/{task}/{mode}_{precision}.log",
     wildcard_constraints:

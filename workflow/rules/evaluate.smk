@@ -7,7 +7,11 @@ rule accuracy:
         sentences="results/{task}/data/validation.npz",
         dataset="results/{task}/data/source.json",
     output:
-        "results/{task}_{precision}_accuracy.json",
+        report(
+            "results/{task}_{precision}_accuracy.json",
+            category="accuracy",
+            labels={"task": "{task}", "precision": "{precision}"},
+        ),
     log:
         "logs/{task}/accuracy_{precision}.log",
     conda:

@@ -2,7 +2,7 @@ rule report:
     input:
         results=wanted_results(),
     output:
-        "results/report.html",
+        report("results/report.html", category="Report"),
     log:
         "logs/report.log",
     conda:
@@ -15,6 +15,29 @@ rule report:
         code=code("workflow/scripts/report.py"),
     shell:
         "python -m workflow.scripts.report {input.results} --out {output} > {log} 2>&1"
+
+
+rule archive:
+    input:
+        results=wanted_results(),
+        report="results/report.html",
+        pins=["requirements.txt", *sorted(map(str, Path("envs").glob("*.yaml")))],
+    output:
+        "results/archive.tar.gz",
+    log:
+        "logs/archive.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        runtime=15,
+        mem_mb=2000,
+    params:
+        code=code("workflow/scripts/archive.py"),
+        config=json.dumps(config, indent=2, sort_keys=True),
+    shell:
+        "python -m workflow.scripts.archive {input} --config {params.config:q} --out {output}"
+        " > {log} 2>&1"
 
 
 rule every_result:

@@ -22,7 +22,7 @@ rule join_machines:
     input:
         tables=machine_tables,
     output:
-        "results/machines.csv",
+        report("results/machines.csv", category="machines"),
     log:
         "logs/machines.log",
     conda:
@@ -41,7 +41,7 @@ rule join_sweep:
     input:
         tables=sweep_tables,
     output:
-        "results/{task}_sweep.csv",
+        report("results/{task}_sweep.csv", category="sweep", labels={"task": "{task}"}),
     log:
         "logs/{task}/sweep.log",
     conda:

@@ -63,7 +63,8 @@ def main(arguments: argparse.Namespace) -> None:
     options, allocator = json.loads(arguments.options), json.loads(arguments.allocator)
     model, dataset = read_json(arguments.model / "source.json"), read_json(arguments.dataset)
     found = measure_all(arguments.ir, arguments.sentences, arguments.mode, options, allocator)
-    run = run_record([arguments.ir / "conf.yaml", arguments.ir / "model.bin", arguments.sentences])
+    files = [arguments.ir / "conf.yaml", arguments.ir / "model.bin", arguments.sentences]
+    run = run_record(files, {arguments.mode: options, "allocator": allocator})
     subject = Subject(
         arguments.task,
         f"{model['source']}:{model['name']}",
@@ -76,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
     table = [row for measured in found for row in rows(subject, measured)]
     write_raw(arguments.raw, found)
     note = split_for(arguments.mode, options).note
-    about = {"model": model, "dataset": dataset, "options": options, "split": note}
+    about = {"model": model, "dataset": dataset, "split": note}
     write_json(arguments.run, {**about, **run})
     write_table(arguments.table, arguments.mode, table)
 

@@ -61,7 +61,9 @@ def main(arguments: argparse.Namespace) -> None:
         "model": read_json(arguments.model / "source.json"),
         "dataset": read_json(arguments.dataset),
         "engine": {"name": "engine", "version": engine.__version__, **engine.isa.describe()},
-        "run": run_record([arguments.onnx, arguments.fp32, arguments.sentences]),
+        "run": run_record(
+            [arguments.onnx, arguments.fp32, arguments.sentences], {"accuracy": options}
+        ),
     }
     write_json(arguments.out, result)
     print(

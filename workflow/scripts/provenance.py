@@ -1,5 +1,7 @@
 """Where a result comes from: versions, commit, machine, and the files it was made of."""
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -39,13 +41,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def run_record(files: Iterable[Path]) -> dict[str, Any]:
-    """What a reader needs to make the result again."""
+def cpu_model() -> str:
+    """As the kernel calls it; "" where it does not."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.split(": ")[-1] for line in lines if line.startswith("model name")), "")
+
+
+def run_record(files: Iterable[Path], options: dict[str, Any]) -> dict[str, Any]:
+    """What a reader needs to make the result again; `options` are those of the configuration."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "command": sys.orig_argv[1:],
+        "options": options,
+        "options_sha256": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest(),
         "machine": {
+            "host": platform.node(),
+            "cpu_model": cpu_model(),
             "system": platform.platform(),
             "cpus": len(os.sched_getaffinity(0)),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
