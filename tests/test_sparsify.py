@@ -149,6 +149,19 @@ def test_corpus_holds_nothing_cut_from_a_held_out_sentence():
     assert not any(words_within(rows[number][0], spaced) for number in sample)
 
 
+def test_data_set_of_the_hub(monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="the training environment has datasets")
+    asked = []
+
+    def load_dataset(*names):
+        asked.append(names)
+        return {s: [{"sentence": f"{s} row ", "label": 1}] for s in ("train", "validation")}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert corpus.labelled("hub:glue:sst2") == ([("train row", 1)], [("validation row", 1)])
+    assert corpus.labelled("hub:owner/name") and asked == [("glue", "sst2"), ("owner/name",)]
+
+
 @pytest.mark.parametrize(
     "text, place",
     [("text\tlabel\n", "line 1"), ("sentence\tlabel\nfine\t1\nbad\tx\n", "line 3")],
@@ -268,6 +281,7 @@ def test_whole_recipe_and_the_same_again_after_a_kill(project):
     again = weights(results / "sparse")
     for name, weight in undisturbed.items():
         assert ((weight == 0) == (again[name] == 0)).all(), name
+        assert torch.allclose(weight, again[name], atol=1e-6), name
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,14 @@ def labelled(source: str) -> tuple[list[Row], list[Row]]:
     """(train, validation) rows of `embedded`, of a folder of TSV files, or of a hub data set.
 
     A folder holds train.tsv and validation.tsv with the columns sentence and label. A hub data
-    set is written `hub:name/configuration`, for example `hub:glue/sst2`.
+    set is written `hub:name` or `hub:name:configuration`, for example `hub:glue:sst2`.
     """
     if source == "embedded":
         return [], []  # the Rotten Tomatoes rows are taken in any case
     if source.startswith("hub:"):
         from datasets import load_dataset
 
-        splits = load_dataset(*source.removeprefix("hub:").split("/", 1))
+        splits = load_dataset(*source.split(":")[1:])
         train, validation = (
             [(row["sentence"].strip(), row["label"]) for row in splits[split]]
             for split in ("train", "validation")
@@ -140,7 +140,7 @@ def main(a: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--labelled", required=True, help="embedded, a folder, or hub:name/config")
+    parser.add_argument("--labelled", required=True, help="embedded, a folder, or hub:name:config")
     parser.add_argument("--imdb", type=int, default=0, help="number of unlabelled IMDB sentences")
     parser.add_argument("--longest", type=int, default=40, help="most words of an IMDB sentence")
     parser.add_argument("--copies", type=int, default=0, help="augmented variants of each row")

@@ -56,7 +56,7 @@ def main(a: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--labelled", required=True, help="embedded, a folder, or hub:name/config")
+    parser.add_argument("--labelled", required=True, help="embedded, a folder, or hub:name:config")
     parser.add_argument("--development", type=Path, required=True, help="TSV of the corpus rule")
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--dense", type=Path)
