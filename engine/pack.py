@@ -1,7 +1,7 @@
 """Weights in the order in which the kernels of kernels/linear.py and its relatives read them.
 
 A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one product: 4 (int8),
-2 (bfloat16), 1 (float32).
+2 (bfloat16; int16: int8 weights for CPUs without VNNI), 1 (float32).
 
            header                          offsets        weights                   a step is
     4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
@@ -29,7 +29,7 @@ __all__ = ["MOST_INPUTS", "PER_PRODUCT", "Packed", "pack_linear", "piece_width",
 Array = NDArray[Any]
 GROUP = 4  # outputs
 MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
-PER_PRODUCT = {"int8": 4, "bfloat16": 2, "float32": 1}
+PER_PRODUCT = {"int8": 4, "int16": 2, "bfloat16": 2, "float32": 1}
 X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
 FIRST_CACHE = 48 << 10  # bytes: what recent CPUs have, 32 KB the older ones
 HEADER = {"4x1": 2, "dense": 2, "1x4": 8}  # int32 slots
@@ -44,7 +44,7 @@ class Packed:
     pattern: str
     headers: Array  # int32 [groups, 2 or 8]
     offsets: Array  # uint16 [steps, m or 4]; empty when dense
-    weights: Array  # int8, uint16 (bits of bfloat16) or float32
+    weights: Array  # int8, int16, uint16 (bits of bfloat16) or float32
     outputs: Array  # int64 [groups, 4]
     bounds: Array  # int64 [parts + 1]: groups of a part
     starts: Array  # int64 [groups + 1]: steps before a group
@@ -140,7 +140,8 @@ def pack_linear(
     parts: int = 1,
     out_bytes: int = 1,
 ) -> Packed:
-    """weight [N, K]: int8, or float32 for the other precisions; a row of y is lanes * out_bytes.
+    """weight [N, K]: int8 (int8, int16), or float32 for other precisions; a row of y is
+    lanes * out_bytes.
 
     Inputs are padded to a multiple of m (dense) or 4 (1x4), outputs to a multiple of 4: a tile of y
     has to have room for those rows.
@@ -206,11 +207,8 @@ def _assemble(
             for group in members
         ]
     weights = np.concatenate([values for _, values in pairs])
-    stored = (
-        to_bfloat16(weights)
-        if precision == "bfloat16"
-        else weights.astype(np.int8 if precision == "int8" else np.float32)
-    )
+    bfloat16 = precision == "bfloat16"
+    stored = to_bfloat16(weights) if bfloat16 else weights.astype(precision)
     offsets = np.concatenate([offsets for offsets, _ in pairs]).astype(np.uint16)
     return Packed(
         pattern,

@@ -740,13 +740,12 @@ def pack_in_order(x):
 
 
 def _lookup(b, isa, table, x):
-    bytes_ = ir.VectorType(I8, 64)
-    t = [
-        b.load(_pointer(b, b.add(table, ir.Constant(I64, 64 * i)), bytes_), align=64)
-        for i in range(4)
-    ]
-    n = x.type.count
+    bytes_, n = ir.VectorType(I8, 64), x.type.count
     if isa.has("avx512vbmi") and n <= 64:
+        t = [
+            b.load(_pointer(b, b.add(table, ir.Constant(I64, 64 * i)), bytes_), align=64)
+            for i in range(4)
+        ]
         wide = take(b, x, [min(i, n - 1) for i in range(64)]) if n < 64 else x
         low, high = (
             call(b, "llvm.x86.avx512.vpermi2var.qi.512", bytes_, t[i], wide, t[i + 1])
@@ -754,7 +753,35 @@ def _lookup(b, isa, table, x):
         )
         found = b.select(b.icmp_signed("<", wide, ir.Constant(bytes_, None)), high, low)
         return take(b, found, range(n)) if n < 64 else found
+    if isa.has("avx2"):
+        parts = cut(b, x, max(1, n // 32))
+        return join(b, [_lookup_by_nibbles(b, table, part) for part in parts])
     return _lookup_by_lane(b, table, x)
+
+
+def _lookup_by_nibbles(b, table, x):
+    """16 tables of 16 bytes by the low nibble (pshufb), then a tree of choices by the high bits."""
+    n = x.type.count
+    name = {32: "avx2.pshuf.b", 16: "ssse3.pshuf.b.128"}[n]
+    low = b.and_(x, constant(x.type, 15))
+    words = b.bitcast(x, ir.VectorType(I16, n // 2))
+    zero = ir.Constant(x.type, None)
+
+    def is_set(bit):  # blending looks at the highest bit of a byte
+        moved = b.bitcast(b.shl(words, constant(words.type, 7 - bit)), x.type)
+        return b.icmp_signed("<", moved, zero)
+
+    bits = {2 ** (bit - 3): is_set(bit) for bit in (4, 5, 6, 7)}
+
+    def found(first, count):
+        if count > 1:
+            half = count // 2
+            return b.select(bits[count], found(first + half, half), found(first, half))
+        at = _pointer(b, b.add(table, ir.Constant(I64, 16 * first)), ir.VectorType(I8, 16))
+        entries = take(b, b.load(at, align=16), [lane % 16 for lane in range(n)])
+        return call(b, f"llvm.x86.{name}", x.type, entries, low)
+
+    return found(0, 16)
 
 
 def _lookup_by_lane(b, table, x):
@@ -773,10 +800,19 @@ def lookup(table, x):
     return x
 
 
+def _pick_of_halves(b, table, x):
+    """Eight lanes of table[x & 15]: vpermps in either half of the table, chosen by bit 3."""
+    halves = [call(b, "llvm.x86.avx2.permps", half.type, half, x) for half in cut(b, table, 2)]
+    upper = b.icmp_signed("<", b.shl(x, constant(x.type, 28)), ir.Constant(x.type, None))
+    return b.select(upper, halves[1], halves[0])
+
+
 def _gather_floats(b, isa, x, table):
     def one(x):
         if isa.has("avx512f"):
             return call(b, "llvm.x86.avx512.permvar.sf.512", table.type, table, x)
+        if isa.has("avx2"):
+            return join(b, [_pick_of_halves(b, table, part) for part in cut(b, x, 2)])
         out = ir.Constant(ir.VectorType(F32, x.type.count), ir.Undefined)
         for lane in range(x.type.count):
             index = b.and_(b.extract_element(x, ir.Constant(I32, lane)), ir.Constant(I32, 15))

@@ -59,6 +59,13 @@ KERNELS: dict[str, Kernel] = {
             "Linear",
         ),
         Kernel(
+            "sparse_dot_u8s16_4x1",
+            "byte_linear",
+            "sparse_dot_u8s16_4x1",
+            ("lanes", "width", "epilogue", "activation"),
+            "Linear",
+        ),
+        Kernel(
             "quantize_tokens",
             "quantize",
             "quantize_tokens",

@@ -1,6 +1,7 @@
 """Products on bytes in pieces of `width` tokens, and those whose x is interleaved beforehand.
 
     narrow_dot_u8s8_4x1   4 outputs x 1 input, as in linear.py, for few registers (width 16 or 32)
+    sparse_dot_u8s16_4x1  the same for CPUs without VNNI
     dense_dot_u8s8        all inputs, interleaved
     sparse_dot_u8s8_1x4   blocks of 1 output x 4 inputs: a quad of interleaved x is what one reads
 
@@ -21,6 +22,8 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
+    as_int,
+    dot2_words,
     dot4,
     fma,
     in_token_order,
@@ -37,6 +40,7 @@ from ..simd import (
     store,
     sub,
     to_float,
+    weigh,
 )
 from .activations import ACTIVATIONS
 from .context import ARENA
@@ -183,6 +187,23 @@ def narrow_dot_u8s8_4x1(lanes, width, epilogue, activation):
         return a, b, c, d
 
     return product(routine(accumulate), False, (8, 16, 0), lanes, width, epilogue, activation)
+
+
+def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
+    """Weights as 16-bit numbers, two inputs at a time: without VNNI nothing has to be split."""
+    load = loads("u8", width)
+    stretch = lanes // 8  # 8 * input -> bytes
+
+    def accumulate(x, steps, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
+            v = as_int(weigh(load(p), load(q)))
+            a, b = dot2_words(a, v, load_i32(weights)), dot2_words(b, v, load_i32(weights + 4))
+            c, d = dot2_words(c, v, load_i32(weights + 8)), dot2_words(d, v, load_i32(weights + 12))
+            offsets, weights = offsets + 4, weights + 16
+        return a, b, c, d
+
+    return product(routine(accumulate), False, (4, 16, 0), lanes, width, epilogue, activation)
 
 
 def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):

@@ -61,8 +61,9 @@ def run_bytes(
     assert constants.epilogue == epilogue
     wanted = linear(x, weight, scale, bias, input=INPUT, **attributes)
     dtype = "u8" if "output" in quantised else "f32"
+    precision = "int16" if "s16" in name else "int8"
     operands = linear_operands(
-        weight, pattern, "int8", constants, Buffer("y", DOMAINS[lanes], outputs, dtype)
+        weight, pattern, precision, constants, Buffer("y", DOMAINS[lanes], outputs, dtype)
     )
     layer = Layer(x, outputs, np.uint8 if dtype == "u8" else np.float32, lanes)
     source = (layer.x, layer.x_bytes)
@@ -92,6 +93,7 @@ BYTES = [
     ("dense_dot_u8s8", "dense", 16, 64, "plain", "none"),
 ]
 MORE_BYTES = [
+    ("sparse_dot_u8s16_4x1", "4x1", 16, 64, "bytes", "none"),
     ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "plain", "none"),
     ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "rounded", "gelu"),
     ("sparse_dot_u8s8_4x1", "4x1", 0, 64, "floats", "tanh"),
