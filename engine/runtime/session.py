@@ -19,7 +19,7 @@ from ..graph import Graph
 from ..kernels import context as slots
 from ..kernels import kernel
 from ..plan import PACK_TOKENS, Plan, Program, make_plan
-from .workers import KERNEL, Team, Worker, memory
+from .workers import KERNEL, Team, Worker, give_back, memory
 
 __all__ = ["Session", "Timed", "load"]
 
@@ -42,7 +42,9 @@ def load(
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and
         place.
     """
-    return Session(models.read(path, weight), threads=threads, cpus=cpus)
+    session = Session(models.read(path, weight), threads=threads, cpus=cpus)
+    give_back()
+    return session
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Session:
         self._capacity = (0, 0)  # tokens and arena bytes of the workers
         self._call = memory(8 * CALL_SLOTS).view(np.int64)
         self._call_address = self._call.ctypes.data
+        self._slots = (ctypes.c_int64 * CALL_SLOTS).from_buffer(self._call.data)
         self._packs = self._counts = np.zeros(0, np.int32)
         self._team = (
             Team(self.isa, threads, tuple(cpus) or available_cpus()) if threads > 1 else None
@@ -88,6 +91,8 @@ class Session:
             self._prepare = KERNEL(kernel(self.isa, "prepare").address)
             self._run = KERNEL(kernel(self.isa, "run", False).address)
             self._known = {value.name for value in graph.inputs}
+            self._table = (ctypes.c_int64 * len(self.plan.results))()
+            self._slots[5] = ctypes.addressof(self._table)
             self._set_constants(self.plan)
 
     def _set_constants(self, plan: Plan) -> None:
@@ -213,44 +218,33 @@ class Session:
                 array.fill(0)  # what stands at masked tokens
         program = self._program(self._pack_tokens(length))
         if len(self._counts) <= batch:
-            self._packs, self._counts = (
-                np.zeros((batch + 1, 2), np.int32),
-                np.zeros(batch + 1, np.int32),
-            )
-            self._call[11], self._call[13] = _address(self._packs), _address(self._counts)
-        call = self._call
-        table = (ctypes.c_int64 * len(results))(*(_address(array) for array in results))
-        call[0], call[1], call[2] = (
-            _address(ids),
-            0 if types is None else _address(types),
-            0 if mask is None else _address(mask),
-        )
-        call[3:11] = (
-            batch,
-            length,
-            ctypes.addressof(table),
-            0,
-            program.tokens,
-            program.address,
-            len(program.steps),
-            1,
-        )
+            self._make_room(batch)
+        for number, array in enumerate(results):
+            self._table[number] = _address(array)
+        call = self._slots  # a ctypes array: setting an item costs a third of what NumPy's does
+        call[0] = _address(ids)
+        call[1] = 0 if types is None else _address(types)
+        call[2] = 0 if mask is None else _address(mask)
+        call[3], call[4], call[6], call[7] = batch, length, 0, program.tokens
+        call[8], call[9], call[10] = program.address, len(program.steps), 1
         address = self._call_address
         self._prepare(address, 0, 0, 0)
         if call[19]:
-            self._complain(int(call[19]) - 1, ids, types)
-        if call[
-            20
-        ]:  # nothing to attend to, or no first token to read: rare, and left to the reference
+            self._complain(call[19] - 1, ids, types)
+        if call[20]:  # nothing to attend to, or no first token to read: left to the reference
             return None
-        for worker in self._workers:
-            worker.set(slots.OUTPUTS, ctypes.addressof(table))
         if self._team is None:
             (run or self._run)(address, self._workers[0].address, 0, 0)
         else:
-            call[10], call[14] = self._sharing(int(call[12])), 0
+            call[10], call[14] = self._sharing(call[12]), 0
             self._team.share(address, self._workers, run or self._run)
         return results
+
+    def _make_room(self, batch: int) -> None:
+        """For the packs and the lengths of a batch."""
+        self._packs = np.zeros((batch + 1, 2), np.int32)
+        self._counts = np.zeros(batch + 1, np.int32)
+        self._slots[11], self._slots[13] = _address(self._packs), _address(self._counts)
 
     def _pack_tokens(self, length: int) -> int:
         return max(self.pack_tokens, -(-length // slots.TILE) * slots.TILE)
@@ -290,13 +284,17 @@ class Session:
             if capacity != self._capacity:
                 self._workers = []
                 for _ in range(self.threads):
-                    self._workers.append(
-                        Worker(*capacity, self._workers[0] if self._workers else None)
-                    )
+                    first = self._workers[0] if self._workers else None
+                    self._workers.append(Worker(*capacity, first, ctypes.addressof(self._table)))
                 self._capacity = capacity
         return program
 
     # --- what it is
+    @property
+    def arena_bytes(self) -> int:
+        """Memory of activations, over all workers; 0 before the first call."""
+        return sum(worker.arena.nbytes for worker in self._workers)
+
     def describe(self) -> list[dict[str, Any]]:
         """Per layer: name, op, shape, dtype, pattern, zero_ratio, kernel, bytes."""
         return [] if self.plan is None else [dict(layer) for layer in self.plan.layers]

@@ -22,7 +22,7 @@ from ..isa import Isa
 from ..kernels import context as slots
 from ..kernels import kernel
 
-__all__ = ["KERNEL", "Team", "Worker", "memory"]
+__all__ = ["KERNEL", "Team", "Worker", "give_back", "memory"]
 
 MOST_SENTENCES = 64
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
@@ -36,10 +36,18 @@ def memory(size: int) -> NDArray[np.uint8]:
     return np.frombuffer(mmap.mmap(-1, max(size, PAGE)), np.uint8)
 
 
+def give_back() -> None:
+    """Returns to the system what reading and packing a model has freed, where malloc can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 class Worker:
     """One worker's context: where its arena, scratch and the arrays of a pack are."""
 
-    def __init__(self, tokens: int, arena_bytes: int, shared: Worker | None) -> None:
+    def __init__(self, tokens: int, arena_bytes: int, shared: Worker | None, outputs: int) -> None:
+        """shared: the first worker, or None for it; outputs: address of the results' addresses."""
         self.arena, self.scratch = memory(arena_bytes), memory(slots.SCRATCH_BYTES)
         self.arrays = memory(4 * (5 * tokens + MOST_SENTENCES + 1))
         self.context = memory(slots.CONTEXT_BYTES).view(np.int64)
@@ -47,6 +55,7 @@ class Worker:
         self.set(slots.OWN_ARENA, self.arena.ctypes.data)
         self.set(slots.SHARED_ARENA, (shared or self).arena.ctypes.data)
         self.set(slots.SCRATCH, self.scratch.ctypes.data)
+        self.set(slots.OUTPUTS, outputs)
         at = self.arrays.ctypes.data
         for slot in (slots.IDS, slots.TYPES, slots.POSITIONS, slots.PLACES, slots.STARTS):
             self.set(slot, at)
