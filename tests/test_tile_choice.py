@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine import isa, settings
+from engine import isa
 from engine.pack_amx import pack_tiles
-from engine.plan import tune
-from engine.plan.tiles import modelled_cycles, tile_pattern
+from engine.plan.choice import Layer
+from engine.plan.tiles import PACKINGS, modelled_cycles, modelled_pattern
+from engine.plan.trial import best_choice, candidates
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "isa.md"
 SHAPES = [(256, 256), (1024, 256), (256, 1024), (768, 768), (3072, 768), (768, 3072)]
@@ -47,7 +47,7 @@ def table() -> str:
                 for count in cycles.values():
                     text = f"{count / 1000:.1f}"
                     row.append(f"**{text}**" if count == least else text)
-                row.append(f"{cycles['vector'] / least:.1f}")
+                row.append(f"{cycles[pattern] / least:.1f}")
                 lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -66,59 +66,40 @@ def test_the_document_lists_every_instruction_set():
 @pytest.mark.parametrize(
     ("which", "precision", "content", "shape", "chosen"),
     [
-        ("avx512_bf16", "int8", "dense", (256, 256), ""),
-        ("amx_int8", "int8", "dense", (256, 256), "dense"),
-        ("amx_int8", "bfloat16", "dense", (256, 256), ""),
-        ("amx_bf16", "bfloat16", "dense", (256, 256), "dense"),
-        ("amx_bf16", "float32", "dense", (256, 256), ""),
-        ("amx_bf16", "int8", "4x1, 90 %", (256, 256), ""),
-        ("amx_bf16", "int8", "4x1, 90 %", (768, 768), "16x1"),
-        ("amx_bf16", "int8", "1x4, 90 %", (768, 768), ""),
-        ("amx_bf16", "int8", "16x1, 90 %", (256, 256), "16x1"),
-        ("amx_bf16", "int8", "dense", (256, 200), "16x1"),  # no whole blocks
+        ("avx512_bf16", "int8", "dense", (256, 256), "dense"),
+        ("amx_int8", "int8", "dense", (256, 256), "tiles"),
+        ("amx_int8", "bfloat16", "dense", (256, 256), "dense"),
+        ("amx_bf16", "bfloat16", "dense", (256, 256), "tiles"),
+        ("amx_bf16", "float32", "dense", (256, 256), "dense"),
+        ("amx_bf16", "int8", "4x1, 90 %", (256, 256), "4x1"),
+        ("amx_bf16", "int8", "4x1, 90 %", (768, 768), "tiles 16x1"),
+        ("amx_bf16", "int8", "1x4, 90 %", (768, 768), "1x4"),
+        ("amx_bf16", "int8", "16x1, 90 %", (256, 256), "tiles 16x1"),
+        ("amx_bf16", "int8", "dense", (256, 200), "tiles 16x1"),  # no whole blocks
     ],
 )
 def test_the_modelled_best_is_chosen(which, precision, content, shape, chosen):
     pattern, block, zeros = CONTENTS[content]
-    assert (
-        tile_pattern(isa.named(which), weight(*shape, block, zeros), precision, pattern) == chosen
-    )
+    layer = weight(*shape, block, zeros)
+    assert modelled_pattern(isa.named(which), layer, precision, pattern) == chosen
 
 
-@pytest.mark.parametrize("pattern", ["dense", "16x1"])
+@pytest.mark.parametrize("pattern", PACKINGS)
 def test_packing_does_the_steps_that_are_modelled(pattern):
     layer = weight(256, 256, (16, 1), 0.9)
     layer[:64] = 0
-    packed = pack_tiles(layer, pattern, precision="int8")
+    packed = pack_tiles(layer, PACKINGS[pattern], precision="int8")
     cycles = modelled_cycles(layer, "int8", "4x1")[pattern]
     panels = len(packed.headers)
-    each, overhead = (128, 192) if pattern == "dense" else (128, 96)
+    each, overhead = (128, 192) if pattern == "tiles" else (128, 96)
     assert cycles == packed.steps * each + panels * overhead
 
 
 @pytest.mark.usefixtures("amx")
-def test_a_measurement_is_kept_and_decides(tmp_path, monkeypatch):
-    layer, which = weight(64, 64, (4, 1), 0.5), isa.named("amx_int8")
-    vector = ("sparse_dot_u8s8_4x1", 64)
-    with settings.override(tune=1, cache=str(tmp_path)):
-        tune.chosen_pattern(which, layer, "int8", "4x1", vector)
-        kept = json.loads((tmp_path / "choices.json").read_text())
-        ((cpu, layers),) = kept.items()
-        ((key, times),) = layers.items()
-        assert set(times) == {"vector", "dense", "16x1"}
-        monkeypatch.setattr(tune, "_measure", None)  # not again
-        for best in times:
-            again = {cpu: {key: {name: float(name != best) for name in times}}}
-            (tmp_path / "choices.json").write_text(json.dumps(again))
-            chosen = tune.chosen_pattern(which, layer, "int8", "4x1", vector)
-            assert chosen == ("" if best == "vector" else best)
-
-
-def test_nothing_is_measured_without_tiles_or_without_being_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "_measure", None)
-    layer, vector = weight(64, 64, (1, 1), 0), ("dense_dot_u8s8", 64, 64)
-    with settings.override(tune=1, cache=str(tmp_path)):
-        assert tune.chosen_pattern(isa.named("avx2"), layer, "int8", "dense", vector) == ""
-    with settings.override(tune=0, cache=str(tmp_path)):
-        assert tune.chosen_pattern(isa.named("amx_int8"), layer, "int8", "dense", vector) == "dense"
-    assert not (tmp_path / "choices.json").exists()
+def test_tiles_are_candidates_where_kernels_are_measured():
+    layer = Layer("int8", "4x1", 64, 64, 64, 50)
+    found = {choice.pattern for choice in candidates(isa.named("amx_bf16"), layer)}
+    assert found == {"4x1", "1x4", "dense", "tiles", "tiles 16x1"}
+    assert "tiles" not in {c.pattern for c in candidates(isa.named("avx512_bf16"), layer)}
+    best = best_choice(isa.named("amx_bf16"), layer, weight(64, 64, (4, 1), 0.5))
+    assert best.pattern in found

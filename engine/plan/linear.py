@@ -15,8 +15,7 @@ from .choice import Choice, Layer
 from .memory import Buffer
 from .planner import Planner, Unplanned, block_width
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
-from .tiles import TILE_KERNELS
-from .tune import chosen_pattern
+from .tiles import PACKINGS, TILE_KERNELS, modelled_pattern
 from .weights import linear_operands, rows_operand
 
 __all__ = ["LINEAR_KERNELS", "plan_linear"]
@@ -125,16 +124,18 @@ def _emit(
 ) -> None:
     """The step of a product; more: parameters its epilogue needs besides those of all."""
     isa, choice = planner.isa, _choice(planner, node, x, weight, precision)
-    pattern = choice.pattern
-    kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
-    width = choice.width or _width(isa, y.lanes, weight.shape[1], form)
-    lanes = (y.lanes,) if kernel == WIDE else (y.lanes, width)
-    tiles = "" if more else chosen_pattern(isa, weight, precision, pattern, (kernel, *lanes))
+    pattern, tiles = choice.pattern, choice.pattern in PACKINGS
+    if tiles and more:  # no tile kernel has such an epilogue
+        pattern, tiles = node.attributes.get("pattern", "dense"), False
     if tiles:
-        kernel, form = TILE_KERNELS[precision, tiles]
-        width, lanes = y.lanes, (y.lanes,)
+        kernel, form = TILE_KERNELS[precision, pattern]
+        width, packing = y.lanes, PACKINGS[pattern]
+    else:
+        kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
+        width, packing = choice.width or _width(isa, y.lanes, weight.shape[1], form), pattern
+    lanes = (y.lanes,) if tiles or kernel == WIDE else (y.lanes, width)
     source = planner.formed(x, form, width) if form else x
-    operands = linear_operands(weight, tiles or pattern, precision, constants, y, tiles=bool(tiles))
+    operands = linear_operands(weight, packing, precision, constants, y, tiles=tiles)
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
     variant = (*lanes, epilogue, constants.activation)
@@ -152,15 +153,18 @@ def _emit(
 
 
 def _choice(planner: Planner, node: Node, x: Buffer, weight: Array, precision: str) -> Choice:
-    """How the product runs: as measured on this CPU, else by the graph's pattern."""
-    own = planner.fixed_choice or Choice(node.attributes.get("pattern", "dense"), 0)
-    tuned = settings.current().tune
+    """How the product runs: as measured on this CPU, else by the graph's pattern, on tiles where
+    those are modelled faster."""
+    if planner.fixed_choice:
+        return planner.fixed_choice
+    own, tuned = node.attributes.get("pattern", "dense"), settings.current().tune
+    usual = Choice(modelled_pattern(planner.isa, weight, precision, own), 0)
     if planner.choices is None or not (tuned or planner.choices.layers):
-        return own
+        return usual
     zeros = round(100 * float(np.mean(weight == 0)))
-    layer = Layer(precision, own.pattern, weight.shape[0], weight.shape[1], x.lanes, zeros)
+    layer = Layer(precision, own, weight.shape[0], weight.shape[1], x.lanes, zeros)
     if not tuned:
-        return planner.choices.layers.get(str(layer), own)
+        return planner.choices.layers.get(str(layer), usual)
     from .trial import choose  # it plans a layer by itself
 
     return choose(planner.choices, planner.isa, layer, weight)

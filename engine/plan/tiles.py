@@ -19,18 +19,26 @@ from ..isa import Isa
 from ..pack import PER_PRODUCT
 from ..pack_amx import BLOCKS, PANEL
 
-__all__ = ["TILE_DEPTHS", "TILE_KERNELS", "modelled_cycles", "possible_patterns", "tile_pattern"]
+__all__ = [
+    "PACKINGS",
+    "TILE_DEPTHS",
+    "TILE_KERNELS",
+    "modelled_cycles",
+    "modelled_pattern",
+    "tile_patterns",
+]
 
 Array = NDArray[Any]
 PRODUCT, STORE = 16, 16  # cycles of a tile product; a tile load (8) is hidden behind a product
 RELOAD = 32  # cycles to load 16 outputs x 64 tokens of sums again, for the epilogue
 
 TILE_KERNELS = {  # precision, pattern -> kernel of kernels/amx.py, and the form it reads x in
-    ("int8", "dense"): ("amx_dot_u8s8", "quads"),
-    ("int8", "16x1"): ("amx_dot_u8s8_16x1", ""),
-    ("bfloat16", "dense"): ("amx_dot_bf16", "pairs"),
-    ("bfloat16", "16x1"): ("amx_dot_bf16_16x1", "rows"),
+    ("int8", "tiles"): ("amx_dot_u8s8", "quads"),
+    ("int8", "tiles 16x1"): ("amx_dot_u8s8_16x1", ""),
+    ("bfloat16", "tiles"): ("amx_dot_bf16", "pairs"),
+    ("bfloat16", "tiles 16x1"): ("amx_dot_bf16_16x1", "rows"),
 }
+PACKINGS = {"tiles": "dense", "tiles 16x1": "16x1"}  # pattern -> how pack_amx.py packs it
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/amx_attention.py
 _FEATURE = {"int8": "amx-int8", "bfloat16": "amx-bf16"}
 
@@ -95,27 +103,25 @@ def _block_cycles(weight: Array, precision: str) -> float:
 
 
 def modelled_cycles(weight: Array, precision: str, pattern: str) -> dict[str, float]:
-    """weight [N, K]; "vector": the kernel of the layer's own pattern, "dense" and "16x1": tiles."""
+    """weight [N, K]; by pattern: the layer's own on vectors, then those of tiles."""
     return {
-        "vector": _vector_cycles(weight, precision, pattern),
-        "dense": _dense_cycles(weight, precision),
-        "16x1": _block_cycles(weight, precision),
+        pattern: _vector_cycles(weight, precision, pattern),
+        "tiles": _dense_cycles(weight, precision),
+        "tiles 16x1": _block_cycles(weight, precision),
     }
 
 
-def possible_patterns(isa: Isa, weight: Array, precision: str) -> tuple[str, ...]:
-    """The packings that tiles could read the layer in; dense reads whole blocks only."""
+def tile_patterns(isa: Isa, precision: str, inputs: int) -> tuple[str, ...]:
+    """Those that the layer could run in; the dense kernel reads whole blocks only."""
     if precision not in _FEATURE or not isa.has(_FEATURE[precision]):
         return ()
-    whole = weight.shape[1] % BLOCKS[precision] == 0
-    return ("dense", "16x1") if whole else ("16x1",)
+    return tuple(PACKINGS) if inputs % BLOCKS[precision] == 0 else ("tiles 16x1",)
 
 
-def tile_pattern(isa: Isa, weight: Array, precision: str, pattern: str) -> str:
-    """How to pack the layer for tiles, "dense" or "16x1"; "" where vectors are modelled faster."""
-    candidates = possible_patterns(isa, weight, precision)
-    if not candidates:
-        return ""
+def modelled_pattern(isa: Isa, weight: Array, precision: str, pattern: str) -> str:
+    """The layer's own pattern, or one of tiles where that is modelled faster."""
+    tiles = tile_patterns(isa, precision, weight.shape[1])
+    if not tiles:
+        return pattern
     cycles = modelled_cycles(weight, precision, pattern)
-    best = min(("vector", *candidates), key=lambda name: cycles[name])
-    return "" if best == "vector" else best
+    return min((pattern, *tiles), key=lambda name: cycles[name])

@@ -19,6 +19,7 @@ from . import Plan, Step
 from .choice import Choice, Choices, Layer
 from .linear import LINEAR_KERNELS, plan_linear
 from .planner import Planner, Unplanned, block_width
+from .tiles import tile_patterns
 
 __all__ = ["Trial", "best_choice", "linear_trial"]
 
@@ -118,6 +119,7 @@ def candidates(isa: Isa, layer: Layer) -> list[Choice]:
             continue
         widths = (0, 64, 32, 16) if (precision, pattern) != ("int8", "4x1") else (0,)
         found += [Choice(pattern, width) for width in widths if width <= widest]
+    found += [Choice(name, 0) for name in tile_patterns(isa, layer.precision, layer.inputs)]
     return list(dict.fromkeys(found))
 
 
