@@ -17,12 +17,14 @@ from .errors import EngineError
 
 __all__ = ["COMMANDS", "main"]
 
+LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 COMMANDS = {  # name of the command and of its module in commands/ -> help
     "accuracy": "classify labelled sentences and count what is right",
     "bench": "time a model: latency, sentences per second, on any number of cores",
     "compare": "two models step by step: where they part first",
     "compile": "ONNX file to IR folder",
     "inspect": "layers of a model: shape, type, pattern, zero ratio, kernel, bytes",
+    "memory": "what instances of a model take together, and how often the weights are in it",
     "isa": "instruction sets: what this CPU has and what the engine uses",
     "kernels": "products alone: time, multiply-adds a second, share of the peak of their type",
     "profile": "where the time of a call goes: steps, multiply-adds, bytes, share of the peak",
@@ -46,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        level = logging.INFO if settings.current().debug else logging.WARNING
-        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        chosen = settings.current()
+        logging.getLogger().setLevel(logging.INFO if chosen.debug else LEVELS[chosen.log])
         status: int = import_module(f"engine.commands.{arguments.command}").main(arguments)
         sys.stdout.flush()
         return status

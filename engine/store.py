@@ -166,7 +166,16 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
 
 
 def _open(path: Path, tensors: list[Tensor], size: int) -> Stored:
-    return Stored(_map(path, size), tensors, str(path))
+    content = _map(path, size)
+    stored = Stored(content, tensors, str(path))
+    _forget(content)
+    return stored
+
+
+def _forget(content: memoryview) -> None:
+    """Checking has touched every page; only those that are used need a place in this process."""
+    if hasattr(mmap, "MADV_DONTNEED") and isinstance(content.obj, mmap.mmap):
+        content.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def _content(path: Path) -> bytes:
