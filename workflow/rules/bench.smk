@@ -1,0 +1,201 @@
+import os
+
+# Engines side by side (make bench). With PEERS_HOME set also those that need environments of their own.
+PEERS = os.environ.get("PEERS_HOME", "")
+RANDOM = f"{PEERS}/models/mini"  # the random sparse BERT-mini that its setup made
+
+
+def bench_subjects():
+    return ([*config["tasks"]][:1]) + (["random"] if PEERS else [])
+
+
+def bench_models(wildcards):
+    """Key of side_by_side.CONTENDERS -> file."""
+    if wildcards.subject == "random":
+        names = {
+            "int8": "int8-model.onnx",
+            "bf16": "bf16-model.onnx",
+            "fp32": "fp32-model.onnx",
+            "torch": "state.pt",
+            "itrex_sparse": "ir_int8_sparse",
+            "itrex_dense": "ir_int8_dense",
+            "deepsparse_int8": "ds-int8.onnx",
+            "deepsparse_fp32": "ds-fp32.onnx",
+        }
+        return {key: f"{RANDOM}/{name}" for key, name in names.items()}
+    task = f"results/{wildcards.subject}"
+    own = {key: f"{task}/{key}.onnx" for key in ("int8", "bf16", "fp32")}
+    peers = {
+        "itrex_sparse": f"{task}/int8.onnx",
+        "deepsparse_int8": f"results/bench/peers/{wildcards.subject}_int8.onnx",
+        "deepsparse_fp32": f"results/bench/peers/{wildcards.subject}_fp32.onnx",
+    }
+    return {**own, "torch": f"{task}/model", **(peers if PEERS else {})}
+
+
+def bench_sentences(wildcards):
+    return (
+        []
+        if wildcards.subject == "random"
+        else f"results/{wildcards.subject}/data/validation.npz"
+    )
+
+
+rule peer_models:
+    input:
+        model="results/{task}/fp32.onnx",
+    output:
+        fp32="results/bench/peers/{task}_fp32.onnx",
+        int8="results/bench/peers/{task}_int8.onnx",
+    log:
+        "logs/bench/peers_{task}.log",
+    conda:
+        "../../envs/onnxruntime.yaml"
+    threads: 1
+    resources:
+        runtime=10,
+        mem_mb=4000,
+    params:
+        code=code("workflow/scripts/peer_models.py"),
+    shell:
+        "python -m workflow.scripts.peer_models --model {input.model} --fp32 {output.fp32}"
+        " --int8 {output.int8} > {log} 2>&1"
+
+
+rule side_by_side:
+    input:
+        models=lambda wildcards: bench_models(wildcards).values(),
+        sentences=bench_sentences,
+    output:
+        table="results/bench/{subject}.csv",
+        run="results/bench/{subject}.run.json",
+    log:
+        log="logs/bench/{subject}.log",
+        engines="logs/bench/{subject}_engines.log",
+    wildcard_constraints:
+        subject="[A-Za-z0-9-]+",
+    conda:
+        "../../envs/engine.yaml"
+    threads: timed_cores
+    resources:
+        timing=1,
+        runtime=30,
+        mem_mb=8000,
+    params:
+        code=code(
+            "workflow/scripts/side_by_side.py",
+            "engine/__init__.py",
+            *sorted(map(str, Path("workflow/scripts/contenders").glob("*.py"))),
+        ),
+        models=lambda wildcards: json.dumps(bench_models(wildcards)),
+        peers=PEERS,
+    shell:
+        "python -m workflow.scripts.side_by_side --name {wildcards.subject} --models {params.models:q}"
+        " --dataset '{input.sentences}' --peers '{params.peers}' --table {output.table}"
+        " --run {output.run} --engines_log {log.engines} > {log.log} 2>&1"
+
+
+rule whole_runs:
+    input:
+        model=lambda wildcards: bench_models(wildcards)["int8"],
+        sentences=bench_sentences,
+    output:
+        "results/bench/{subject}_whole.json",
+    log:
+        "logs/bench/{subject}_whole.log",
+    wildcard_constraints:
+        subject="[A-Za-z0-9-]+",
+    conda:
+        "../../envs/engine.yaml"
+    threads: timed_cores
+    resources:
+        timing=1,
+        runtime=30,
+        mem_mb=8000,
+    params:
+        code=code(
+            "workflow/scripts/whole_runs.py",
+            "workflow/scripts/first_answer.py",
+            "engine/bench_worker.py",
+            "engine/__init__.py",
+        ),
+        sentences=lambda wildcards, input: (
+            f"--dataset {input.sentences}" if input.sentences else ""
+        ),
+    shell:
+        "python -m workflow.scripts.whole_runs --name {wildcards.subject} --model {input.model}"
+        " {params.sentences} --out {output} > {log} 2>&1"
+
+
+rule kernel_table:
+    output:
+        "results/bench/kernels.csv",
+    log:
+        "logs/bench/kernels.log",
+    conda:
+        "../../envs/engine.yaml"
+    threads: timed_cores
+    resources:
+        timing=1,
+        runtime=30,
+        mem_mb=4000,
+    params:
+        code=code("engine/commands/kernels.py", "engine/cli.py"),
+    shell:
+        "python -m engine kernels --csv {output} > {log} 2>&1"
+
+
+rule profile_steps:
+    input:
+        model=lambda wildcards: bench_models(wildcards)[wildcards.precision],
+    output:
+        "results/bench/{subject}_{precision}_profile_{batch}.json",
+    log:
+        "logs/bench/{subject}_{precision}_profile_{batch}.log",
+    wildcard_constraints:
+        subject="[A-Za-z0-9-]+",
+        precision="int8|bf16|fp32",
+        batch=r"\d+",
+    conda:
+        "../../envs/engine.yaml"
+    threads: timed_cores
+    resources:
+        timing=1,
+        runtime=10,
+        mem_mb=4000,
+    params:
+        code=code("engine/commands/profile.py", "engine/cli.py"),
+    shell:
+        "python -m engine profile {input.model} --batch_size {wildcards.batch} --iterations 100 --json"
+        " > {output} 2> {log}"
+
+
+rule performance:
+    input:
+        tables=expand("results/bench/{subject}.csv", subject=bench_subjects()),
+        runs=expand("results/bench/{subject}.run.json", subject=bench_subjects()),
+        whole=expand("results/bench/{subject}_whole.json", subject=bench_subjects()),
+        profiles=expand(
+            "results/bench/{subject}_{precision}_profile_{batch}.json",
+            subject=bench_subjects()[-1],
+            precision=["int8", "bf16", "fp32"],
+            batch=[1, 32],
+        ),
+        kernels="results/bench/kernels.csv",
+        template="workflow/scripts/performance.md",
+    output:
+        "results/bench/performance.md",
+    log:
+        "logs/bench/performance.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        runtime=5,
+        mem_mb=1000,
+    params:
+        code=code("workflow/scripts/performance.py"),
+    shell:
+        "python -m workflow.scripts.performance --tables {input.tables} --runs {input.runs}"
+        " --whole {input.whole} --profiles {input.profiles} --kernels {input.kernels}"
+        " --template {input.template} --out {output} > {log} 2>&1"
