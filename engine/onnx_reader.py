@@ -21,7 +21,7 @@ from .errors import EngineError, IntegrityError, ModelError, UnsupportedError
 from .graph import Graph, Node, Value
 from .ops import find
 
-__all__ = ["OPSETS", "from_model", "read"]
+__all__ = ["OPSETS", "from_model", "read", "with_every_value"]
 
 Array = NDArray[Any]
 
@@ -88,6 +88,22 @@ def from_model(model: onnx.ModelProto, name: str = "model", folder: Path | None 
         ).check()
     except UnicodeDecodeError as error:
         raise IntegrityError(f"{name}: a name is not text: {error}") from error
+
+
+def with_every_value(path: str | Path) -> bytes:
+    """The file as another runtime may read it, with the result of each node as an output.
+
+    Raises:
+        ModelError: not an ONNX file.
+    """
+    try:
+        model = onnx.load(str(path))
+    except (OSError, DecodeError) as error:
+        raise ModelError(f"{path}: {error}; expected an ONNX file") from error
+    known = {value.name for value in model.graph.output}
+    names = dict.fromkeys(name for node in model.graph.node for name in node.output if name)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return model.SerializeToString()
 
 
 def _opset(model: onnx.ModelProto, name: str) -> int:
