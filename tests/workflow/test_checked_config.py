@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow.scripts.checked_config import ConfigError, checked
+from workflow.scripts.checked_config import ConfigError, checked, typed
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -59,3 +59,10 @@ def test_a_fault_is_one_line_with_its_key(config, message):
         checked(config, SCHEMA)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_the_command_line_are_numbers():
+    given = {"seed": "2", "rate": "0.5", "deep": {"on": "true", "list": ["1", "x"]}, "kept": 3}
+    found = {"seed": 2, "rate": 0.5, "deep": {"on": True, "list": [1, "x"]}, "kept": 3}
+    assert typed(given) == found
+    assert typed("0" * 40) == "0" * 40, "a commit is no number"

@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.basedir)))
-from workflow.scripts.checked_config import ConfigError, checked
+from workflow.scripts.checked_config import ConfigError, checked, typed
 from workflow.scripts.fingerprint import fingerprint
 from workflow.scripts.imports import code_fingerprint
 from workflow.scripts.names import (
@@ -19,6 +20,7 @@ from workflow.scripts.names import (
 )
 
 try:
+    update_config(config, typed(workflow.config_settings.config))
     config = checked(config, "workflow/schemas/config.schema.yaml")
     for word in sys.argv[
         1:

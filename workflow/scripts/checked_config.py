@@ -1,12 +1,16 @@
 """The configuration against its schema: defaults filled in, the first fault told in one line."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
+
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?|true|false", re.IGNORECASE)
 
 
 class ConfigError(ValueError):
@@ -21,6 +25,18 @@ def checked(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"configuration, {_place(error)}: {_complaint(error)}")
     _fill(full, schema, schema)
     return full
+
+
+def typed(value: Any) -> Any:
+    """Numbers, true and false as such: inside {...}, Snakemake's --config leaves them text."""
+    if isinstance(value, Mapping):
+        return {name: typed(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [typed(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    read = yaml.safe_load(value) if NUMBER.fullmatch(value) else value
+    return read if str(read).lower() == value.lower() else value
 
 
 def _depth(error: ValidationError) -> tuple[int, str]:
