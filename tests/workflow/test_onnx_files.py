@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from workflow.scripts import bfloat16, export, quantize
-from workflow.scripts.labelled import read_labelled
+from workflow.scripts.labelled import Labelled, read_labelled
 from workflow.scripts.tokenize_sentences import tokenize
 from workflow.scripts.writing import StepError
 
@@ -27,6 +27,18 @@ def test_bfloat16_of_what_is_no_number():
     assert np.isnan(back[2])
     assert back[3] == np.inf
     assert back[4] == 0
+
+
+# --- tokens ---
+
+
+@pytest.mark.slow
+def test_both_sentences_of_a_pair_are_told_apart(tiny_files):
+    pairs = [Labelled("a good film .", 1, second="a great story ."), Labelled("a", 0, second="the")]
+    arrays = tokenize(tiny_files / "model", pairs, 32)
+    assert arrays["token_type_ids"].tolist() == [[0] * 6 + [1] * 5, [0] * 3 + [1] * 2 + [0] * 6]
+    assert arrays["attention_mask"].sum(1).tolist() == [11, 5]
+    assert arrays["labels"].tolist() == [1, 0]
 
 
 # --- files ---

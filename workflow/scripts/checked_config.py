@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
-
 NUMBER = re.compile(r"-?\d+(\.\d+)?|true|false", re.IGNORECASE)
 
 
