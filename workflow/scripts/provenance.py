@@ -6,15 +6,17 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from workflow.scripts.fingerprint import sha256
 
 PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch", "transformers")
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def commit() -> str:
@@ -48,14 +50,16 @@ def cpu_model() -> str:
     return next((line.split(": ")[-1] for line in lines if line.startswith("model name")), "")
 
 
-def run_record(files: Iterable[Path], options: dict[str, Any]) -> dict[str, Any]:
+def run_record(files: Iterable[Path], options: Mapping[str, Any] = NONE) -> dict[str, Any]:
     """What a reader needs to make the result again; `options` are those of the configuration."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "command": sys.orig_argv[1:],
-        "options": options,
-        "options_sha256": hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest(),
+        "options": dict(options),
+        "options_sha256": hashlib.sha256(
+            json.dumps(dict(options), sort_keys=True).encode()
+        ).hexdigest(),
         "machine": {
             "host": platform.node(),
             "cpu_model": cpu_model(),
