@@ -7,8 +7,8 @@ from .elementwise import converted
 from .memory import Buffer
 from .planner import Planner, Unplanned, block_width
 from .quantized import FLIP, attention_constants, attention_is_bytes, key_factors
+from .shared import aligned
 from .tiles import TILE_DEPTHS
-from .weights import aligned
 
 __all__ = ["plan_attention"]
 

@@ -11,9 +11,10 @@ from .. import settings
 from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
+from ..pack import piece_width
 from .choice import Choice, Layer
 from .memory import Buffer
-from .planner import Planner, Unplanned, block_width
+from .planner import Planner, Unplanned
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
 from .tiles import PACKINGS, TILE_KERNELS, modelled_pattern
 from .weights import linear_operands, rows_operand
@@ -34,12 +35,7 @@ LINEAR_KERNELS = {  # precision and pattern -> kernel, and the form in which it 
 }
 WIDE = "sparse_dot_u8s8_4x1"  # the 4x1 kernel for 512 bits, a whole tile at a time
 NARROW = "narrow_dot_u8s8_4x1"  # in pieces of a tile: few registers, or scales of tokens
-ELEMENT = {
-    "quads": 1,
-    "pairs": 2,
-    "pieces": 4,
-}  # bytes; forms that a product loads as often as it multiplies
-FIRST_LEVEL_CACHE = 40 << 10  # bytes of x that stay in it beside weights
+SIXTEEN_BITS = "sparse_dot_u8s16_4x1"  # where no instruction multiplies bytes exactly
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once a sentence
 
 
@@ -132,10 +128,12 @@ def _emit(
         width, packing = y.lanes, PACKINGS[pattern]
     else:
         kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
-        width, packing = choice.width or _width(isa, y.lanes, weight.shape[1], form), pattern
+        width = choice.width or piece_width(pattern, precision, weight.shape[1], isa.width)
+        width, packing = min(width, y.lanes), pattern
     lanes = (y.lanes,) if tiles or kernel == WIDE else (y.lanes, width)
     source = planner.formed(x, form, width) if form else x
-    operands = linear_operands(weight, packing, precision, constants, y, tiles=tiles)
+    packed_as = "int16" if kernel == SIXTEEN_BITS else precision
+    operands = linear_operands(weight, packing, packed_as, constants, y, tiles=tiles)
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
     variant = (*lanes, epilogue, constants.activation)
@@ -174,17 +172,11 @@ def _kernel(isa: Isa, precision: str, pattern: str, *, tokens_have_scales: bool)
     kernel, form = LINEAR_KERNELS.get((precision, pattern), ("", ""))
     if kernel not in KERNELS:
         raise Unplanned(f"no kernel for {precision} weights, {pattern}")
+    if kernel == WIDE and not (isa.has("avx512vnni") or isa.has("avxvnni")):
+        return SIXTEEN_BITS, form
     if kernel == WIDE and (tokens_have_scales or isa.width < 512):
         return NARROW, form
     return kernel, form
-
-
-def _width(isa: Isa, lanes: int, inputs: int, form: str) -> int:
-    """Tokens of a register block; fewer where x would not stay in the first-level cache."""
-    width = block_width(isa, lanes)
-    while width > 16 and ELEMENT.get(form, 0) * inputs * width > FIRST_LEVEL_CACHE:
-        width //= 2
-    return width
 
 
 def _activation(node: Node) -> str:

@@ -12,22 +12,13 @@ from ..pack import Packed, pack_linear
 from ..pack_amx import PackedTiles, pack_tiles
 from .memory import SIZES, Buffer
 from .quantized import OutputConstants
+from .shared import aligned, shared
 
 __all__ = ["Operands", "linear_operands", "rows_operand"]
 
 Array = NDArray[Any]
-LINE = 64
 STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring in balance
 MOST_PARTS = 8
-
-
-def aligned(array: Array) -> Array:
-    """A copy on a cache line."""
-    raw = np.zeros(array.nbytes + LINE, np.uint8)
-    skip = -raw.ctypes.data % LINE
-    held = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
-    held[...] = array
-    return held
 
 
 @dataclass(frozen=True)
@@ -76,18 +67,14 @@ def linear_operands(
     packed = pack(
         weight, pattern, precision=precision, lanes=y.lanes, parts=parts, out_bytes=SIZES[y.dtype]
     )
-    held = [
-        aligned(array)
-        for array in (packed.headers, packed.offsets, packed.weights, _records(packed, constants))
-    ]
-    table = None
+    arrays = [packed.headers, packed.offsets, packed.weights, _records(packed, constants)]
     if constants.table is not None:
-        table = aligned(constants.table[np.minimum(packed.outputs, len(weight) - 1)])
-    headers, offsets, weights, records = (array.ctypes.data for array in held)
-    tables = 0 if table is None else table.ctypes.data
+        arrays.append(constants.table[np.minimum(packed.outputs, len(weight) - 1)])
+    held = shared(arrays)
+    headers, offsets, weights, records, tables = (*(a.ctypes.data for a in held), 0)[:5]
     rows = packed.rows(headers, offsets, weights, records, tables)
-    stored = sum(array.nbytes for array in (*held, *(() if table is None else (table,))))
-    return Operands(parts, aligned(rows), int(np.count_nonzero(weight)), stored, (held, table))
+    stored = sum(array.nbytes for array in held)
+    return Operands(parts, aligned(rows), int(np.count_nonzero(weight)), stored, tuple(held))
 
 
 def rows_operand(weight: Array, bias: Array | None) -> Array:
