@@ -30,7 +30,7 @@ COLUMNS = [
     "calls", "logits",
 ]  # fmt: skip
 VOCABULARY = 30000  # of the random model
-FEWEST_CALLS = 3
+FEWEST_CALLS = 2
 
 
 @dataclass(frozen=True)
