@@ -29,6 +29,7 @@ DESCRIPTIONS = {  # the table of README.md is made from it
     "tune": "1: measure kernel variants on first use and keep the choice in the cache",
     "spin_us": "microseconds a waiting worker spins before it sleeps",
     "threads": "cores of a session that is not told how many",
+    "share": "0: packed weights are private memory, not files of the cache that processes share",
     "log": "least grave message that is shown: 0 information, 1 warnings, 2 errors, 3 none",
 }
 
@@ -74,6 +75,7 @@ class Settings:
     tune: int = 0
     spin_us: int = 2000
     threads: int = 1
+    share: int = 1
     log: int = 1
 
 
