@@ -3,7 +3,7 @@ set, cached on disk.
 
 A kernel is a Python function of four int64: params (address of its parameter block), context
 (address of the run's context), begin and end (the units of work to do).  Numba types it and lowers
-it; the abstract instructions of simd.py stay calls named "simd...", which are given their bodies
+it; the abstract instructions of simd stay calls named "simd...", which are given their bodies
 for the instruction set here, inlined and optimised.  So one process can hold code for several
 instruction sets, code can be made for CPUs other than this one, and a warm start loads object files
 without importing Numba.
@@ -219,7 +219,7 @@ def source_hash() -> str:
         if path.parent.name in ("kernels", "simd") or path.name in (
             "compile.py",
             "lower.py",
-            "simd.py",
+            "simd",
             "isa.py",
         ):
             digest.update(path.read_bytes())

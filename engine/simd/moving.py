@@ -1,0 +1,173 @@
+"""Loads and stores; one scalar to all lanes."""
+
+from __future__ import annotations
+
+import llvmlite.ir as ir
+import numba as nb
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..lower import instruction
+from .vectors import BYTES, F32, I8, I32, I64, Vec, pointer_to, spread, take
+
+
+def loads(dtype, lanes):
+    """A function address -> Vec; the address is aligned to the vector, to at most 64 bytes."""
+    vec = Vec(dtype, lanes)
+
+    @intrinsic
+    def load(typing, address):
+        def emit(ctx, b, sig, args):
+            return b.load(pointer_to(b, args[0], vec.llvm), align=min(64, lanes * BYTES[dtype]))
+
+        return vec(nb.int64), emit
+
+    return load
+
+
+def loads_unaligned(dtype, lanes):
+    """The same for any address."""
+    vec = Vec(dtype, lanes)
+
+    @intrinsic
+    def load(typing, address):
+        return vec(nb.int64), lambda ctx, b, sig, args: b.load(
+            pointer_to(b, args[0], vec.llvm), align=1
+        )
+
+    return load
+
+
+def _scalar_load(result, type_, extend="zext"):
+    @intrinsic
+    def load(typing, address):
+        def emit(ctx, b, sig, args):
+            value = b.load(pointer_to(b, args[0], type_), align=1)
+            return (
+                getattr(b, extend)(value, I64) if result is nb.int64 and type_.width < 64 else value
+            )
+
+        return result(nb.int64), emit
+
+    return load
+
+
+load_i32, load_f32 = _scalar_load(nb.int32, I32), _scalar_load(nb.float32, F32)
+load_u8, load_u16, load_i64 = (_scalar_load(nb.int64, ir.IntType(n)) for n in (8, 16, 64))
+load_int = _scalar_load(nb.int64, I32, "sext")
+
+
+@intrinsic
+def store(typing, address, value):
+    """Store a vector, aligned to it (at most 64 bytes)."""
+
+    def emit(ctx, b, sig, args):
+        b.store(
+            args[1],
+            pointer_to(b, args[0], value.llvm),
+            align=min(64, value.lanes * BYTES[value.dtype]),
+        )
+        return ctx.get_dummy_value()
+
+    return nb.void(nb.int64, value), emit
+
+
+@intrinsic
+def store_unaligned(typing, address, value):
+    """Store a vector, an int32, an int64 or a float32 anywhere."""
+
+    def emit(ctx, b, sig, args):
+        b.store(args[1], pointer_to(b, args[0], args[1].type), align=1)
+        return ctx.get_dummy_value()
+
+    return nb.void(nb.int64, value), emit
+
+
+@intrinsic
+def store_u8(typing, address, value):
+    """Store the low byte of an int64."""
+
+    def emit(ctx, b, sig, args):
+        b.store(b.trunc(args[1], I8), pointer_to(b, args[0], I8), align=1)
+        return ctx.get_dummy_value()
+
+    return nb.void(nb.int64, nb.int64), emit
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Start to load a cache line."""
+
+    def emit(ctx, b, sig, args):
+        pointer = pointer_to(b, args[0], I8)
+        function = cgutils.get_or_insert_function(
+            b.module,
+            ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32]),
+            "llvm.prefetch.p0",
+        )
+        b.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+        return ctx.get_dummy_value()
+
+    return nb.void(nb.int64), emit
+
+
+def splats(dtype, lanes):
+    """A function scalar -> Vec with it in every lane."""
+    vec = Vec(dtype, lanes)
+    scalar_type = {"f32": nb.float32, "i32": nb.int32}[dtype]
+
+    @intrinsic
+    def splat(typing, scalar):
+        return vec(scalar_type), lambda ctx, b, sig, args: spread(b, args[0], lanes)
+
+    return splat
+
+
+def _load_four(b, isa, address):
+    four = take(
+        b,
+        b.load(pointer_to(b, address, ir.VectorType(I32, 4)), align=1),
+        [i % 4 for i in range(16)],
+    )
+    if isa.width < 512:
+        return four
+    keep = ir.InlineAsm(
+        ir.FunctionType(four.type, [four.type]), "", "=v,0"
+    )  # or LLVM makes it four broadcasts again
+    return b.call(keep, [four])
+
+
+@instruction(_load_four)
+def load_four(address):
+    """16 bytes, as 4 i32, to every 128 bits of 512: one load instead of four broadcasts."""
+    return Vec("i32", 16)
+
+
+def spreads(which, lanes):
+    """A function of load_four's value: its number `which` in every lane (vpshufd)."""
+    vec = Vec("i32", lanes)
+
+    @intrinsic
+    def pick_one(typing, four):
+        return vec(four), lambda ctx, b, sig, args: take(
+            b, args[0], [i % 16 // 4 * 4 + which for i in range(lanes)]
+        )
+
+    return pick_one
+
+
+@intrinsic
+def store_lanes(typing, address, value, first, last):
+    """Store lanes first .. last - 1, leave the others as they are in memory."""
+
+    def emit(ctx, b, sig, args):
+        at, v, low, high = args
+        pointer, n = pointer_to(b, at, value.llvm), value.lanes
+        index = ir.Constant(ir.VectorType(I8, n), list(range(n)))
+        low, high = (spread(b, b.trunc(bound, I8), n) for bound in (low, high))
+        inside = b.and_(b.icmp_unsigned(">=", index, low), b.icmp_unsigned("<", index, high))
+        align = min(64, n * BYTES[value.dtype])
+        b.store(b.select(inside, v, b.load(pointer, align=align)), pointer, align=align)
+        return ctx.get_dummy_value()
+
+    return nb.void(nb.int64, value, nb.int64, nb.int64), emit
