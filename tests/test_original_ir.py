@@ -107,7 +107,8 @@ def test_commands_take_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         1,
         3,
     )
-    store.write(models.read(folder / "conf.yaml", other), tmp_path / "ours")
+    (folder / "model.bin").symlink_to(other)
+    assert main(["compile", str(folder), str(tmp_path / "ours")]) == 0
     fed = feeds(2, 9)
     ours, theirs = (reference.run(g, fed)["logits"] for g in (
         store.read(tmp_path / "ours"), models.read(folder / "conf.yaml", other)))  # fmt: skip

@@ -12,7 +12,7 @@ __all__ = ["add_arguments", "main"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="ONNX file")
+    parser.add_argument("model", type=Path, help="ONNX file, or an IR of the original")
     parser.add_argument("ir", type=Path, help="folder to write; appears whole or not at all")
     models.add_options(parser)
 
