@@ -70,6 +70,7 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     opset: int = 17
+    has_bfloat16: bool = False  # the file stores some tensors so; their values are float32 here
 
     def producer(self) -> dict[str, Node]:
         """Value name -> the node that makes it."""

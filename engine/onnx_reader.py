@@ -85,6 +85,7 @@ def from_model(model: onnx.ModelProto, name: str = "model", folder: Path | None 
             tuple(nodes),
             constants,
             opset,
+            any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer),
         ).check()
     except UnicodeDecodeError as error:
         raise IntegrityError(f"{name}: a name is not text: {error}") from error

@@ -34,12 +34,15 @@ class Weight:
     values: Array
     scale: Array | None
     source: str  # the constant it was
+    may_be_bfloat16: bool = False  # the file has such tensors
 
     @property
     def precision(self) -> str:
+        """bfloat16 only where the file stores it: a float32 model may have such values by chance."""
         if self.scale is not None:
             return "int8"
-        return "bfloat16" if exact_in_bfloat16(self.values) else "float32"
+        stored_so = self.may_be_bfloat16 and exact_in_bfloat16(self.values)
+        return "bfloat16" if stored_so else "float32"
 
 
 def weight_of(value: str, search: Search, *, transposed: bool) -> Weight | str:
@@ -53,7 +56,8 @@ def weight_of(value: str, search: Search, *, transposed: bool) -> Weight | str:
         if array.ndim != 2 or array.dtype != np.float32:
             found = f"{array.dtype}{list(array.shape)}"
             return f"the weight '{value}' is {found}, expected a float32 matrix"
-        return Weight(np.ascontiguousarray(array if transposed else array.T), None, value)
+        matrix = np.ascontiguousarray(array if transposed else array.T)
+        return Weight(matrix, None, value, search.graph.has_bfloat16)
     node = search.producer.get(value)
     if node is None or node.op != "DequantizeLinear" or node.inputs[0] not in constants:
         return f"the weight '{value}' is not constant"

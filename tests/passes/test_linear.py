@@ -67,11 +67,13 @@ def test_gelu_is_an_activation(approximate: str, name: str) -> None:
     assert_same(graph, after, x=X)
 
 
-def test_weights_exact_in_bfloat16_say_so() -> None:
+@pytest.mark.parametrize(("stored", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_weights_stored_in_bfloat16_say_so(stored: bool, precision: str) -> None:
+    """Values that are exact in bfloat16 are not enough: those of a float32 model may be too."""
     sketch = Sketch(x=HIDDEN)
     exact = (WEIGHT.view(np.uint32) & 0xFFFF0000).view(np.float32)
-    after = linear(sketch.graph(sketch.MatMul("x", exact)))
-    assert only(after, "Linear").attributes["precision"] == "bfloat16"
+    after = linear(sketch.graph(sketch.MatMul("x", exact)).changed(has_bfloat16=stored))
+    assert only(after, "Linear").attributes["precision"] == precision
 
 
 # --- 8 bits ---
