@@ -155,7 +155,7 @@ def test_the_page_says_what_holds():
     assert "| ITREX sparse | int8 | 10.000 (10.0x) |" in text
     assert "| 4 x 8 | 128 | 90% | 70% | 7.0x |" in text
     assert "| layer | dot | 1.0 | 50.0% |" in text and "| dot | 2.0 | 100.0% |" in text
-    assert "Left out: tiny: X int8 1x128 (gone)." in text
+    assert "Left out of tiny: X int8 at 1x128 (gone)." in text
     assert "$" not in text and "nan" not in text
 
 

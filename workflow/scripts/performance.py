@@ -262,6 +262,18 @@ def _by_kernel(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: -row["seconds"])
 
 
+def left_out(run: dict[str, Any]) -> str:
+    """A line per engine and reason, with the shapes."""
+    shapes: dict[tuple[str, str], list[str]] = {}
+    for key, why in run["failed"].items():
+        name, _, shape = key.rpartition(" ")
+        shapes.setdefault((name, why), []).append(shape)
+    return "".join(
+        f"\n\nLeft out of {run['name']}: {name} at {', '.join(every)} ({why})."
+        for (name, why), every in shapes.items()
+    )
+
+
 def page(
     template: str,
     tables: Sequence[Times],
@@ -279,7 +291,6 @@ def page(
         head = ["what", "measured", "must", "goal", "holds"]
         return f"### {times.name}\n\n{markdown(head, demands(times, run, record))}\n"
 
-    failed = {f"{run['name']}: {key}": why for run in runs for key, why in run["failed"].items()}
     return Template(template).substitute(
         cpu=runs[0]["cpu_model"],
         isa=runs[0]["isa"],
@@ -287,7 +298,7 @@ def page(
         commit=runs[0]["commit"][:12] or "unknown",
         time=runs[0]["time"],
         length=128,
-        models="".join(f"\nLeft out: {key} ({why})." for key, why in failed.items()),
+        models="".join(left_out(run) for run in runs),
         targets=joined(targets, tables, runs, whole_runs),
         times=joined(times_table, tables),
         needed=joined(needed_table, tables, runs),

@@ -29,15 +29,18 @@ from intel_extension_for_transformers.transformers.runtime.compile.graph import 
     Graph,
 )
 
+FOLDER = tempfile.TemporaryDirectory()  # the engine reads its IR at the first run
 
-def _sparse(path: str) -> Any:
+
+def _sparse(path: str, folder: str) -> Any:
     """Its sparse form: [channels, tokens], which its fused attention does not know."""
-    with tempfile.TemporaryDirectory() as folder, autocast("native"):
-        compile(path, {"pattern_switch": {"MultiHeadAttention": False}}).save(folder)
+    with autocast("native"):
+        compile(path, {"pattern_switch": {"MultiHeadAttention": False}}).save(f"{folder}/plain")
         graph = Graph()
-        graph.graph_init(f"{folder}/conf.yaml", f"{folder}/model.bin", load_weight=True)
-    graph.transpose_mode_int8()
-    return graph
+        graph.graph_init(f"{folder}/plain/conf.yaml", f"{folder}/plain/model.bin", load_weight=True)
+        graph.transpose_mode_int8()
+        graph.save(f"{folder}/sparse")
+        return compile(f"{folder}/sparse")
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +48,7 @@ def _graph(path: str) -> Any:
     if Path(path).is_dir():
         with autocast("native"):
             return compile(path)
-    return _sparse(path)
+    return _sparse(path, FOLDER.name)
 
 
 def prepare(model: str, threads: int, feed: Feed) -> Any:
