@@ -19,7 +19,7 @@ __all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second", "fitting"]
 
 PEAKS = {"u8": 4, "bf16": 2, "f32": 1}  # multiply-adds of a 32-bit lane in one product
 BYTES_PEAK = "bytes"
-CHAINS = 12  # as kernels/peak.py has
+CHAINS = {16: 16, 8: 8, 4: 8}  # by the lanes of a register, as kernels/peak.py has
 READ_BYTES = 1 << 18
 TURNS = {**dict.fromkeys(PEAKS, 100_000), BYTES_PEAK: 100}  # a fraction of a millisecond each
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
@@ -41,7 +41,7 @@ class Peaks:
         self._memory = aligned(READ_BYTES + 8192, np.uint8)
         self._params = np.array([self._memory.ctypes.data], np.int64)
         variants = {name: ("peak", name, lanes) for name in PEAKS} | {BYTES_PEAK: ("read", lanes)}
-        self._work = {name: CHAINS * lanes * macs for name, macs in PEAKS.items()} | {
+        self._work = {name: CHAINS[lanes] * lanes * macs for name, macs in PEAKS.items()} | {
             BYTES_PEAK: READ_BYTES
         }
         self._calls = {name: self._caller(name, *variant) for name, variant in variants.items()}

@@ -26,39 +26,33 @@ BYTES = (
 MACS = {"u8": 4, "bf16": 2, "f32": 1}  # multiply-adds of a lane in one product
 
 
-CHAINS = (
-    12  # registers of sums that do not wait for one another: enough to cover the longest latency
-)
+def chains(lanes):
+    """Registers of sums that do not wait for one another: as many as leave room for operands."""
+    return 16 if lanes == 16 else 8  # of 32 registers, of 16
 
 
 def peak(what, lanes):
-    """CHAINS products a turn, all with the same weights: another four bytes every turn."""
-    kind = "i32" if what == "u8" else "f32"
-
-    def some(count):
-        width = lanes * count
-        x = {
-            "u8": loads("u8", 4 * width),
-            "bf16": loads("bf16", 2 * width),
-            "f32": loads("f32", width),
-        }[what]
-        return loads(kind, width), x, splats("f32", width)
-
-    sums, load, splat = some(8)  # a vector's registers are a power of two
-    more_sums, more_load, more_splat = some(4)
+    """`chains` products a turn, all with the same weights: another four bytes every turn."""
+    width = lanes * chains(lanes) // 2  # the same operands serve both halves of the sums
+    sums, splat = loads("i32" if what == "u8" else "f32", width), splats("f32", width)
+    load = {
+        "u8": loads("u8", 4 * width),
+        "bf16": loads("bf16", 2 * width),
+        "f32": loads("f32", width),
+    }[what]
 
     def kernel(params, context, begin, end):
         at = load_i64(params)
-        p, x = sums(at), load(at + 1024)
-        q, y = more_sums(at + 2048), more_load(at + 3072)
+        p, q, x = sums(at), sums(at + 1024), load(at + 2048)
         for turn in range(end):
             weights = at + 4 * (turn & 15)
             if what == "u8":
-                p, q = dot4(p, x, load_i32(weights)), dot4(q, y, load_i32(weights))
+                p, q = dot4(p, x, load_i32(weights)), dot4(q, x, load_i32(weights))
             elif what == "bf16":
-                p, q = dot2_bf16(p, x, load_i32(weights)), dot2_bf16(q, y, load_i32(weights))
+                p, q = dot2_bf16(p, x, load_i32(weights)), dot2_bf16(q, x, load_i32(weights))
             else:
-                p, q = fma(x, splat(load_f32(weights)), p), fma(y, more_splat(load_f32(weights)), q)
+                w = splat(load_f32(weights))
+                p, q = fma(x, w, p), fma(x, w, q)
         store(at + 4096, p)
         store(at + 5120, q)
 
