@@ -15,10 +15,10 @@ run: $(VENV)/.installed
 	python -m workflow.scripts.report results/*_accuracy.json results/*_throughput.csv
 
 test: $(VENV)/.installed
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 smoke: $(VENV)/.installed
-	python -m pytest -m "not slow"
+	python -m pytest -n auto --dist loadfile -m "not slow"
 
 check: $(VENV)/.installed
 	ruff check .

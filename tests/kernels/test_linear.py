@@ -12,7 +12,7 @@ from engine.graph import Node, Quantization
 from engine.isa import Isa
 from engine.ops.fused import linear
 from engine.plan.memory import Buffer
-from engine.plan.quantized import float_constants, of_bytes
+from engine.plan.quantized import dynamic_constants, float_constants, of_bytes
 from engine.plan.weights import linear_operands
 
 from .stands import DOMAINS, KINDS, Layer, mask_of, rows_of, sets
@@ -159,24 +159,14 @@ def run_dynamic(
     if pattern != "4x1":
         layer.x, layer.x_bytes = place, tile
         place, tile = layer.made(isa, "interleave_rows", (lanes, width), 1)
-    node = Node("Linear", ("x", "w", "s", "b"), ("y",), {})
-    constants = of_bytes(node, weight, scale, bias, Quantization(1.0, 0), flip=False)
+    constants = dynamic_constants(weight, scale, bias, "none")
     packed = linear_operands(
         weight, pattern, "int8", constants, Buffer("y", DOMAINS[lanes], outputs, "f32")
     )
-    records, order = packed.keep[0][3], packed_outputs(weight, pattern)
-    totals = np.append(weight.sum(1, dtype=np.int32), np.zeros(4, np.int32))
-    records.view(np.int32)[:, 12:16] = totals[np.minimum(order, outputs)]
     variant = (lanes, width, "dynamic", "none")
     return layer.run(
         isa, name, variant, (place, tile), packed.parts, packed.rows.ctypes.data, scales, 8 * lanes
     )
-
-
-def packed_outputs(weight: Array, pattern: str) -> Array:
-    from engine.pack import pack_linear
-
-    return pack_linear(weight, pattern, precision="int8").outputs
 
 
 FLOATS = [
