@@ -1,8 +1,8 @@
-"""Sparse, quantised Transformers on CPUs: reads ONNX and IR, finds structured sparsity, runs it with kernels written in Python.
+"""Sparse, quantised Transformers on CPUs, run with kernels written in Python.
 
-    import engine
-    session = engine.load("int8.onnx", threads=1)  # or an IR folder
-    session.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})  # -> {"logits": array}
+import engine
+session = engine.load("int8.onnx", threads=1)  # or an IR folder
+session.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})["logits"]
 """
 
 from __future__ import annotations

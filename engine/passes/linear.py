@@ -38,7 +38,7 @@ class Weight:
 
     @property
     def precision(self) -> str:
-        """bfloat16 only where the file stores it: a float32 model may have such values by chance."""
+        """bfloat16 only where the file stores it: float32 weights may be exact in it by chance."""
         if self.scale is not None:
             return "int8"
         stored_so = self.may_be_bfloat16 and exact_in_bfloat16(self.values)

@@ -53,7 +53,7 @@ SelectTypeParameters=CR_Core_Memory
 MinJobAge=3600
 KillWait=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Feature={feature} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE DefMemPerCPU=500 OverSubscribe=NO State=UP
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE DefMemPerCPU=500 State=UP
 """
 NO_CGROUPS = "CgroupAutomount=no\nConstrainCores=no\nConstrainRAMSpace=no\n"
 # snakemake's plugin drops SLURM_CONF before the srun inside a job; where the configuration is not
