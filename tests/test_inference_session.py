@@ -60,6 +60,7 @@ def test_it_says_the_same_as_onnx_runtime(tmp_path: Path) -> None:
             (x.name, x.type, x.shape) for x in other
         ]
     fed = {x.name: feeds(2, 7)[x.name] for x in ours.get_inputs()}
+    fed["input_ids"] %= exported.SIZES["vocab_size"]
     np.testing.assert_allclose(ours.run(None, fed)[0], theirs.run(None, fed)[0], atol=1e-4)
 
 

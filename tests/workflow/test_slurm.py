@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -57,7 +58,13 @@ def submit(clone, cluster, *arguments):
     log = (clone.folder / "snakemake.log").open("w")
     command = [sys.executable, "-m", "snakemake", *arguments, *PROFILE, *SOON]
     return subprocess.Popen(
-        command, cwd=clone.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        command,
+        cwd=clone.folder,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        # a shell that runs tests in the background has SIGINT ignored, and children inherit that
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -143,11 +150,11 @@ def test_stopping_snakemake_stops_its_jobs(cluster, make_clone):
     process = submit(clone, cluster, "results/tiny/model")
     wait_until(lambda: cluster.jobs()[-1] == ("fetch_model", "RUNNING"))
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(180)
     wait_until(lambda: cluster.jobs()[-1] == ("fetch_model", "CANCELLED"))
 
 
-def wait_until(happened, seconds=60):
+def wait_until(happened, seconds=180):
     until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until, "nothing happened"
