@@ -28,20 +28,22 @@ def read_split(source: dict[str, Any], split: str) -> list[Labelled]:
 
 def _from_hub(source: dict[str, Any], split: str) -> list[Labelled]:
     """Rows of the parquet file that the hub keeps for a split of owner/repository/subset."""
-    import pandas
+    import pyarrow.parquet
 
     repository, _, subset = source["name"].rpartition("/")
     filename = f"{subset}/{split}-00000-of-00001.parquet"
-    table = pandas.read_parquet(download_data_file(repository, source["revision"], filename))
+    path = download_data_file(repository, source["revision"], filename)
+    # no threads: a thread pool of pyarrow's may end the process at exit (std::terminate)
+    table = pyarrow.parquet.read_table(path, use_threads=False, pre_buffer=False).to_pydict()
     if "label" not in table:
-        raise StepError(f"{source['name']}, {split}: no column 'label' in {list(table.columns)}")
+        raise StepError(f"{source['name']}, {split}: no column 'label' in {list(table)}")
     if "sentence" in table:
         return [Labelled(s, int(k)) for s, k in zip(table["sentence"], table["label"], strict=True)]
     for first, second in PAIRS:
         if first in table and second in table:
             columns = zip(table[first], table[second], table["label"], strict=True)
             return [Labelled(a, int(k), b) for a, b, k in columns]
-    raise StepError(f"{source['name']}, {split}: no sentences in {list(table.columns)}")
+    raise StepError(f"{source['name']}, {split}: no sentences in {list(table)}")
 
 
 def revision_of(source: dict[str, Any]) -> str:
