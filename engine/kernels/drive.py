@@ -164,8 +164,21 @@ def meet(counter, target):
             yield_core()
 
 
+@routine
+def units_of(step, context):
+    """Units of work a step has in this pack."""
+    what, units = load_i64(step + 16), load_i64(step + 24)
+    if what:
+        units *= load_i64(context + what)
+    return units
+
+
 def work(profiled):
-    """A worker's share of a call: routine (call, context, its number)."""
+    """A worker's share of a call: routine (call, context, its number).
+
+    Of a step with one unit the first worker does it; where the next step has one too, nobody else
+    has anything to wait for, so they do not meet between the two.
+    """
 
     def share(params, context, begin):
         steps, count, packs = load_i64(params + 64), load_i64(params + 72), load_i64(params + 96)
@@ -183,20 +196,20 @@ def work(profiled):
             fill(params, context, pack)
             for number in range(count):
                 step = steps + STEP_BYTES * number
-                what, units = load_i64(step + 16), load_i64(step + 24)
-                if what:
-                    units *= load_i64(context + what)
+                units = units_of(step, context)
                 began = cycles() if profiled else i64(0)
                 call_kernel(
                     load_i64(step),
                     load_i64(step + 8),
                     context,
-                    units * begin // team if team > 1 else 0,
-                    units * (begin + 1) // team if team > 1 else units,
+                    (units * begin + team - 1) // team if team > 1 else 0,
+                    (units * (begin + 1) + team - 1) // team if team > 1 else units,
                 )
                 if team > 1:
-                    met += team
-                    meet(params + 112, met)
+                    more = number + 1 < count and units == 1
+                    if not (more and units_of(step + STEP_BYTES, context) == 1):
+                        met += team
+                        meet(params + 112, met)
                 if profiled and begin == 0:
                     store_unaligned(step + 32, load_i64(step + 32) + cycles() - began)
                     store_unaligned(step + 40, load_i64(step + 40) + 1)
