@@ -117,7 +117,6 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
      lambda: I["i"] + wide(I["pairs"]) @ wide(I["four"][0].view(np.int16))),
     ("interleave(r0, r1, r2, r3)", lambda: I["rows"].T[QUAD]),
     ("interleave_in_order(r0, r1, r2, r3)", lambda: I["rows"].T),
-    ("quads(r0, r1, r2, r3)", lambda: I["rows"].T),
     ("quads_of_words(w0, w1, w2, w3)", lambda: bytes_of(I["words"]).T),
     ("weigh(r0, r1)", lambda: I["rows"][:2].T[QUAD].astype(np.uint16)),
     ("in_token_order(i)", lambda: I["i"][np.argsort(QUAD)]),

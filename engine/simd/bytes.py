@@ -227,25 +227,6 @@ def pick(x, table):
     return Vec("f32", x.lanes)
 
 
-@intrinsic
-def quads(typing, p, q, r, s):
-    """u8 vectors of 4 keys -> lanes of their 4 bytes, order kept."""
-
-    def emit(ctx, b, sig, args):
-        n = p.lanes
-        pairs = [
-            take(b, args[i], [k // 2 + n * (k % 2) for k in range(2 * n)], args[i + 1])
-            for i in (0, 2)
-        ]
-        words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
-        return b.bitcast(
-            take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
-            ir.VectorType(I8, 4 * n),
-        )
-
-    return Vec("u8", 4 * p.lanes)(p, q, r, s), emit
-
-
 def _quads_of_words(b, isa, p, q, r, s):
     n = p.type.count
     if not isa.has("avx512vbmi") or n % 16:
