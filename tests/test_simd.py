@@ -36,6 +36,7 @@ INPUTS = {  # name -> array; each starts at a cache line
     "pairs": RANDOM.integers(-(2**15), 2**15, (L, 2)).astype(np.int16),
     "table": RANDOM.permutation(256).astype(np.uint8),
     "floats": RANDOM.normal(size=16).astype(np.float32),
+    "places": np.array([3, 1, 0, 2], np.uint16) * L,
     "halves": (RANDOM.normal(size=(L, 2)).astype(np.float32).view(np.uint32) >> 16).astype(
         np.uint16
     ),
@@ -86,6 +87,8 @@ LOADS = {
 }
 dots = wide(I["quads"]) @ wide(I["four"][0])
 ROWS: list[tuple[str, Callable[[], Array]]] = [
+    *((f"loads('u8', {L})(x + load_offsets(x + {PLACE['places']})[{n}])",
+       lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
     ("add(i, j)", lambda: I["i"] + I["j"]),
     ("sub(a, b)", lambda: I["a"] - I["b"]),
     ("mul(a, b)", lambda: I["a"] * I["b"]),

@@ -125,13 +125,17 @@ KERNELS: dict[str, Kernel] = {
         Kernel("interleave_keys", "attention", "interleave_keys", ("depth",), "Attention"),
         Kernel("attention_u8", "attention", "attention_u8", ("depth", "softmax"), "Attention"),
         Kernel(
-            "attention_u8_rows", "attention", "attention_u8_rows", ("depth", "softmax"), "Attention"
+            "attention_u8_rows",
+            "row_attention",
+            "attention_u8_rows",
+            ("depth", "softmax"),
+            "Attention",
         ),
         Kernel(
             "attention_f32", "float_attention", "attention_f32", ("depth", "width"), "Attention"
         ),
         Kernel(
-            "attention_f32_rows", "float_attention", "attention_f32_rows", ("depth",), "Attention"
+            "attention_f32_rows", "row_attention", "attention_f32_rows", ("depth",), "Attention"
         ),
         Kernel("output_tokens", "outputs", "output_tokens", (), ""),
         Kernel(

@@ -53,7 +53,7 @@ from ..simd import (
     xor,
 )
 from .activations import exponential
-from .context import ARENA, ROWS, SCRATCH, SENTENCES, STARTS, TILE
+from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
 
 f32, i32 = nb.float32, nb.int32
 ONES = 0x01010101
@@ -424,65 +424,5 @@ def attention_u8(depth, softmax):
                         first,
                         last,
                     )
-
-    return kernel
-
-
-def attention_u8_rows(depth, softmax):
-    """One query per sentence: queries and results in tiles of 16 sentences."""
-    turn, attend = interleave_queries(depth, ROWS), block(depth, ROWS, softmax)
-
-    def kernel(params, context, begin, end):
-        arena, scratch, starts = (
-            load_i64(context + ARENA),
-            load_i64(context + SCRATCH),
-            load_i64(context + STARTS),
-        )
-        heads, constants, sentences = (
-            load_i64(params + 64),
-            load_i64(params + 72),
-            load_i64(context + SENTENCES),
-        )
-        queries, sums = scratch, scratch + depth * TILE
-        work = sums + 4 * TILE
-        for unit in range(begin, end):
-            tile, head = unit // heads, unit % heads
-            turn(
-                arena + load_i64(params) + load_i64(params + 8) * tile + depth * ROWS * head,
-                queries,
-                sums,
-                load_i32(constants),
-                load_i32(constants + 4),
-            )
-            keys, key_sums = (
-                arena + load_i64(params + 16) + depth * TILE * head,
-                arena + load_i64(params + 24) + 4 * TILE * head,
-            )
-            values, v_tile = (
-                arena + load_i64(params + 32) + depth * TILE * head,
-                load_i64(params + 40),
-            )
-            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + depth * ROWS * head
-            for lane in range(min(sentences - ROWS * tile, ROWS)):
-                at = starts + 4 * (ROWS * tile + lane)
-                attend(
-                    queries,
-                    4 * ROWS,
-                    sums,
-                    keys,
-                    key_sums,
-                    heads * depth * TILE,
-                    heads * 4 * TILE,
-                    values,
-                    v_tile,
-                    load_int(at),
-                    load_int(at + 4),
-                    constants,
-                    work,
-                    out,
-                    ROWS,
-                    lane,
-                    lane + 1,
-                )
 
     return kernel

@@ -32,6 +32,7 @@ from ..simd import (
     load_four,
     load_i32,
     load_i64,
+    load_offsets,
     load_u16,
     loads,
     mul,
@@ -175,11 +176,12 @@ def narrow_dot_u8s8_4x1(lanes, width, epilogue, activation):
 
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
+            p, q, r, s = load_offsets(offsets)
             v = interleave(
-                load(x + stretch * load_u16(offsets)),
-                load(x + stretch * load_u16(offsets + 2)),
-                load(x + stretch * load_u16(offsets + 4)),
-                load(x + stretch * load_u16(offsets + 6)),
+                load(x + stretch * p),
+                load(x + stretch * q),
+                load(x + stretch * r),
+                load(x + stretch * s),
             )
             a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
             c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))
@@ -214,11 +216,11 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
 
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
-            at, four = load_i64(offsets), load_four(weights)
-            a = dot4(a, load(x + stretch * (at & 0xFFFF)), first(four))
-            b = dot4(b, load(x + stretch * (at >> 16 & 0xFFFF)), second(four))
-            c = dot4(c, load(x + stretch * (at >> 32 & 0xFFFF)), third(four))
-            d = dot4(d, load(x + stretch * (at >> 48 & 0xFFFF)), fourth(four))
+            (p, q, r, s), four = load_offsets(offsets), load_four(weights)
+            a = dot4(a, load(x + stretch * p), first(four))
+            b = dot4(b, load(x + stretch * q), second(four))
+            c = dot4(c, load(x + stretch * r), third(four))
+            d = dot4(d, load(x + stretch * s), fourth(four))
             offsets, weights = offsets + 8, weights + 16
         return a, b, c, d
 

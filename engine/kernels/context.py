@@ -12,21 +12,23 @@ Buffers are byte offsets into the worker's arena.
 ARENA = 0  # address of the activations
 TOKENS = 8  # in this pack
 TILES = 16  # of 64 tokens
-SENTENCES = 24
-ROW_TILES = 32  # of 16 sentences
+SENTENCES = 24  # in this pack; in the steps of rows alone, those of all packs finished together
+ROW_TILES = 32  # of 16 sentences, up to the last row
 STARTS = 40  # address of int32 [sentences + 1]: first token of each sentence
 IDS = 48  # address of int32 [tokens]
 TYPES = 56  # address of int32 [tokens]
 POSITIONS = 64  # address of int32 [tokens]
 SCRATCH = 72  # address of memory of this worker alone
-FIRST = 80  # index of the pack's first sentence in the call's batch
+ROW_SENTENCES = 80  # address of int32 [rows]: index of each row's sentence in the call's batch
 PLACES = 88  # address of int32 [tokens]: row of the call's [batch * length] that a token came from
 OUTPUTS = 96  # address of int64 [outputs]: where the call's results go
 OWN_ARENA = 104  # this worker's
 SHARED_ARENA = 112  # the first worker's, when all work on one pack
 GENERATION = 120  # of the last call it has taken part in
-CONTEXT_BYTES = 128
+FIRST_ROW = 128  # of the pack's first sentence: rows of earlier packs may wait before it
+CONTEXT_BYTES = 136
 
 TILE = 64  # tokens
 ROWS = 16  # sentences
+MOST_ROWS = 64  # sentences in a pack, and rows that wait for the steps of rows alone
 SCRATCH_BYTES = 1 << 20

@@ -1,5 +1,6 @@
 """The run itself: packs of sentences go through all steps, one pack at a time, without returning to
-Python.
+Python.  The last steps, on rows alone (a lane a sentence), wait until as many rows as there is room
+for have come together: one row costs them as much as sixteen.
 
 call (int64 slots): 0 ids, 1 types or 0, 2 mask or 0 (addresses of int64 [batch][length]), 3 batch,
 4 length, 5 address of the addresses of outputs, 6 counter of packs taken, 7 tokens a pack may hold,
@@ -8,7 +9,7 @@ packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] 
 14 barrier's counter, 15 position of the first token, 16 padding id (RoBERTa counts positions over
 other ids, from it on) or -1, 17 vocabulary, 18 kinds of token, 19 set by prepare: 1 + the place of
 the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
-attended to, or the first token masked), 21 address of control.
+attended to, or the first token masked), 21 address of control, 22 first of the steps on rows alone.
 control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have
 finished, 3 spins before sleep, 8.. state of worker n: 0 awake, 1 asleep.
 step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the
@@ -32,12 +33,14 @@ from ..simd import (
 )
 from .context import (
     ARENA,
-    FIRST,
+    FIRST_ROW,
     GENERATION,
     IDS,
+    MOST_ROWS,
     OWN_ARENA,
     PLACES,
     POSITIONS,
+    ROW_SENTENCES,
     ROW_TILES,
     ROWS,
     SENTENCES,
@@ -50,7 +53,6 @@ from .context import (
 )
 
 i32, i64 = nb.int32, nb.int64
-MOST_SENTENCES = 64  # in a pack
 STEP_BYTES = 64
 
 
@@ -89,7 +91,7 @@ def prepare():
                     tokens += load_i64(mask + 8 * (sentence * length + t)) != 0
                 odd += tokens == 0 or load_i64(mask + 8 * sentence * length) == 0
             store_unaligned(counts + 4 * sentence, i32(tokens))
-            if sentences and (held + tokens > limit or sentences == MOST_SENTENCES):
+            if sentences and (held + tokens > limit or sentences == MOST_ROWS):
                 store_unaligned(packs + 8 * made, i32(first))
                 store_unaligned(packs + 8 * made + 4, i32(sentences))
                 made, held, sentences, first = made + 1, 0, 0, sentence
@@ -104,8 +106,18 @@ def prepare():
 
 
 @routine
-def fill(call, context, pack):
-    """The context of one pack: its tokens gathered, masked ones left out."""
+def set_rows(context, first, count):
+    """Rows that the next steps work on; tiles are counted from row 0."""
+    store_unaligned(context + FIRST_ROW, i64(first))
+    store_unaligned(context + SENTENCES, i64(count))
+    store_unaligned(context + ROW_TILES, i64((first + count + ROWS - 1) // ROWS))
+
+
+@routine
+def fill(call, context, pack, row):
+    """The context of one pack, its first sentence at `row`: its tokens gathered, masked ones left
+    out.
+    """
     at = load_i64(call + 88) + 8 * pack
     first, sentences = load_int(at), load_int(at + 4)
     ids, types, mask, length = (
@@ -125,31 +137,31 @@ def fill(call, context, pack):
         load_i64(call + 120),
     )
     padding, token = load_i64(call + 128), 0
+    rows = load_i64(context + ROW_SENTENCES) + 4 * row
     for sentence in range(sentences):
         store_unaligned(starts + 4 * sentence, i32(token))
-        row, counted = (first + sentence) * length, 0
+        store_unaligned(rows + 4 * sentence, i32(first + sentence))
+        line, counted = (first + sentence) * length, 0
         for t in range(length):
-            counted += load_i64(ids + 8 * (row + t)) != padding
-            if mask == 0 or load_i64(mask + 8 * (row + t)) != 0:
-                store_unaligned(to_ids + 4 * token, i32(load_i64(ids + 8 * (row + t))))
+            counted += load_i64(ids + 8 * (line + t)) != padding
+            if mask == 0 or load_i64(mask + 8 * (line + t)) != 0:
+                store_unaligned(to_ids + 4 * token, i32(load_i64(ids + 8 * (line + t))))
                 kind = 0
                 if types:
-                    kind = load_i64(types + 8 * (row + t))
+                    kind = load_i64(types + 8 * (line + t))
                 store_unaligned(to_types + 4 * token, i32(kind))
                 position = t + origin
                 if padding >= 0:
                     position = padding
-                    if load_i64(ids + 8 * (row + t)) != padding:
+                    if load_i64(ids + 8 * (line + t)) != padding:
                         position = padding + counted
                 store_unaligned(to_positions + 4 * token, i32(position))
-                store_unaligned(to_places + 4 * token, i32(row + t))
+                store_unaligned(to_places + 4 * token, i32(line + t))
                 token += 1
     store_unaligned(starts + 4 * sentences, i32(token))
     store_unaligned(context + TOKENS, i64(token))
     store_unaligned(context + TILES, i64((token + TILE - 1) // TILE))
-    store_unaligned(context + SENTENCES, i64(sentences))
-    store_unaligned(context + ROW_TILES, i64((sentences + ROWS - 1) // ROWS))
-    store_unaligned(context + FIRST, i64(first))
+    set_rows(context, row, sentences)
 
 
 @routine
@@ -166,53 +178,79 @@ def meet(counter, target):
 
 @routine
 def units_of(step, context):
-    """Units of work a step has in this pack."""
-    what, units = load_i64(step + 16), load_i64(step + 24)
+    """Units of work a step has in this pack: the first and behind the last."""
+    what, units, first = load_i64(step + 16), load_i64(step + 24), i64(0)
+    if what == ROW_TILES:
+        first = units * (load_i64(context + FIRST_ROW) // ROWS)
     if what:
         units *= load_i64(context + what)
-    return units
+    return first, units
 
 
-def work(profiled):
-    """A worker's share of a call: routine (call, context, its number).
+def steps_in_turn(profiled):
+    """A worker's share of steps first .. last - 1: routine (call, context, its number, first, last,
+    arrivals at the barrier so far) -> arrivals.
 
     Of a step with one unit the first worker does it; where the next step has one too, nobody else
     has anything to wait for, so they do not meet between the two.
     """
 
-    def share(params, context, begin):
-        steps, count, packs = load_i64(params + 64), load_i64(params + 72), load_i64(params + 96)
+    def through(params, context, worker, first, last, met):
+        steps, team = load_i64(params + 64), load_i64(params + 80)
+        for number in range(first, last):
+            step = steps + STEP_BYTES * number
+            low, high = units_of(step, context)
+            units = high - low
+            began = cycles() if profiled else i64(0)
+            call_kernel(
+                load_i64(step),
+                load_i64(step + 8),
+                context,
+                low + ((units * worker + team - 1) // team if team > 1 else 0),
+                low + ((units * (worker + 1) + team - 1) // team if team > 1 else units),
+            )
+            if team > 1:
+                more = False
+                if number + 1 < last and units == 1:
+                    low, high = units_of(step + STEP_BYTES, context)
+                    more = high - low == 1
+                if not more:
+                    met += team
+                    meet(params + 112, met)
+            if profiled and worker == 0:
+                store_unaligned(step + 32, load_i64(step + 32) + cycles() - began)
+                store_unaligned(step + 40, load_i64(step + 40) + 1)
+        return met
+
+    return routine(through)
+
+
+def work(profiled):
+    """A worker's share of a call: routine (call, context, its number)."""
+    through = steps_in_turn(profiled)
+
+    def share(params, context, worker):
+        count, packs, late = load_i64(params + 72), load_i64(params + 96), load_i64(params + 176)
         team = load_i64(params + 80)
-        met = 0
-        pack = 0
+        pack, rows, met = i64(0), i64(0), i64(0)
         store_unaligned(
             context + ARENA, load_i64(context + (OWN_ARENA if team == 1 else SHARED_ARENA))
         )
         while True:
             if team == 1:
                 pack = fetch_add(params + 48, 1)
+            sentences = i64(0)
+            if pack < packs:
+                sentences = load_int(load_i64(params + 88) + 8 * pack + 4)
+            if rows and (pack >= packs or rows + sentences > MOST_ROWS):
+                set_rows(context, 0, rows)
+                met = through(params, context, worker, late, count, met)
+                rows = i64(0)
             if pack >= packs:
                 break
-            fill(params, context, pack)
-            for number in range(count):
-                step = steps + STEP_BYTES * number
-                units = units_of(step, context)
-                began = cycles() if profiled else i64(0)
-                call_kernel(
-                    load_i64(step),
-                    load_i64(step + 8),
-                    context,
-                    (units * begin + team - 1) // team if team > 1 else 0,
-                    (units * (begin + 1) + team - 1) // team if team > 1 else units,
-                )
-                if team > 1:
-                    more = number + 1 < count and units == 1
-                    if not (more and units_of(step + STEP_BYTES, context) == 1):
-                        met += team
-                        meet(params + 112, met)
-                if profiled and begin == 0:
-                    store_unaligned(step + 32, load_i64(step + 32) + cycles() - began)
-                    store_unaligned(step + 40, load_i64(step + 40) + 1)
+            fill(params, context, pack, rows)
+            met = through(params, context, worker, 0, late, met)
+            rows += sentences
             if team > 1:
                 pack += 1
 

@@ -21,11 +21,7 @@ import numba as nb
 from ..lower import routine
 from ..simd import (
     add,
-    as_float,
-    as_int,
-    both,
     div,
-    greatest,
     load_f32,
     load_i64,
     load_int,
@@ -36,12 +32,10 @@ from ..simd import (
     splats,
     store,
     store_lanes,
-    store_unaligned,
     sub,
-    total,
 )
 from .activations import exponential
-from .context import ARENA, ROWS, SCRATCH, SENTENCES, STARTS, TILE
+from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
 
 f32, i32 = nb.float32, nb.int32
 LEAST = -3.0e38
@@ -213,85 +207,5 @@ def attention_f32(depth, width):
                             max(first - at, 0),
                             min(last - at, wide),
                         )
-
-    return kernel
-
-
-def attention_f32_rows(depth):
-    """One query per sentence: queries and results in tiles of 16 sentences."""
-    load, splat, whole, exp = (
-        loads("f32", TILE),
-        splats("f32", TILE),
-        splats("i32", TILE),
-        exponential(TILE),
-    )
-    load_mask = loads("i32", TILE)
-
-    def kernel(params, context, begin, end):
-        arena, scratch, starts = (
-            load_i64(context + ARENA),
-            load_i64(context + SCRATCH),
-            load_i64(context + STARTS),
-        )
-        heads, scale, sentences = (
-            load_i64(params + 64),
-            load_f32(params + 72),
-            load_i64(context + SENTENCES),
-        )
-        k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
-        for unit in range(begin, end):
-            tile, head = unit // heads, unit % heads
-            queries = (
-                arena + load_i64(params) + load_i64(params + 8) * tile + 4 * ROWS * depth * head
-            )
-            keys, values = (
-                arena + load_i64(params + 16) + ROW * depth * head,
-                arena + load_i64(params + 32) + ROW * depth * head,
-            )
-            out = (
-                arena
-                + load_i64(params + 48)
-                + load_i64(params + 56) * tile
-                + 4 * ROWS * depth * head
-            )
-            for lane in range(min(sentences - ROWS * tile, ROWS)):
-                start, stop = (
-                    load_int(starts + 4 * (ROWS * tile + lane)),
-                    load_int(starts + 4 * (ROWS * tile + lane) + 4),
-                )
-                first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
-                masks = scratch + ROW * tiles
-                most = splat(f32(LEAST))
-                for n in range(tiles):
-                    a, key, query = (
-                        splat(f32(0)),
-                        keys + k_tile * (first_tile + n),
-                        queries + 4 * lane,
-                    )
-                    for _ in range(depth):
-                        a = multiply_add(load(key), splat(load_f32(query)), a)
-                        key, query = key + ROW, query + 4 * ROWS
-                    begins, ends = (
-                        max(start - TILE * (first_tile + n), 0),
-                        min(stop - TILE * (first_tile + n), TILE),
-                    )
-                    store(scratch + ROW * n, splat(f32(LEAST)))
-                    store_lanes(scratch + ROW * n, a, begins, ends)
-                    store(masks + ROW * n, whole(i32(0)))
-                    store_lanes(masks + ROW * n, whole(i32(-1)), begins, ends)
-                    most = maximum(most, load(scratch + ROW * n))
-                most, sums = splat(greatest(most)), splat(f32(0))
-                for n in range(tiles):
-                    p = exp(mul(sub(load(scratch + ROW * n), most), splat(scale)))
-                    p = as_float(both(as_int(p), load_mask(masks + ROW * n)))
-                    store(scratch + ROW * n, p)
-                    sums = add(sums, p)
-                factor = f32(1) / total(sums)
-                for channel in range(depth):
-                    a, value = splat(f32(0)), values + v_tile * first_tile + ROW * channel
-                    for n in range(tiles):  # lanes of no sentence may hold anything, NaN too
-                        v = as_float(both(as_int(load(value)), load_mask(masks + ROW * n)))
-                        a, value = multiply_add(load(scratch + ROW * n), v, a), value + v_tile
-                    store_unaligned(out + 4 * (ROWS * channel + lane), total(a) * factor)
 
     return kernel

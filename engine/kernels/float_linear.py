@@ -32,6 +32,7 @@ from ..simd import (
     load_four,
     load_i32,
     load_i64,
+    load_offsets,
     load_u16,
     loads,
     multiply_add,
@@ -219,11 +220,11 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
 
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
-            at = load_i64(offsets)
-            a = dot(a, x + stretch * (at & 0xFFFF), weights)
-            b = dot(b, x + stretch * (at >> 16 & 0xFFFF), weights + 16)
-            c = dot(c, x + stretch * (at >> 32 & 0xFFFF), weights + 32)
-            d = dot(d, x + stretch * (at >> 48 & 0xFFFF), weights + 48)
+            p, q, r, s = load_offsets(offsets)
+            a = dot(a, x + stretch * p, weights)
+            b = dot(b, x + stretch * q, weights + 16)
+            c = dot(c, x + stretch * r, weights + 32)
+            d = dot(d, x + stretch * s, weights + 48)
             offsets, weights = offsets + 8, weights + 64
         return a, b, c, d
 
@@ -270,9 +271,9 @@ def sparse_dot_bf16_1x4(lanes, width, output, activation):
 
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
-            at, v, w = load_i64(offsets), load_four(weights), load_four(weights + 16)
-            p, q = x + stretch * (at & 0xFFFF), x + stretch * (at >> 16 & 0xFFFF)
-            r, s = x + stretch * (at >> 32 & 0xFFFF), x + stretch * (at >> 48 & 0xFFFF)
+            p, q, r, s = load_offsets(offsets)
+            p, q, r, s = x + stretch * p, x + stretch * q, x + stretch * r, x + stretch * s
+            v, w = load_four(weights), load_four(weights + 16)
             a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
             c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
             a, b = dot2_bf16(a, load(p + row), two(v)), dot2_bf16(b, load(q + row), four(v))

@@ -53,6 +53,7 @@ class Stand:
         self.scratch = aligned(slots.SCRATCH_BYTES, np.uint8)
         self.context = aligned(slots.CONTEXT_BYTES // 8, np.int64)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        self.rows = np.arange(len(lengths), dtype=np.int32)
         self.kept: list[Array] = [self.starts]
         self.used = 0
         tokens, sentences = int(self.starts[-1]), len(lengths)
@@ -63,6 +64,7 @@ class Stand:
             (slots.TOKENS, tokens),
             (slots.TILES, -(-tokens // slots.TILE)),
             (slots.SENTENCES, sentences),
+            (slots.ROW_SENTENCES, self.rows.ctypes.data),
             (slots.ROW_TILES, -(-sentences // slots.ROWS)),
         ):
             self.context[slot // 8] = value

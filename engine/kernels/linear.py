@@ -27,7 +27,7 @@ from ..simd import (
     load_f32,
     load_i32,
     load_i64,
-    load_u16,
+    load_offsets,
     loads,
     lookup,
     maximum,
@@ -178,11 +178,12 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
                 a, b = splat(load_i32(record + 16)), splat(load_i32(record + 20))
                 c, d = splat(load_i32(record + 24)), splat(load_i32(record + 28))
                 for _ in range(steps):
+                    p, q, r, s = load_offsets(offsets)
                     v = interleave(
-                        load(source + stretch * load_u16(offsets)),
-                        load(source + stretch * load_u16(offsets + 2)),
-                        load(source + stretch * load_u16(offsets + 4)),
-                        load(source + stretch * load_u16(offsets + 6)),
+                        load(source + stretch * p),
+                        load(source + stretch * q),
+                        load(source + stretch * r),
+                        load(source + stretch * s),
                     )
                     a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
                     c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))

@@ -4,9 +4,9 @@ layers for a few rows.
 select params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 index of the token
 in its sentence. dense_rows params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs, 5
 outputs rounded up to 16, 6 address of weights [inputs][outputs up to 16] then bias, 7 float32
-scale, 8 zero point of x (bytes only). dense_rows puts outputs in lanes: a sentence at a time, x
-broadcast, as there may be one sentence only. output_rows params: 0 x, 1 bytes of an x tile, 2 which
-output, 3 channels: float32 rows to the call's result [batch][channels].
+scale, 8 zero point of x (bytes only).  dense_rows puts outputs in lanes, x broadcast, as there may
+be one sentence only; four share what is read of the weights. output_rows params: 0 x, 1 bytes of an
+x tile, 2 which output, 3 channels: float32 rows to the call's result [batch][channels].
 """
 
 import numba as nb
@@ -25,7 +25,17 @@ from ..simd import (
     store_unaligned,
 )
 from .activations import ACTIVATIONS
-from .context import ARENA, FIRST, OUTPUTS, ROWS, SCRATCH, SENTENCES, STARTS, TILE
+from .context import (
+    ARENA,
+    FIRST_ROW,
+    OUTPUTS,
+    ROW_SENTENCES,
+    ROWS,
+    SCRATCH,
+    SENTENCES,
+    STARTS,
+    TILE,
+)
 
 f32 = nb.float32
 
@@ -43,10 +53,12 @@ def select(kind):
             load_i64(context + SENTENCES),
         )
         channels, index = load_i64(params + 32), load_i64(params + 40)
+        first = load_i64(context + FIRST_ROW)
         for tile in range(begin, end):
             y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            for lane in range(min(sentences - ROWS * tile, ROWS)):
-                token = load_int(starts + 4 * (ROWS * tile + lane)) + index
+            low = max(first, ROWS * tile)
+            for row in range(low, min(first + sentences, ROWS * tile + ROWS)):
+                lane, token = row - ROWS * tile, load_int(starts + 4 * (row - first)) + index
                 x = (
                     arena
                     + load_i64(params)
@@ -74,11 +86,13 @@ def _value(kind):
     return routine(of_float if kind == "f32" else of_byte)
 
 
-def _products(kind, lanes):
-    """A routine: outputs first .. last - 1, `lanes` at a time, of one sentence to scratch."""
+def _products(kind, lanes, sentences):
+    """A routine: outputs first .. last - 1, `lanes` at a time, of 1 or 4 sentences to scratch, a
+    row each; from `most` on the last sentence takes part again.
+    """
     value, load, splat = _value(kind), loads("f32", lanes), splats("f32", lanes)
 
-    def multiply(x, lane, weights, inputs, outputs, first, last, scale, zero, out):
+    def one(x, lane, most, weights, inputs, outputs, first, last, scale, zero, out):
         for n in range(first, last, lanes):
             acc, w = load(weights + 4 * (inputs * outputs + n)), weights + 4 * n
             for k in range(inputs):
@@ -86,30 +100,56 @@ def _products(kind, lanes):
                 w += 4 * outputs
             store(out + 4 * n, acc)
 
-    return routine(multiply)
+    def four(x, lane, most, weights, inputs, outputs, first, last, scale, zero, out):
+        p, q, r = min(lane + 1, most), min(lane + 2, most), min(lane + 3, most)
+        for n in range(first, last, lanes):
+            a, w = load(weights + 4 * (inputs * outputs + n)), weights + 4 * n
+            b, c, d = a, a, a
+            for k in range(inputs):
+                row = load(w)
+                a = fma(splat(value(x, k, lane, scale, zero)), row, a)
+                b = fma(splat(value(x, k, p, scale, zero)), row, b)
+                c = fma(splat(value(x, k, q, scale, zero)), row, c)
+                d = fma(splat(value(x, k, r, scale, zero)), row, d)
+                w += 4 * outputs
+            store(out + 4 * n, a)
+            store(out + 4 * (outputs + n), b)
+            store(out + 4 * (2 * outputs + n), c)
+            store(out + 4 * (3 * outputs + n), d)
+
+    return routine(one if sentences == 1 else four)
 
 
 def dense_rows(kind, activation):
     """y = activation(x W + bias) in float32; x of kind "f32" or "u8".  A unit is a tile of rows."""
     act, load = ACTIVATIONS[activation](16), loads("f32", 16)
-    multiply_wide, multiply = _products(kind, 64), _products(kind, 16)
+    four_wide, four = _products(kind, 64, 4), _products(kind, 16, 4)
+    one_wide, one = _products(kind, 64, 1), _products(kind, 16, 1)
 
     def kernel(params, context, begin, end):
         arena, sentences = load_i64(context + ARENA), load_i64(context + SENTENCES)
-        scratch, weights = load_i64(context + SCRATCH), load_i64(params + 48)
+        scratch, w = load_i64(context + SCRATCH), load_i64(params + 48)
         inputs, outputs = load_i64(params + 32), load_i64(params + 40)
         scale, zero = load_f32(params + 56), load_i64(params + 64)
-        most = outputs // 64 * 64
+        start = load_i64(context + FIRST_ROW)
+        wide = outputs // 64 * 64
         for tile in range(begin, end):
             x = arena + load_i64(params) + load_i64(params + 8) * tile
             y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            for lane in range(min(sentences - ROWS * tile, ROWS)):
-                multiply_wide(x, lane, weights, inputs, outputs, 0, most, scale, zero, scratch)
-                multiply(x, lane, weights, inputs, outputs, most, outputs, scale, zero, scratch)
-                for n in range(0, outputs, 16):
-                    store(scratch + 4 * n, act(load(scratch + 4 * n)))
-                for n in range(outputs):
-                    store_unaligned(y + 4 * (ROWS * n + lane), load_f32(scratch + 4 * n))
+            most = min(start + sentences - ROWS * tile, ROWS) - 1
+            for lane in range(max(start - ROWS * tile, 0), most + 1, 4):
+                if lane == most:
+                    one_wide(x, lane, most, w, inputs, outputs, 0, wide, scale, zero, scratch)
+                    one(x, lane, most, w, inputs, outputs, wide, outputs, scale, zero, scratch)
+                else:
+                    four_wide(x, lane, most, w, inputs, outputs, 0, wide, scale, zero, scratch)
+                    four(x, lane, most, w, inputs, outputs, wide, outputs, scale, zero, scratch)
+                for sentence in range(min(4, most + 1 - lane)):
+                    made, to = scratch + 4 * outputs * sentence, y + 4 * (lane + sentence)
+                    for n in range(0, outputs, 16):
+                        store(made + 4 * n, act(load(made + 4 * n)))
+                    for n in range(outputs):
+                        store_unaligned(to + 4 * ROWS * n, load_f32(made + 4 * n))
 
     return kernel
 
@@ -124,11 +164,13 @@ def output_rows():
             load_i64(params + 24),
         )
         result = load_i64(load_i64(context + OUTPUTS) + 8 * load_i64(params + 16))
+        places, start = load_i64(context + ROW_SENTENCES), load_i64(context + FIRST_ROW)
         for tile in range(begin, end):
             x = arena + load_i64(params) + load_i64(params + 8) * tile
-            for lane in range(min(sentences - ROWS * tile, ROWS)):
-                to = result + 4 * channels * (load_i64(context + FIRST) + ROWS * tile + lane)
+            low = max(start, ROWS * tile)
+            for row in range(low, min(start + sentences, ROWS * tile + ROWS)):
+                to = result + 4 * channels * load_int(places + 4 * row)
                 for n in range(channels):
-                    store_unaligned(to + 4 * n, load_f32(x + 4 * (ROWS * n + lane)))
+                    store_unaligned(to + 4 * n, load_f32(x + 4 * (ROWS * n + row % ROWS)))
 
     return kernel

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from ..graph import Graph
 from ..isa import Isa
 from ..kernels import kernel, kernel_name
-from ..kernels.context import ROWS, TILE
+from ..kernels.context import MOST_ROWS, ROWS, TILE
 from .memory import Buffer, place
 
 __all__ = ["Buffer", "Plan", "Program", "Step", "make_plan"]
 
 STEP_SLOTS = 8
-MOST_SENTENCES = 64
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
@@ -120,14 +119,27 @@ class Plan:
                 lives[buffer] = (lives.get(buffer, (number, number))[0], number)
         return lives
 
+    @cached_property
+    def late(self) -> int:
+        """The first of the last steps, those on rows alone: they run once for many packs' rows."""
+        late = len(self.steps)
+        while late and all(each.domain == "rows" for each in self.steps[late - 1].buffers()):
+            late -= 1
+        return late
+
     def first_use(self, buffer: Buffer) -> int:
         """The step that makes it."""
         return self._lives[buffer][0]
 
     def program(self, tokens: int) -> Program:
         """The program for packs of at most `tokens` tokens, a multiple of 64."""
-        tiles = {"tokens": -(-tokens // TILE), "rows": MOST_SENTENCES // ROWS}
-        offsets, size = place(self._lives, tiles)
+        tiles = {"tokens": -(-tokens // TILE), "rows": MOST_ROWS // ROWS}
+        waiting = {  # rows of earlier packs are there, and in part made again, until the late steps
+            buffer: (0, max(last, self.late))
+            for buffer, (first, last) in self._lives.items()
+            if buffer.domain == "rows" and first < self.late
+        }
+        offsets, size = place({**self._lives, **waiting}, tiles)
         rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
         keep: list[Any] = []
         for row, step in zip(rows, self.steps, strict=True):

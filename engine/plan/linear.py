@@ -11,6 +11,7 @@ from .. import settings
 from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
+from ..kernels.context import SCRATCH_BYTES
 from ..pack import piece_width
 from .choice import Choice, Layer
 from .memory import Buffer
@@ -36,7 +37,8 @@ LINEAR_KERNELS = {  # precision and pattern -> kernel, and the form in which it 
 WIDE = "sparse_dot_u8s8_4x1"  # the 4x1 kernel for 512 bits, a whole tile at a time
 NARROW = "narrow_dot_u8s8_4x1"  # in pieces of a tile: few registers, or scales of tokens
 SIXTEEN_BITS = "sparse_dot_u8s16_4x1"  # where no instruction multiplies bytes exactly
-MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once a sentence
+MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once for four sentences
+MOST_ROW_OUTPUTS = SCRATCH_BYTES // 16  # float32 of four sentences, which it keeps there
 
 
 def plan_linear(planner: Planner, node: Node) -> None:
@@ -83,7 +85,8 @@ def _floats(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
     bias = planner.optional(node.inputs[3])
     precision = node.attributes.get("precision", "float32")
     dense = node.attributes.get("pattern", "dense") == "dense"
-    few = x.domain == "rows" and weight.size <= MOST_DENSE_ROWS
+    small = weight.size <= MOST_DENSE_ROWS and len(weight) <= MOST_ROW_OUTPUTS
+    few = x.domain == "rows" and small
     if few and dense and precision == "float32":
         _dense_rows(planner, node, x, weight, bias)
         return
@@ -95,7 +98,7 @@ def _floats(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
 
 
 def _dense_rows(planner: Planner, node: Node, x: Buffer, weight: Array, bias: Array | None) -> None:
-    """For a few sentences: outputs in lanes, a sentence at a time."""
+    """For a few sentences: outputs in lanes, four sentences at a time."""
     outputs, inputs = weight.shape
     source = planner.quantized[x.name]
     scale, zero = (1.0, 0) if source is None else (source.scale, source.zero_point)

@@ -103,6 +103,7 @@ class Session:
             plan.vocabulary,
             plan.kinds,
         )
+        self._call[22] = plan.late
 
     # --- the call
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -72,7 +72,7 @@ class Stepwise(Session):
         for pack in range(int(kept[12])):
             call[11], call[12] = kept[11] + 8 * pack, 1
             for number in range(len(self.plan.steps)):
-                call[6], call[8], call[9] = 0, kept[8] + STEP_BYTES * number, 1
+                call[6], call[8], call[9], call[22] = 0, kept[8] + STEP_BYTES * number, 1, 1
                 self._whole_run(address, context, begin, end)
                 self._keep(self.plan, number, program.offsets)
         call[:] = kept
@@ -107,9 +107,11 @@ class Stepwise(Session):
         """Of the pack's tokens in the batch, or of its sentences."""
         worker = self._workers[0]
         if buffer.domain == "rows":
-            return self._slot(slots.FIRST) + np.arange(self._slot(slots.SENTENCES))
-        first = (self._slot(slots.PLACES) - worker.arrays.ctypes.data) // 4
-        return worker.arrays.view(np.int32)[first : first + self._slot(slots.TOKENS)]
+            array, count = self._slot(slots.ROW_SENTENCES), self._slot(slots.SENTENCES)
+        else:
+            array, count = self._slot(slots.PLACES), self._slot(slots.TOKENS)
+        first = (array - worker.arrays.ctypes.data) // 4
+        return worker.arrays.view(np.int32)[first : first + count]
 
     def _read(self, buffer: Buffer, offset: int) -> Array:
         """[tokens or sentences, channels] in the graph's type."""

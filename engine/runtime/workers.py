@@ -24,7 +24,6 @@ from ..kernels import kernel
 
 __all__ = ["KERNEL", "Team", "Worker", "give_back", "memory"]
 
-MOST_SENTENCES = 64
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 PAGE = mmap.PAGESIZE
 SPINS_A_MICROSECOND = 25  # a pause is about 40 ns
@@ -49,7 +48,7 @@ class Worker:
     def __init__(self, tokens: int, arena_bytes: int, shared: Worker | None, outputs: int) -> None:
         """shared: the first worker, or None for it; outputs: address of the results' addresses."""
         self.arena, self.scratch = memory(arena_bytes), memory(slots.SCRATCH_BYTES)
-        self.arrays = memory(4 * (5 * tokens + MOST_SENTENCES + 1))
+        self.arrays = memory(4 * (4 * tokens + 2 * slots.MOST_ROWS + 1))
         self.context = memory(slots.CONTEXT_BYTES).view(np.int64)
         self.address = self.context.ctypes.data
         self.set(slots.OWN_ARENA, self.arena.ctypes.data)
@@ -57,9 +56,11 @@ class Worker:
         self.set(slots.SCRATCH, self.scratch.ctypes.data)
         self.set(slots.OUTPUTS, outputs)
         at = self.arrays.ctypes.data
-        for slot in (slots.IDS, slots.TYPES, slots.POSITIONS, slots.PLACES, slots.STARTS):
+        for slot in (slots.IDS, slots.TYPES, slots.POSITIONS, slots.PLACES):
             self.set(slot, at)
             at += 4 * tokens
+        self.set(slots.ROW_SENTENCES, at)
+        self.set(slots.STARTS, at + 4 * slots.MOST_ROWS)
 
     def set(self, slot: int, value: int) -> None:
         """A slot of the context."""

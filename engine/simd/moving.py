@@ -7,7 +7,7 @@ import numba as nb
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..lower import instruction
+from ..lower import instruction, routine
 from .vectors import BYTES, F32, I8, I32, I64, Vec, pointer_to, spread, take
 
 
@@ -121,6 +121,13 @@ def splats(dtype, lanes):
         return vec(scalar_type), lambda ctx, b, sig, args: spread(b, args[0], lanes)
 
     return splat
+
+
+@routine
+def load_offsets(address):
+    """Four u16 in a row, by one load: where vectors are loaded too, loads are what runs out."""
+    four = load_i64(address)
+    return four & 0xFFFF, four >> 16 & 0xFFFF, four >> 32 & 0xFFFF, four >> 48 & 0xFFFF
 
 
 def _load_four(b, isa, address):

@@ -186,6 +186,12 @@ def test_select(slow: bool, kind: str) -> None:
         stand.run(kernel(isa, "select", kind), params, 0, 2)
         np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[stand.starts[:-1]])
 
+        result[...], stand.context[context.FIRST_ROW // 8] = 7, 9  # rows of other packs wait
+        stand.run(kernel(isa, "select", kind), params, 0, 2)
+        rows = from_tiles(result, 9 + len(lengths))
+        np.testing.assert_array_equal(rows[9:], x[stand.starts[:-1]])
+        assert (rows[:9] == 7).all()
+
 
 @pytest.mark.parametrize(
     ("slow", "kind", "activation"),
@@ -220,6 +226,9 @@ def test_dense_rows(slow: bool, kind: str, activation: str) -> None:
         close(from_tiles(result, sentences)[:, :outputs], wanted, isa.name)
 
 
+ORDER = np.array([9, 7, 120], np.int32)  # of sentences: packs may be finished in any order
+
+
 @pytest.mark.parametrize(("slow", "name"), rows_of([("output_tokens",), ("output_rows",)], []))
 def test_outputs(slow: bool, name: str) -> None:
     lengths, channels = [5, 70, 31], 37
@@ -232,12 +241,12 @@ def test_outputs(slow: bool, name: str) -> None:
         stand, result = Stand(1 << 17, lengths), np.zeros((300, channels), np.float32)
         stand.context[context.PLACES // 8] = stand.address(places.astype(np.int32))
         stand.context[context.OUTPUTS // 8] = stand.address(np.array([0, result.ctypes.data]))
-        stand.context[context.FIRST // 8] = 7
+        stand.context[context.ROW_SENTENCES // 8] = stand.address(ORDER)
         place, tiles = stand.put(to_tiles(x, 16 if rows else 64))
         params = stand.params(place, tiles[0].nbytes, 1, channels)
         stand.run(kernel(isa, name), params, 0, len(tiles))
         wanted = np.zeros_like(result)
-        wanted[7 + np.arange(len(lengths)) if rows else places] = x
+        wanted[ORDER if rows else places] = x
         np.testing.assert_array_equal(result, wanted)
 
 

@@ -151,6 +151,22 @@ def test_two_workers_give_the_same_bytes(model: Callable[[str, str], Path]) -> N
         np.testing.assert_array_equal(alone.run(given)["logits"], team.run(given)["logits"])
 
 
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+def test_rows_of_many_packs_wait_for_one_another(
+    model: Callable[[str, str], Path], form: str
+) -> None:
+    """More sentences than there are rows; packs of one, of many, and those that do not fit."""
+    file = model("4x1", form)
+    alone = engine.load(file)
+    for batch, length in ((17, 128), (70, 3), (150, 40)):
+        given = feeds(batch, length)
+        rows = [{name: array[[row]] for name, array in given.items()} for row in range(batch)]
+        wanted = np.concatenate([alone.run(row)["logits"] for row in rows])
+        for threads in (1, 3):
+            made = engine.load(file, threads=threads).run(given)["logits"]
+            np.testing.assert_allclose(made, wanted, atol=1e-5, err_msg=f"{batch} {threads}")
+
+
 def test_padding_changes_nothing(model: Callable[[str, str], Path]) -> None:
     session = engine.load(model("4x1", "int8"))
     given = feeds(1, 23)
