@@ -43,6 +43,7 @@ from ..simd import (
     mul,
     pack_in_order,
     pick,
+    prefetch,
     quads_of_words,
     shifts,
     splats,
@@ -222,11 +223,27 @@ def exps_of_floats(depth, lanes):
     return routine(exps)
 
 
+def fetching(depth):
+    """A routine that starts to load the keys and values of a sentence: of one core's tiles another
+    may have made them, and each row of V begins with a wait otherwise.
+    """
+
+    def fetch(keys, k_tile, values, v_tile, start, end):
+        for tile in range(start // TILE, (end + TILE - 1) // TILE):
+            key, value = keys + k_tile * tile, values + v_tile * tile
+            for line in range(0, depth * TILE, TILE):
+                prefetch(key + line)
+                prefetch(value + line)
+
+    return routine(fetch)
+
+
 def block(depth, lanes, softmax):
     """One sentence's keys for `lanes` queries: exps to scratch, then probabilities, then the
     context of each channel.
     """
     exponentiate = (exps_of_bytes if softmax == "bytes" else exps_of_floats)(depth, lanes)
+    fetch = fetching(depth)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row = 4 * lanes
@@ -250,6 +267,7 @@ def block(depth, lanes, softmax):
         first,
         last,
     ):
+        fetch(keys, k_tile, values, v_tile, start, end)
         exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
         totals = exponentiate(
             queries,

@@ -9,11 +9,16 @@ packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] 
 14 barrier's counter, 15 position of the first token, 16 padding id (RoBERTa counts positions over
 other ids, from it on) or -1, 17 vocabulary, 18 kinds of token, 19 set by prepare: 1 + the place of
 the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
-attended to, or the first token masked), 21 address of control, 22 first of the steps on rows alone.
+attended to, or the first token masked), 21 address of control, 22 first of the steps on rows
+alone, 23 address of the steps for workers that share a pack, 24 workers, 25 set by call: a worker
+sleeps.  call sets 8 and 10 again where workers share each pack, which is where that should end
+before each has done packs of its own.
 control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have
 finished, 3 spins before sleep, 8.. state of worker n: 0 awake, 1 asleep.
 step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the
-context, or 0: one unit), 3 units each, 4 cycles spent, 5 calls.
+context, or 0: one unit), 3 units each, 4 cycles spent, 5 calls, 6 who meets after it
+(plan/meetings.py: 0 nobody, 1 all where the tiles do not divide evenly among the workers, 2 all),
+7 whether all of it is the first worker's.
 """
 
 import numba as nb
@@ -54,55 +59,52 @@ from .context import (
 
 i32, i64 = nb.int32, nb.int64
 STEP_BYTES = 64
+MOST_SPINS = 2000  # then another process has one of our cores: let it have this one
+SHARING_COST = 115  # percent: meetings and uneven steps, against one worker a pack
 
 
-def prepare():
-    """Counts each sentence's tokens and cuts the batch into packs of whole sentences.  params:
-    call.
-    """
-
-    def kernel(params, context, begin, end):
-        mask, batch, length, limit = (
-            load_i64(params + 16),
-            load_i64(params + 24),
-            load_i64(params + 32),
-            load_i64(params + 56),
-        )
-        packs, counts, ids, types = (
-            load_i64(params + 88),
-            load_i64(params + 104),
-            load_i64(params),
-            load_i64(params + 8),
-        )
-        vocabulary, kinds = load_i64(params + 136), load_i64(params + 144)
-        wrong, odd = 0, 0
-        for place in range(batch * length):
-            word, kind = load_i64(ids + 8 * place), 0
-            if types:
-                kind = load_i64(types + 8 * place)
-            if (word < 0 or word >= vocabulary or kind < 0 or kind >= kinds) and wrong == 0:
-                wrong = place + 1
-        made, held, sentences, first = 0, 0, 0, 0
-        for sentence in range(batch):
-            tokens = length
-            if mask:
-                tokens = 0
-                for t in range(length):
-                    tokens += load_i64(mask + 8 * (sentence * length + t)) != 0
-                odd += tokens == 0 or load_i64(mask + 8 * sentence * length) == 0
-            store_unaligned(counts + 4 * sentence, i32(tokens))
-            if sentences and (held + tokens > limit or sentences == MOST_ROWS):
-                store_unaligned(packs + 8 * made, i32(first))
-                store_unaligned(packs + 8 * made + 4, i32(sentences))
-                made, held, sentences, first = made + 1, 0, 0, sentence
-            held, sentences = held + tokens, sentences + 1
-        store_unaligned(packs + 8 * made, i32(first))
-        store_unaligned(packs + 8 * made + 4, i32(sentences))
-        store_unaligned(params + 96, i64(made + 1))
-        store_unaligned(params + 152, i64(wrong))
-        store_unaligned(params + 160, i64(odd))
-
-    return kernel
+@routine
+def cut_into_packs(params):
+    """Counts each sentence's tokens and cuts the batch into packs of whole sentences."""
+    mask, batch, length, limit = (
+        load_i64(params + 16),
+        load_i64(params + 24),
+        load_i64(params + 32),
+        load_i64(params + 56),
+    )
+    packs, counts, ids, types = (
+        load_i64(params + 88),
+        load_i64(params + 104),
+        load_i64(params),
+        load_i64(params + 8),
+    )
+    vocabulary, kinds = load_i64(params + 136), load_i64(params + 144)
+    wrong, odd = 0, 0
+    for place in range(batch * length):
+        word, kind = load_i64(ids + 8 * place), 0
+        if types:
+            kind = load_i64(types + 8 * place)
+        if (word < 0 or word >= vocabulary or kind < 0 or kind >= kinds) and wrong == 0:
+            wrong = place + 1
+    made, held, sentences, first = 0, 0, 0, 0
+    for sentence in range(batch):
+        tokens = length
+        if mask:
+            tokens = 0
+            for t in range(length):
+                tokens += load_i64(mask + 8 * (sentence * length + t)) != 0
+            odd += tokens == 0 or load_i64(mask + 8 * sentence * length) == 0
+        store_unaligned(counts + 4 * sentence, i32(tokens))
+        if sentences and (held + tokens > limit or sentences == MOST_ROWS):
+            store_unaligned(packs + 8 * made, i32(first))
+            store_unaligned(packs + 8 * made + 4, i32(sentences))
+            made, held, sentences, first = made + 1, 0, 0, sentence
+        held, sentences = held + tokens, sentences + 1
+    store_unaligned(packs + 8 * made, i32(first))
+    store_unaligned(packs + 8 * made + 4, i32(sentences))
+    store_unaligned(params + 96, i64(made + 1))
+    store_unaligned(params + 152, i64(wrong))
+    store_unaligned(params + 160, i64(odd))
 
 
 @routine
@@ -172,7 +174,7 @@ def meet(counter, target):
     while load_shared(counter) < target:
         pause()
         spins += 1
-        if spins > 2000:  # another process has one of our cores: let it have this one
+        if spins > MOST_SPINS:
             yield_core()
 
 
@@ -187,36 +189,61 @@ def units_of(step, context):
     return first, units
 
 
+@routine
+def is_meeting(step, context, team):
+    """Whether workers that share the pack meet after a step."""
+    who = load_i64(step + 48)
+    return who == 2 or (who == 1 and load_i64(context + TILES) % team != 0)
+
+
+@routine
+def is_lone(step, context):
+    """Whether all of a step is the first worker's."""
+    low, high = units_of(step, context)
+    return high - low == 1 or load_i64(step + 56) != 0
+
+
+@routine
+def is_for_one(step, context, team):
+    """Whether all steps until the next meeting are the first worker's."""
+    while True:
+        if not is_lone(step, context):
+            return False
+        if is_meeting(step, context, team):
+            return True
+        step += STEP_BYTES
+
+
 def steps_in_turn(profiled):
     """A worker's share of steps first .. last - 1: routine (call, context, its number, first, last,
     arrivals at the barrier so far) -> arrivals.
 
-    Of a step with one unit the first worker does it; where the next step has one too, nobody else
-    has anything to wait for, so they do not meet between the two.
+    Where all steps since the last meeting were the first worker's, and all until the next one are,
+    nobody else has anything to wait for.
     """
 
     def through(params, context, worker, first, last, met):
         steps, team = load_i64(params + 64), load_i64(params + 80)
+        lone = True
         for number in range(first, last):
             step = steps + STEP_BYTES * number
             low, high = units_of(step, context)
-            units = high - low
             began = cycles() if profiled else i64(0)
-            call_kernel(
-                load_i64(step),
-                load_i64(step + 8),
-                context,
-                low + ((units * worker + team - 1) // team if team > 1 else 0),
-                low + ((units * (worker + 1) + team - 1) // team if team > 1 else units),
-            )
             if team > 1:
-                more = False
-                if number + 1 < last and units == 1:
-                    low, high = units_of(step + STEP_BYTES, context)
-                    more = high - low == 1
-                if not more:
+                alone = is_lone(step, context)
+                lone = lone and alone
+                units = high - low
+                high = low + (units * (worker + 1) + team - 1) // team
+                low += (units * worker + team - 1) // team
+                if alone:
+                    low, high = (low, low + units) if worker == 0 else (low, low)
+            call_kernel(load_i64(step), load_i64(step + 8), context, low, high)
+            if team > 1 and is_meeting(step, context, team):
+                following = step + STEP_BYTES
+                if not (lone and number + 1 < last and is_for_one(following, context, team)):
                     met += team
                     meet(params + 112, met)
+                    lone = True
             if profiled and worker == 0:
                 store_unaligned(step + 32, load_i64(step + 32) + cycles() - began)
                 store_unaligned(step + 40, load_i64(step + 40) + 1)
@@ -257,14 +284,66 @@ def work(profiled):
     return routine(share)
 
 
+def prepare():
+    """The first part of a call alone.  params: call."""
+
+    def kernel(params, context, begin, end):
+        cut_into_packs(params)
+
+    return kernel
+
+
 def run(profiled):
-    """A whole call by one thread, or the first worker's part of it.  params: call; context: this
-    worker's.
-    """
+    """The packs of a call that is prepared, by one thread.  params: call; context: the worker's."""
     share = work(profiled)
 
     def kernel(params, context, begin, end):
         share(params, context, 0)
+
+    return kernel
+
+
+@routine
+def begin_together(params):
+    """Shares the packs out and lets the other workers begin; whether one of them sleeps."""
+    workers, packs, control = load_i64(params + 192), load_i64(params + 96), load_i64(params + 168)
+    alone = (packs + workers - 1) // workers
+    if 100 * alone * workers > SHARING_COST * packs:
+        store_unaligned(params + 64, load_i64(params + 184))
+        store_unaligned(params + 80, workers)
+    store_unaligned(params + 112, i64(0))
+    store_unaligned(control + 8, params)
+    store_unaligned(control + 16, i64(0))
+    fetch_add(control, 1)
+    asleep = False
+    for worker in range(1, workers):
+        asleep |= load_shared(control + 64 + 8 * worker) != 0
+    return asleep
+
+
+def call(profiled):
+    """A whole call, by the first worker.  params: call; context: the worker's; begin 1: the call
+    was left because another worker slept, and goes on.
+    """
+    share = work(profiled)
+
+    def kernel(params, context, begin, end):
+        workers = load_i64(params + 192)
+        store_unaligned(params + 200, i64(0))
+        if begin == 0:
+            cut_into_packs(params)
+            if load_i64(params + 152) or load_i64(params + 160):
+                return
+            if workers > 1 and begin_together(params):
+                store_unaligned(params + 200, i64(1))
+                return
+        share(params, context, 0)
+        finished, spins = load_i64(params + 168) + 16, 0
+        while workers > 1 and load_shared(finished) < workers - 1:
+            pause()
+            spins += 1
+            if spins > MOST_SPINS:
+                yield_core()
 
     return kernel
 
@@ -295,19 +374,5 @@ def serve():
                 return
             share(load_i64(params + 8), context, begin)
             fetch_add(params + 16, 1)
-
-    return kernel
-
-
-def wait():
-    """Until `end` workers have finished.  params: control."""
-
-    def kernel(params, context, begin, end):
-        spins = 0
-        while load_shared(params + 16) < end:
-            pause()
-            spins += 1
-            if spins > 2000:
-                yield_core()
 
     return kernel

@@ -29,6 +29,7 @@ from .context import (
     ARENA,
     FIRST_ROW,
     OUTPUTS,
+    OUTPUTS_OF_ROWS,
     ROW_SENTENCES,
     ROWS,
     SCRATCH,
@@ -88,9 +89,10 @@ def _value(kind):
 
 def _products(kind, lanes, sentences):
     """A routine: outputs first .. last - 1, `lanes` at a time, of 1 or 4 sentences to scratch, a
-    row each; from `most` on the last sentence takes part again.
+    row of OUTPUTS_OF_ROWS each; behind sentence `most` that one takes part again.
     """
     value, load, splat = _value(kind), loads("f32", lanes), splats("f32", lanes)
+    row = 4 * OUTPUTS_OF_ROWS
 
     def one(x, lane, most, weights, inputs, outputs, first, last, scale, zero, out):
         for n in range(first, last, lanes):
@@ -98,7 +100,8 @@ def _products(kind, lanes, sentences):
             for k in range(inputs):
                 acc = fma(splat(value(x, k, lane, scale, zero)), load(w), acc)
                 w += 4 * outputs
-            store(out + 4 * n, acc)
+            store(out, acc)
+            out += 4 * lanes
 
     def four(x, lane, most, weights, inputs, outputs, first, last, scale, zero, out):
         p, q, r = min(lane + 1, most), min(lane + 2, most), min(lane + 3, most)
@@ -106,50 +109,59 @@ def _products(kind, lanes, sentences):
             a, w = load(weights + 4 * (inputs * outputs + n)), weights + 4 * n
             b, c, d = a, a, a
             for k in range(inputs):
-                row = load(w)
-                a = fma(splat(value(x, k, lane, scale, zero)), row, a)
-                b = fma(splat(value(x, k, p, scale, zero)), row, b)
-                c = fma(splat(value(x, k, q, scale, zero)), row, c)
-                d = fma(splat(value(x, k, r, scale, zero)), row, d)
+                shared = load(w)
+                a = fma(splat(value(x, k, lane, scale, zero)), shared, a)
+                b = fma(splat(value(x, k, p, scale, zero)), shared, b)
+                c = fma(splat(value(x, k, q, scale, zero)), shared, c)
+                d = fma(splat(value(x, k, r, scale, zero)), shared, d)
                 w += 4 * outputs
-            store(out + 4 * n, a)
-            store(out + 4 * (outputs + n), b)
-            store(out + 4 * (2 * outputs + n), c)
-            store(out + 4 * (3 * outputs + n), d)
+            store(out, a)
+            store(out + row, b)
+            store(out + 2 * row, c)
+            store(out + 3 * row, d)
+            out += 4 * lanes
 
     return routine(one if sentences == 1 else four)
 
 
 def dense_rows(kind, activation):
-    """y = activation(x W + bias) in float32; x of kind "f32" or "u8".  A unit is a tile of rows."""
+    """y = activation(x W + bias) in float32; x of kind "f32" or "u8".  A unit is (tile of rows,
+    block of 64 outputs).
+    """
     act, load = ACTIVATIONS[activation](16), loads("f32", 16)
-    four_wide, four = _products(kind, 64, 4), _products(kind, 16, 4)
-    one_wide, one = _products(kind, 64, 1), _products(kind, 16, 1)
+    four_wide, four = _products(kind, OUTPUTS_OF_ROWS, 4), _products(kind, 16, 4)
+    one_wide, one = _products(kind, OUTPUTS_OF_ROWS, 1), _products(kind, 16, 1)
 
     def kernel(params, context, begin, end):
         arena, sentences = load_i64(context + ARENA), load_i64(context + SENTENCES)
-        scratch, w = load_i64(context + SCRATCH), load_i64(params + 48)
+        made, w = load_i64(context + SCRATCH), load_i64(params + 48)
         inputs, outputs = load_i64(params + 32), load_i64(params + 40)
         scale, zero = load_f32(params + 56), load_i64(params + 64)
-        start = load_i64(context + FIRST_ROW)
-        wide = outputs // 64 * 64
-        for tile in range(begin, end):
+        start, blocks = (
+            load_i64(context + FIRST_ROW),
+            (outputs + OUTPUTS_OF_ROWS - 1) // OUTPUTS_OF_ROWS,
+        )
+        for unit in range(begin, end):
+            tile, first = unit // blocks, OUTPUTS_OF_ROWS * (unit % blocks)
+            last = min(first + OUTPUTS_OF_ROWS, outputs)
             x = arena + load_i64(params) + load_i64(params + 8) * tile
-            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + 4 * ROWS * first
             most = min(start + sentences - ROWS * tile, ROWS) - 1
             for lane in range(max(start - ROWS * tile, 0), most + 1, 4):
-                if lane == most:
-                    one_wide(x, lane, most, w, inputs, outputs, 0, wide, scale, zero, scratch)
-                    one(x, lane, most, w, inputs, outputs, wide, outputs, scale, zero, scratch)
+                if lane == most and last - first == OUTPUTS_OF_ROWS:
+                    one_wide(x, lane, most, w, inputs, outputs, first, last, scale, zero, made)
+                elif lane == most:
+                    one(x, lane, most, w, inputs, outputs, first, last, scale, zero, made)
+                elif last - first == OUTPUTS_OF_ROWS:
+                    four_wide(x, lane, most, w, inputs, outputs, first, last, scale, zero, made)
                 else:
-                    four_wide(x, lane, most, w, inputs, outputs, 0, wide, scale, zero, scratch)
-                    four(x, lane, most, w, inputs, outputs, wide, outputs, scale, zero, scratch)
+                    four(x, lane, most, w, inputs, outputs, first, last, scale, zero, made)
                 for sentence in range(min(4, most + 1 - lane)):
-                    made, to = scratch + 4 * outputs * sentence, y + 4 * (lane + sentence)
-                    for n in range(0, outputs, 16):
-                        store(made + 4 * n, act(load(made + 4 * n)))
-                    for n in range(outputs):
-                        store_unaligned(to + 4 * ROWS * n, load_f32(made + 4 * n))
+                    row, to = made + 4 * OUTPUTS_OF_ROWS * sentence, y + 4 * (lane + sentence)
+                    for n in range(0, last - first, 16):
+                        store(row + 4 * n, act(load(row + 4 * n)))
+                    for n in range(last - first):
+                        store_unaligned(to + 4 * ROWS * n, load_f32(row + 4 * n))
 
     return kernel
 

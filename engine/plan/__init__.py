@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from ..graph import Graph
 from ..isa import Isa
 from ..kernels import kernel, kernel_name
-from ..kernels.context import MOST_ROWS, ROWS, TILE
+from ..kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE, TILES
+from .meetings import lives_between, meetings
 from .memory import Buffer, place
 
 __all__ = ["Buffer", "Plan", "Program", "Step", "make_plan"]
 
 STEP_SLOTS = 8
+LEAST_SHARED = 20_000  # multiply-adds a row: what takes longer than meeting does
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
@@ -42,12 +44,23 @@ class Step:
     counted: int  # offset into the context of what units count (tiles, row tiles), 0: one
     units: int = 1
     macs: int = 0  # multiply-adds really needed for each token (or row)
+    own_tiles: bool = True  # a unit reads nothing but its own tile of each buffer
     facts: Mapping[str, Any] = field(default_factory=dict)  # for inspect and profile
 
     @property
     def kernel_name(self) -> str:
         """The full name of the kernel's variant."""
         return kernel_name(self.kernel, *self.variant)
+
+    @property
+    def domain(self) -> str:
+        """What its units are counted in: "tokens", "rows", or "" for one unit."""
+        return {TILES: "tokens", ROW_TILES: "rows"}.get(self.counted, "")
+
+    @property
+    def alone(self) -> bool:
+        """So little for a tile of rows that sharing it would cost more than it brings."""
+        return self.domain == "rows" and self.macs < LEAST_SHARED
 
     def buffers(self) -> list[Buffer]:
         """Those it reads or writes."""
@@ -131,22 +144,26 @@ class Plan:
         """The step that makes it."""
         return self._lives[buffer][0]
 
-    def program(self, tokens: int) -> Program:
-        """The program for packs of at most `tokens` tokens, a multiple of 64."""
+    def program(self, tokens: int, *, shared: bool = False) -> Program:
+        """The program for packs of at most `tokens` tokens, a multiple of 64; shared: workers may
+        share a pack, for which the arena has to be larger.
+        """
         tiles = {"tokens": -(-tokens // TILE), "rows": MOST_ROWS // ROWS}
         waiting = {  # rows of earlier packs are there, and in part made again, until the late steps
-            buffer: (0, max(last, self.late))
+            buffer: (0, max(last, min(self.late, len(self.steps) - 1)))
             for buffer, (first, last) in self._lives.items()
             if buffer.domain == "rows" and first < self.late
         }
-        offsets, size = place({**self._lives, **waiting}, tiles)
+        lives, after = {**self._lives, **waiting}, meetings(self.steps, self.late)
+        offsets, size = place(lives_between(lives, after) if shared else lives, tiles)
         rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
         keep: list[Any] = []
-        for row, step in zip(rows, self.steps, strict=True):
+        for row, step, who in zip(rows, self.steps, after, strict=True):
             code = kernel(self.isa, step.kernel, *step.variant)
             params = np.array([_slot(param, offsets) for param in step.params], np.int64)
             keep += [code, params]
             row[:4] = code.address, params.ctypes.data, step.counted, step.units
+            row[6:] = who, step.alone
         return Program(self, tokens, size, rows, tuple(keep), offsets)
 
 

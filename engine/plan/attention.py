@@ -58,7 +58,8 @@ def _bytes(
     operands = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes)
     constants = aligned(attention_constants(node, depth))
     variant = ("amx_attention_u8" if tiles else kernel, (depth, softmax))
-    planner.emit(node, *variant, (*operands, heads, constants), query.domain, units=heads)
+    block = (*operands, heads, constants)
+    planner.emit(node, *variant, block, query.domain, units=heads, own_tiles=False)
 
 
 def _floats(
@@ -76,9 +77,10 @@ def _floats(
     operands = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes)
     params = (*operands, y, y.tile_bytes, heads, float(attributes["scale"]))
     if query.domain == "tokens":
-        variant = (depth, block_width(planner.isa, query.lanes))
-        planner.emit(node, "attention_f32", variant, params, query.domain, units=heads)
+        variant: tuple[int, ...] = (depth, block_width(planner.isa, query.lanes))
+        kernel = "attention_f32"
     else:
-        planner.emit(node, "attention_f32_rows", (depth,), params, query.domain, units=heads)
+        kernel, variant = "attention_f32_rows", (depth,)
+    planner.emit(node, kernel, variant, params, query.domain, units=heads, own_tiles=False)
     if output is not None:
         converted(planner, node, y, output, name)

@@ -11,7 +11,7 @@ from .. import settings
 from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
-from ..kernels.context import SCRATCH_BYTES
+from ..kernels.context import OUTPUTS_OF_ROWS
 from ..pack import piece_width
 from .choice import Choice, Layer
 from .memory import Buffer
@@ -38,7 +38,6 @@ WIDE = "sparse_dot_u8s8_4x1"  # the 4x1 kernel for 512 bits, a whole tile at a t
 NARROW = "narrow_dot_u8s8_4x1"  # in pieces of a tile: few registers, or scales of tokens
 SIXTEEN_BITS = "sparse_dot_u8s16_4x1"  # where no instruction multiplies bytes exactly
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once for four sentences
-MOST_ROW_OUTPUTS = SCRATCH_BYTES // 16  # float32 of four sentences, which it keeps there
 
 
 def plan_linear(planner: Planner, node: Node) -> None:
@@ -85,8 +84,7 @@ def _floats(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
     bias = planner.optional(node.inputs[3])
     precision = node.attributes.get("precision", "float32")
     dense = node.attributes.get("pattern", "dense") == "dense"
-    small = weight.size <= MOST_DENSE_ROWS and len(weight) <= MOST_ROW_OUTPUTS
-    few = x.domain == "rows" and small
+    few = x.domain == "rows" and weight.size <= MOST_DENSE_ROWS
     if few and dense and precision == "float32":
         _dense_rows(planner, node, x, weight, bias)
         return
@@ -107,7 +105,8 @@ def _dense_rows(planner: Planner, node: Node, x: Buffer, weight: Array, bias: Ar
     padded = operand.shape[1]
     params = (x, x.tile_bytes, y, y.tile_bytes, inputs, padded, operand, float(scale), zero)
     variant = (x.dtype, _activation(node))
-    planner.emit(node, "dense_rows", variant, params, "rows", macs=weight.size)
+    units = -(-padded // OUTPUTS_OF_ROWS)
+    planner.emit(node, "dense_rows", variant, params, "rows", units=units, macs=weight.size)
     _describe(planner, node, weight, operand.nbytes)
 
 

@@ -126,11 +126,15 @@ class Planner:
         *,
         units: int = 1,
         macs: int = 0,
+        own_tiles: bool = True,
         **facts: Any,
     ) -> None:
         """Add a step; facts are kept with it."""
         name = node.name or node.outputs[0]
-        self.steps.append(Step(name, kernel, variant, params, COUNTED[domain], units, macs, facts))
+        counted = COUNTED[domain]
+        self.steps.append(
+            Step(name, kernel, variant, params, counted, units, macs, own_tiles, facts)
+        )
 
     def layer(self, node: Node, **facts: Any) -> None:
         """A line of describe(), for the step emitted last."""

@@ -18,11 +18,13 @@ from .. import reference
 from ..errors import CheckError
 from ..graph import Graph, Node, Quantization
 from ..kernels import context as slots
+from ..kernels import kernel
 from ..kernels.drive import STEP_BYTES
 from ..ops.numbers import dequantized
 from ..plan import Buffer, Plan
 from ..plan.quantized import attention_is_bytes
 from .session import Session
+from .workers import KERNEL
 
 __all__ = ["StepValue", "check", "quantizations", "values"]
 
@@ -62,11 +64,15 @@ class Stepwise(Session):
         self._flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
         self._signed = {name for name, how in quantizations(graph).items() if how.dtype == "int8"}
         if self.plan is not None:
-            self._whole_run = self._run
+            self._prepare = KERNEL(kernel(self.isa, "prepare").address)
+            self._whole_run = KERNEL(kernel(self.isa, "run", False).address)
             self._run = self._step_by_step  # type: ignore[assignment]
 
     def _step_by_step(self, address: int, context: int, begin: int, end: int) -> None:
         assert self.plan is not None
+        self._prepare(address, context, begin, end)
+        if self._call[19] or self._call[20]:
+            return
         call, kept = self._call, self._call.copy()
         program = next(each for each in self._programs.values() if each.address == call[8])
         for pack in range(int(kept[12])):

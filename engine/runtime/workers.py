@@ -2,7 +2,7 @@
 
 Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its
 own arena and takes packs from a counter; in latency all share the first one's arena and each step's
-units, and meet at a barrier after each step. The caller is worker 0.  The others spin for a while
+units, and meet at a barrier where plan/meetings.py says so. The caller is worker 0.  The others spin for a while
 after a call, so that the next begins at once, and then sleep.
 """
 
@@ -68,16 +68,16 @@ class Worker:
 
 
 class Team:
-    """Threads for workers 1 and up; `share` lets them and the caller take part in a call."""
+    """Threads for workers 1 and up, which take part in calls (kernels/drive.py: serve)."""
 
     def __init__(self, isa: Isa, size: int, cpus: tuple[int, ...]) -> None:
         self.size, self.cpus = size, cpus
         self.control: NDArray[Any] = memory(8 * (CONTROL_STATES + size)).view(np.int64)
         self.control[3] = settings.current().spin_us * SPINS_A_MICROSECOND
-        self._address = self.control.ctypes.data
+        self.address = self.control.ctypes.data
         # a ctypes array beside: setting an item costs a third of what NumPy's does
         self._slots = (ctypes.c_int64 * len(self.control)).from_buffer(self.control.data)
-        self._serve, self._wait = (KERNEL(kernel(isa, name).address) for name in ("serve", "wait"))
+        self._serve = KERNEL(kernel(isa, "serve").address)
         self._wake = [threading.Event() for _ in range(size)]
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
@@ -91,14 +91,12 @@ class Team:
             self.control[CONTROL_STATES + number] = 0
             if not self.control[1]:
                 return
-            self._serve(self._address, self._workers[number].address, number, 0)
+            self._serve(self.address, self._workers[number].address, number, 0)
             if not self.control[1]:
                 return
 
-    def share(self, call: int, workers: list[Worker], run: Any) -> None:
-        """The call's work, done by all workers, the caller's share by `run`; returns when all of it
-        is done.
-        """
+    def ready(self, workers: list[Worker]) -> None:
+        """Threads for these workers, which may be others than before."""
         if workers is not self._workers:
             self._quiet()
             self._workers = workers
@@ -114,14 +112,12 @@ class Team:
             ]
             for thread in self._threads:
                 thread.start()
-        control = self._slots
-        control[1], control[2] = call, 0
-        control[0] += 1
+
+    def wake(self) -> None:
+        """Those that sleep, after a call has begun."""
         for number in range(1, self.size):
-            if control[CONTROL_STATES + number]:
+            if self._slots[CONTROL_STATES + number]:
                 self._wake[number].set()
-        run(call, workers[0].address, 0, 0)
-        self._wait(self._address, 0, 0, self.size - 1)
 
     def _quiet(self) -> None:
         """Until every worker sleeps: their contexts may then be exchanged."""

@@ -10,7 +10,7 @@ import pytest
 
 from engine.kernels import KERNELS, Kernel, builder, kernel_name
 
-BY_SESSIONS = {"prepare", "run", "serve", "wait"}  # tests/runtime
+BY_SESSIONS = {"prepare", "run", "call", "serve"}  # tests/runtime
 BY_PROFILE = {"peak", "read", "clock"}  # tests/test_profile.py
 
 

@@ -222,7 +222,7 @@ def test_dense_rows(slow: bool, kind: str, activation: str) -> None:
             float(X.scale),
             X.zero_point,
         )
-        stand.run(kernel(isa, "dense_rows", kind, activation), params, 0, 2)
+        stand.run(kernel(isa, "dense_rows", kind, activation), params, 0, 4)
         close(from_tiles(result, sentences)[:, :outputs], wanted, isa.name)
 
 

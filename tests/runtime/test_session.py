@@ -5,6 +5,7 @@ NumPy meaning.
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,19 @@ def test_other_precisions_are_near_onnx_runtimes(
         )
 
 
-def test_two_workers_give_the_same_bytes(model: Callable[[str, str], Path]) -> None:
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_give_the_same_bytes(model: Callable[[str, str], Path], workers: int) -> None:
+    """Tiles that divide evenly among the workers and such that do not, again and again, awake or
+    asleep."""
     file = model("4x1", "int8")
-    alone, team = engine.load(file), engine.load(file, threads=2)
-    for batch, length in ((1, 128), (1, 1), (5, 37), (16, 64), (3, 300), (1, 40)):
-        given = feeds(batch, length)
+    alone, team = engine.load(file), engine.load(file, threads=workers)
+    for turn, (batch, length) in enumerate(
+        [(1, 128), (1, 192), (1, 1), (5, 37), (16, 64), (3, 300), (1, 40)] * 5
+    ):
+        given = feeds(batch, length, turn)
         np.testing.assert_array_equal(alone.run(given)["logits"], team.run(given)["logits"])
+        if turn % 7 == 3:
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("form", ["fp32", "int8"])

@@ -1,0 +1,65 @@
+"""Where workers that share a pack have to wait for one another.
+
+Each worker takes as many units of every step, in order, and most steps read nothing of a tile but
+what the steps before made of the same tile.  Where the tiles of a pack divide evenly among the
+workers, every worker has tiles of its own, and nobody waits before a step that reads others' tiles
+(attention), or that takes the rows of sentences out of tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .memory import Buffer
+
+if TYPE_CHECKING:
+    from . import Step
+
+__all__ = ["ALL", "NOBODY", "UNEVEN", "lives_between", "meetings"]
+
+NOBODY, UNEVEN, ALL = 0, 1, 2  # who meets after a step: nobody, all where tiles are uneven, all
+
+
+def meetings(steps: Sequence[Step], late: int) -> list[int]:
+    """Who meets after each step; all do after the last one and before step `late`, where the next
+    pack begins.
+    """
+    made: dict[Buffer, int] = {}
+    for number, step in enumerate(steps):
+        for buffer in step.buffers():
+            made.setdefault(buffer, number)
+    after = [NOBODY] * len(steps)
+    met, all_met = 0, 0  # the steps before have been waited for: where tiles are uneven, everywhere
+    for number, step in enumerate(steps):
+        read = [buffer for buffer in step.buffers() if made[buffer] != number]
+        fresh = [buffer for buffer in read if made[buffer] >= all_met]
+        if number == late or not all(_own_tiles(step, buffer) for buffer in fresh):
+            met = all_met = number
+            need = ALL
+        elif any(made[buffer] >= met for buffer in fresh):
+            met = number
+            need = UNEVEN
+        else:
+            need = NOBODY
+        if number:
+            after[number - 1] = need
+    if steps:
+        after[-1] = ALL
+    return after
+
+
+def _own_tiles(step: Step, buffer: Buffer) -> bool:
+    return step.own_tiles and step.domain == buffer.domain == "tokens"
+
+
+def lives_between(
+    lives: Mapping[Buffer, tuple[int, int]], after: Sequence[int]
+) -> dict[Buffer, tuple[int, int]]:
+    """Lives counted in stretches between meetings of all: within one, a worker may be steps ahead
+    of another, so that no memory may change hands.
+    """
+    stretch = [0]
+    for who in after:
+        stretch.append(stretch[-1] + (who == ALL))
+    return {buffer: (stretch[first], stretch[last]) for buffer, (first, last) in lives.items()}
