@@ -2,8 +2,8 @@
 
 Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its
 own arena and takes packs from a counter; in latency all share the first one's arena and each step's
-units, and meet at a barrier where plan/meetings.py says so. The caller is worker 0.  The others spin for a while
-after a call, so that the next begins at once, and then sleep.
+units, and meet at a barrier where plan/meetings.py says so.  The caller is worker 0.  The others
+spin for a while after a call, so that the next begins at once, and then sleep.
 """
 
 from __future__ import annotations
