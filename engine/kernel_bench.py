@@ -18,8 +18,9 @@ from . import isa
 from .kernels import kernel, kernel_name
 from .kernels.context import TILE
 from .kernels.harness import Stand
-from .pack import pack_linear, piece_width
+from .pack import X_BYTES, pack_linear, pack_panels, piece_width
 from .peaks import Peaks, fitting
+from .plan.weights import panel_count, table_of
 
 __all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "cases", "measure"]
 
@@ -30,7 +31,6 @@ SHAPES = (  # outputs, inputs
 )  # fmt: skip
 BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
 PRECISIONS = {"int8": "u8s8", "bfloat16": "bf16", "float32": "f32"}
-X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
 REPEATS = 3  # in a row, so that weights are in the cache that the shape allows
 
 
@@ -108,17 +108,23 @@ class _Prepared:
 
 def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
     weight = _weight(case, np.random.default_rng(0))
-    width = piece_width(case.pattern, case.precision, case.inputs, chosen.width)
+    width = piece_width(chosen.width)
     row, *variant = case.kernel(width)
     out_bytes = 1 if case.precision == "int8" else 4
-    packed = pack_linear(weight, case.pattern, precision=case.precision, out_bytes=out_bytes)
+    if case.pattern == "1x4":
+        panels = panel_count(case.outputs, case.inputs, case.precision, TILE, width)
+        packed = pack_panels(weight, panels, precision=case.precision, out_bytes=out_bytes)
+    else:
+        packed = [pack_linear(weight, case.pattern, precision=case.precision, out_bytes=out_bytes)]
     tiles = -(-case.tokens // TILE)
     x_bytes, y_bytes = X_BYTES[case.precision] * case.inputs * TILE, out_bytes * case.outputs * TILE
     stand = Stand(tiles * (x_bytes + y_bytes) + 4096)
-    x, _ = stand.room((tiles, x_bytes), np.uint8)
+    x, buffer = stand.room((tiles, x_bytes), np.uint8)
+    buffer.fill(1)  # memory never written is one page of zeros, which caches take another way
     y, _ = stand.room((tiles, y_bytes), np.uint8)
-    rows = stand.parts(packed, np.zeros((len(packed.headers), 64), np.uint8))
-    params = stand.params(x, x_bytes, y, y_bytes, 1, rows)
+    records = np.zeros((len(packed[0].headers), 64), np.uint8)
+    rows = table_of([stand.parts(each, records) for each in packed], case.pattern)
+    params = stand.params(x, x_bytes, y, y_bytes, 1, stand.address(rows))
     call, nothing = (
         stand.caller(kernel(chosen, row, *variant), params, 0, units) for units in (tiles, 0)
     )

@@ -5,7 +5,7 @@ A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one pr
 
            header                          offsets        weights                   a step is
     4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
-    1x4    steps, 4 outputs, 3 unused      [steps][4]     [steps][4 outputs][4]     4 blocks
+    1x4    steps, 4 outputs, 3 unused      [steps + 1][4] [steps][4 outputs][4]     4 blocks
     dense  steps, first output             none           [steps][4 outputs][m]     m inputs
 
 Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any four outputs with
@@ -13,25 +13,37 @@ about as many blocks make a group, and the n rows that an epilogue adds for outp
 Offsets are u16: 8 * input, or 8 * (input / 4) for 1x4.  Where blocks are missing an offset is
 repeated with weight 0.  Groups are dealt to parts of about equal work and sorted by steps inside a
 part: the loop's end is then predicted.
+
+A 1x4 product loads x as often as it multiplies.  Where x overflows the first-level cache the inputs
+are cut into panels that do not, each packed by itself: in each the outputs of a part are grouped
+anew, and what has been summed so far waits in the worker's scratch.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOST_INPUTS", "PER_PRODUCT", "Packed", "pack_linear", "piece_width", "to_bfloat16"]
+__all__ = [
+    "MOST_INPUTS",
+    "PER_PRODUCT",
+    "Packed",
+    "pack_linear",
+    "pack_panels",
+    "piece_width",
+    "to_bfloat16",
+]
 
 Array = NDArray[Any]
 GROUP = 4  # outputs
 MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
 PER_PRODUCT = {"int8": 4, "int16": 2, "bfloat16": 2, "float32": 1}
 X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
-FIRST_CACHE = 48 << 10  # bytes: what recent CPUs have, 32 KB the older ones
 HEADER = {"4x1": 2, "dense": 2, "1x4": 8}  # int32 slots
 EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
 
@@ -84,16 +96,11 @@ def to_bfloat16(x: Array) -> Array:
     return np.where(np.isnan(x), bits >> 16 | 0x40, rounded).astype(np.uint16)
 
 
-def piece_width(pattern: str, precision: str, inputs: int, bits: int) -> int:
-    """Tokens of a register block, and of a piece of x where a kernel reads x in pieces.
-
-    4 outputs x 64 tokens fill half of 32 registers of 512 bits.  A 1x4 product loads x as often as
-    it multiplies: half a tile at a time where only that fits the first-level cache.
+def piece_width(bits: int) -> int:
+    """Tokens of a register block, and of a piece of x where a kernel reads x in pieces: 4 outputs x
+    64 tokens fill half of 32 registers of 512 bits.
     """
-    if bits < 512:
-        return 16
-    whole = 64 * inputs * X_BYTES[precision]
-    return 32 if pattern == "1x4" and FIRST_CACHE < whole <= 2 * FIRST_CACHE else 64
+    return 64 if bits == 512 else 16
 
 
 def _deal(steps: Array, parts: int) -> list[Array]:
@@ -179,6 +186,47 @@ def pack_linear(
     )
 
 
+def pack_panels(
+    weight: Array,
+    panels: int,
+    *,
+    precision: str,
+    lanes: int = 64,
+    parts: int = 1,
+    out_bytes: int = 1,
+) -> list[Packed]:
+    """A 1x4 layer as pack_linear takes it, in panels of about as many inputs each."""
+    whole = pack_linear(
+        weight, "1x4", precision=precision, lanes=lanes, parts=parts, out_bytes=out_bytes
+    )
+    if panels == 1:
+        return [whole]
+    weight = np.pad(_pad_outputs(weight), ((0, 0), (0, -weight.shape[1] % 4)))
+    quads = weight.shape[1] // 4
+    packed = []
+    for first, last in pairwise(np.arange(panels + 1) * quads // panels * 4):
+        panel = np.zeros_like(weight)
+        panel[:, first:last] = weight[:, first:last]
+        blocks = panel.reshape(len(panel), -1, 4).any(axis=2).sum(axis=1)
+        members = np.concatenate([
+            part[np.argsort(blocks[part], kind="stable")]
+            for part in np.split(whole.outputs.ravel(), GROUP * whole.bounds[1:-1])
+        ]).reshape(-1, GROUP)  # fmt: skip
+        steps = blocks[members].max(axis=1)
+        made = _assemble(
+            panel,
+            "1x4",
+            members,
+            steps,
+            m=PER_PRODUCT[precision],
+            row=lanes * out_bytes,
+            bounds=whole.bounds,
+            precision=precision,
+        )
+        packed.append(made)
+    return packed
+
+
 def _assemble(
     weight: Array,
     pattern: str,
@@ -210,6 +258,8 @@ def _assemble(
     bfloat16 = precision == "bfloat16"
     stored = to_bfloat16(weights) if bfloat16 else weights.astype(precision)
     offsets = np.concatenate([offsets for offsets, _ in pairs]).astype(np.uint16)
+    if pattern == "1x4":  # its kernels read a step ahead
+        offsets = np.pad(offsets, ((0, 1), (0, 0)))
     return Packed(
         pattern,
         headers,

@@ -46,6 +46,7 @@ from ..simd import (
 from .activations import ACTIVATIONS
 from .context import ARENA
 from .linear import EPILOGUES
+from .panels import in_panels
 
 f32 = nb.float32
 SIZE = {"floats": 4, "rounded": 4, "dynamic": 4}  # bytes of a result where it is not a byte
@@ -108,13 +109,12 @@ def finish_at(lanes, width, epilogue, activation):
 def product(accumulate, pieces, step, lanes, width, epilogue, activation):
     """The loops around accumulate(x, steps, offsets, weights, a, b, c, d) -> four sums.
 
-    pieces: x is interleaved; step: bytes of offsets and of weights, and from place to place of a
-    group's outputs in its header (0: one place for all four).
+    pieces: x is interleaved; step: bytes of offsets and of weights.
     """
     finish, size = finish_at(lanes, width, epilogue, activation), SIZE.get(epilogue, 1)
     splat, dynamic = splats("i32", width), epilogue == "dynamic"
-    offset_bytes, weight_bytes, apart = step
-    header_bytes, table_bytes = 32 if apart else 8, 0 if dynamic else 1024
+    offset_bytes, weight_bytes = step
+    table_bytes = 0 if dynamic else 1024
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -138,17 +138,14 @@ def product(accumulate, pieces, step, lanes, width, epilogue, activation):
                     a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
                     out = target + load_i32(headers + 4)
                     finish(out, a, record, 0, table, params)
-                    out = target + load_i32(headers + 4 + apart)
                     finish(out, b, record, 1, table, params)
-                    out = target + load_i32(headers + 4 + 2 * apart)
                     finish(out, c, record, 2, table, params)
-                    out = target + load_i32(headers + 4 + 3 * apart)
                     finish(out, d, record, 3, table, params)
                     offsets, weights = (
                         offsets + offset_bytes * steps,
                         weights + weight_bytes * steps,
                     )
-                    headers, record = headers + header_bytes, record + 64
+                    headers, record = headers + 8, record + 64
                     table += table_bytes
 
     return kernel
@@ -166,7 +163,7 @@ def dense_dot_u8s8(lanes, width, epilogue, activation):
             x, weights = x + 4 * width, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), True, (0, 16, 0), lanes, width, epilogue, activation)
+    return product(routine(accumulate), True, (0, 16), lanes, width, epilogue, activation)
 
 
 def narrow_dot_u8s8_4x1(lanes, width, epilogue, activation):
@@ -188,7 +185,7 @@ def narrow_dot_u8s8_4x1(lanes, width, epilogue, activation):
             offsets, weights = offsets + 8, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), False, (8, 16, 0), lanes, width, epilogue, activation)
+    return product(routine(accumulate), False, (8, 16), lanes, width, epilogue, activation)
 
 
 def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
@@ -205,23 +202,36 @@ def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
             offsets, weights = offsets + 4, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), False, (4, 16, 0), lanes, width, epilogue, activation)
+    return product(routine(accumulate), False, (4, 16), lanes, width, epilogue, activation)
 
 
 def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
-    """A step takes a block of each of 4 outputs, whose sums do not wait for one another."""
+    """A step takes a block of each of 4 outputs, whose sums do not wait for one another.  Offsets
+    are loaded a step ahead: in their own step they would wait behind the loads of x before them.
+    """
     load = loads("u8", 4 * width)
     first, second, third, fourth = (spreads(n, width) for n in range(4))
     stretch = width // 2  # 8 * (input / 4) -> bytes
 
     def accumulate(x, steps, offsets, weights, a, b, c, d):
+        p, q, r, s = load_offsets(offsets)
         for _ in range(steps):
-            (p, q, r, s), four = load_offsets(offsets), load_four(weights)
+            four = load_four(weights)
             a = dot4(a, load(x + stretch * p), first(four))
             b = dot4(b, load(x + stretch * q), second(four))
             c = dot4(c, load(x + stretch * r), third(four))
             d = dot4(d, load(x + stretch * s), fourth(four))
             offsets, weights = offsets + 8, weights + 16
+            p, q, r, s = load_offsets(offsets)
         return a, b, c, d
 
-    return product(routine(accumulate), True, (8, 16, 4), lanes, width, epilogue, activation)
+    finish, size = finish_at(lanes, width, epilogue, activation), SIZE.get(epilogue, 1)
+    splat = splats("i32", width)
+
+    def start(first):
+        return splat(load_i32(first))
+
+    table_bytes = 0 if epilogue == "dynamic" else 1024
+    return in_panels(
+        routine(accumulate), routine(start), finish, "i32", size, 16, table_bytes, lanes, width
+    )

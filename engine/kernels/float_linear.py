@@ -44,6 +44,7 @@ from ..simd import (
 )
 from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
 from .context import ARENA
+from .panels import in_panels
 
 f32 = nb.float32
 SIZE = {"f32": 4, "u8": 1}
@@ -117,16 +118,14 @@ def float_epilogue(lanes, width, output, activation):
 def product(accumulate, x_bytes, step, lanes, width, output, activation):
     """The loops around accumulate(x, steps, offsets, weights, a, b, c, d) -> four sums.
 
-    x_bytes: from token to token of x, or 0: x is in pieces; step: bytes of offsets and of weights,
-    and from place to place of a group's outputs in its header (0: one place for all four).
+    x_bytes: from token to token of x, or 0: x is in pieces; step: bytes of offsets and of weights.
     """
     finish, size, start = (
         float_epilogue(lanes, width, output, activation),
         SIZE[output],
         splats("f32", width),
     )
-    offset_bytes, weight_bytes, apart = step
-    header_bytes = 32 if apart else 8
+    offset_bytes, weight_bytes = step
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -147,17 +146,34 @@ def product(accumulate, x_bytes, step, lanes, width, output, activation):
                     a, b = start(load_f32(record + 16)), start(load_f32(record + 20))
                     c, d = start(load_f32(record + 24)), start(load_f32(record + 28))
                     a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
-                    finish(target + load_i32(headers + 4), a, record, 0)
-                    finish(target + load_i32(headers + 4 + apart), b, record, 1)
-                    finish(target + load_i32(headers + 4 + 2 * apart), c, record, 2)
-                    finish(target + load_i32(headers + 4 + 3 * apart), d, record, 3)
+                    out = target + load_i32(headers + 4)
+                    finish(out, a, record, 0)
+                    finish(out, b, record, 1)
+                    finish(out, c, record, 2)
+                    finish(out, d, record, 3)
                     offsets, weights = (
                         offsets + offset_bytes * steps,
                         weights + weight_bytes * steps,
                     )
-                    headers, record = headers + header_bytes, record + 64
+                    headers, record = headers + 8, record + 64
 
     return kernel
+
+
+def blocks_of_four(accumulate, weight_bytes, lanes, width, output, activation):
+    """The loops around a 1x4 product."""
+    finish, splat = float_epilogue(lanes, width, output, activation), splats("f32", width)
+
+    def start(first):
+        return splat(load_f32(first))
+
+    def place(out, sums, record, n, table, params):
+        finish(out, sums, record, n)
+
+    return in_panels(
+        routine(accumulate), routine(start), routine(place), "f32", SIZE[output],
+        weight_bytes, 1024, lanes, width,
+    )  # fmt: skip
 
 
 def sparse_dot_f32_4x1(lanes, width, output, activation):
@@ -179,7 +195,7 @@ def sparse_dot_f32_4x1(lanes, width, output, activation):
             offsets, weights = offsets + 2, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), 4, (2, 16, 0), lanes, width, output, activation)
+    return product(routine(accumulate), 4, (2, 16), lanes, width, output, activation)
 
 
 def dense_dot_f32(lanes, width, output, activation):
@@ -200,7 +216,7 @@ def dense_dot_f32(lanes, width, output, activation):
             x, weights = x + 4 * lanes, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), 4, (0, 16, 0), lanes, width, output, activation)
+    return product(routine(accumulate), 4, (0, 16), lanes, width, output, activation)
 
 
 def sparse_dot_f32_1x4(lanes, width, output, activation):
@@ -228,7 +244,7 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
             offsets, weights = offsets + 8, weights + 64
         return a, b, c, d
 
-    return product(routine(accumulate), 0, (8, 64, 4), lanes, width, output, activation)
+    return blocks_of_four(accumulate, 64, lanes, width, output, activation)
 
 
 def sparse_dot_bf16_4x1(lanes, width, output, activation):
@@ -245,7 +261,7 @@ def sparse_dot_bf16_4x1(lanes, width, output, activation):
             offsets, weights = offsets + 4, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), 2, (4, 16, 0), lanes, width, output, activation)
+    return product(routine(accumulate), 2, (4, 16), lanes, width, output, activation)
 
 
 def dense_dot_bf16(lanes, width, output, activation):
@@ -260,7 +276,7 @@ def dense_dot_bf16(lanes, width, output, activation):
             x, weights = x + 4 * width, weights + 16
         return a, b, c, d
 
-    return product(routine(accumulate), 0, (0, 16, 0), lanes, width, output, activation)
+    return product(routine(accumulate), 0, (0, 16), lanes, width, output, activation)
 
 
 def sparse_dot_bf16_1x4(lanes, width, output, activation):
@@ -281,4 +297,4 @@ def sparse_dot_bf16_1x4(lanes, width, output, activation):
             offsets, weights = offsets + 8, weights + 32
         return a, b, c, d
 
-    return product(routine(accumulate), 0, (8, 32, 4), lanes, width, output, activation)
+    return blocks_of_four(accumulate, 32, lanes, width, output, activation)

@@ -89,12 +89,12 @@ class Stand:
         self.kept.append(copy)
         return int(copy.ctypes.data)
 
-    def parts(self, packed: Packed, records: Array, tables: Array | None = None) -> int:
-        """Address of the table of parts; records uint8 [groups, bytes]."""
+    def parts(self, packed: Packed, records: Array, tables: Array | None = None) -> Array:
+        """The rows of the parts; records uint8 [groups, bytes]."""
         arrays = [packed.headers, packed.offsets, packed.weights, records]
         places = [self.address(array) for array in arrays]
         table = 0 if tables is None else self.address(tables)
-        return self.address(packed.rows(*places, table, record_bytes=records.shape[1]))
+        return packed.rows(*places, table, record_bytes=records.shape[1])
 
     def params(self, *values: int | float) -> Array:
         """A block of 8-byte slots; floats are float32 in the low four bytes."""

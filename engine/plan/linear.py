@@ -18,7 +18,7 @@ from .memory import Buffer
 from .planner import Planner, Unplanned
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
 from .tiles import PACKINGS, TILE_KERNELS, modelled_pattern
-from .weights import linear_operands, rows_operand
+from .weights import linear_operands, panel_count, rows_operand
 
 __all__ = ["LINEAR_KERNELS", "plan_linear"]
 
@@ -130,12 +130,15 @@ def _emit(
         width, packing = y.lanes, PACKINGS[pattern]
     else:
         kernel, form = _kernel(isa, precision, pattern, tokens_have_scales=bool(more))
-        width = choice.width or piece_width(pattern, precision, weight.shape[1], isa.width)
+        width = choice.width or piece_width(isa.width)
         width, packing = min(width, y.lanes), pattern
     lanes = (y.lanes,) if tiles or kernel == WIDE else (y.lanes, width)
     source = planner.formed(x, form, width) if form else x
     packed_as = "int16" if kernel == SIXTEEN_BITS else precision
-    operands = linear_operands(weight, packing, packed_as, constants, y, tiles=tiles)
+    panels = 1
+    if pattern == "1x4":
+        panels = panel_count(len(weight), weight.shape[1], precision, y.lanes, width)
+    operands = linear_operands(weight, packing, packed_as, constants, y, tiles=tiles, panels=panels)
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
     variant = (*lanes, epilogue, constants.activation)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pack import Packed, pack_linear
+from ..kernels.context import SCRATCH_BYTES
+from ..pack import X_BYTES, Packed, pack_linear, pack_panels
 from ..pack_amx import PackedTiles, pack_tiles
 from .memory import SIZES, Buffer
 from .quantized import OutputConstants
 from .shared import aligned, shared
 
-__all__ = ["Operands", "linear_operands", "rows_operand"]
+__all__ = ["Operands", "linear_operands", "panel_count", "rows_operand", "table_of"]
 
 Array = NDArray[Any]
 STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring in balance
 MOST_PARTS = 8
+FIRST_CACHE = 48 << 10  # bytes: what recent CPUs have, 32 KB the older ones
+PANEL_BYTES = 32 << 10  # of x
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
     return records
 
 
+def panel_count(outputs: int, inputs: int, precision: str, lanes: int, width: int) -> int:
+    """Panels of a 1x4 layer: 1 where all of x fits, or where the sums would not fit the scratch."""
+    whole = width * inputs * X_BYTES[precision]
+    fits = whole <= FIRST_CACHE or (outputs + 4) * 4 * lanes > SCRATCH_BYTES
+    return 1 if fits else -(-whole // PANEL_BYTES)
+
+
 def linear_operands(
     weight: Array,
     pattern: str,
@@ -59,22 +70,48 @@ def linear_operands(
     y: Buffer,
     *,
     tiles: bool = False,
+    panels: int = 1,
 ) -> Operands:
-    """Weights packed for y's lanes (or for AMX tiles), every array on a cache line of its own."""
+    """Weights packed for y's lanes (or for AMX tiles), every array on a cache line of its own;
+    panels: of a 1x4 layer (`pack.panel_count`).
+    """
     steps = max(1, np.count_nonzero(weight) // 16)
     parts = int(np.clip(steps // STEPS_A_PART, 1, MOST_PARTS))
-    pack = pack_tiles if tiles else pack_linear
-    packed = pack(
-        weight, pattern, precision=precision, lanes=y.lanes, parts=parts, out_bytes=SIZES[y.dtype]
-    )
-    arrays = [packed.headers, packed.offsets, packed.weights, _records(packed, constants)]
+    how: dict[str, Any] = {"precision": precision, "lanes": y.lanes, "parts": parts}
+    how["out_bytes"] = SIZES[y.dtype]
+    packed: Sequence[Packed | PackedTiles]
+    if tiles:
+        packed = [pack_tiles(weight, pattern, **how)]
+    elif pattern == "1x4":
+        packed = pack_panels(weight, panels, **how)
+    else:
+        packed = [pack_linear(weight, pattern, **how)]
+    arrays: list[Array] = []
+    for each in packed:
+        arrays += [each.headers, each.offsets, each.weights, _records(each, constants)]
     if constants.table is not None:
-        arrays.append(constants.table[np.minimum(packed.outputs, len(weight) - 1)])
+        arrays.append(constants.table[np.minimum(packed[-1].outputs, len(weight) - 1)])
     held = shared(arrays)
-    headers, offsets, weights, records, tables = (*(a.ctypes.data for a in held), 0)[:5]
-    rows = packed.rows(headers, offsets, weights, records, tables)
+    places = [array.ctypes.data for array in held]
+    table = places[-1] if constants.table is not None else 0
+    rows = []
+    for n, each in enumerate(packed):
+        headers, offsets, weights, records = places[4 * n : 4 * n + 4]
+        rows.append(each.rows(headers, offsets, weights, records, table))
     stored = sum(array.nbytes for array in held)
-    return Operands(parts, aligned(rows), int(np.count_nonzero(weight)), stored, tuple(held))
+    macs = int(np.count_nonzero(weight))
+    return Operands(parts, aligned(table_of(rows, pattern)), macs, stored, tuple(held))
+
+
+def table_of(rows: list[Array], pattern: str) -> Array:
+    """The table that kernels read: a row for each part; 1x4: first one with the number of panels,
+    then for each part a row for each panel.
+    """
+    if pattern != "1x4":
+        return rows[0]
+    head = np.zeros((1, rows[0].shape[1]), np.int64)
+    head[0, 0] = len(rows)
+    return np.concatenate([head, np.stack(rows, axis=1).reshape(-1, rows[0].shape[1])])
 
 
 def rows_operand(weight: Array, bias: Array | None) -> Array:

@@ -152,7 +152,7 @@ class Session:
                 each[:, 4:6] = 0
             run = KERNEL(kernel(self.isa, "call", True).address)
             self._run_plan(self.plan, ids, types, mask, run=run)
-            used = steps[self._call[10] > 1]
+            used = steps[int(self._call[10] > 1)]
             packs = self._packs[: int(self._call[12])]
             return Timed(
                 used[:, 4].copy(), used[:, 5].copy(), self._counts[:batch].copy(), packs.copy()

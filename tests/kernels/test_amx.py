@@ -91,7 +91,7 @@ def run_dot(
         form = "rows" if name.endswith("16x1") else "pairs"
         x_at, row = prepared(stand, which, x_at, x, form=form, lanes=lanes)
     y_at, y = stand.room((tiles, rows, lanes), dtype)
-    table = stand.parts(packed, records, tables)
+    table = stand.address(stand.parts(packed, records, tables))
     params = stand.params(x_at, row, y_at, rows * lanes * y.itemsize, parts, table)
     stand.run(kernel(which, name, lanes, *variant), params, 0, tiles * parts)
     return from_tiles(y, len(x))[:, :outputs]

@@ -37,6 +37,11 @@ def int8_weight(
     return np.where(mask_of(random, shape, pattern, kind), whole, np.int8(0))
 
 
+def panels_of(pattern: str, inputs: int) -> int:
+    """Layers with one panel, with some, with more panels than blocks of 4 inputs."""
+    return {4: 1, 5: 3}.get(inputs, 1 + inputs % 4) if pattern == "1x4" else 1
+
+
 def run_bytes(
     isa: Isa,
     name: str,
@@ -62,8 +67,9 @@ def run_bytes(
     wanted = linear(x, weight, scale, bias, input=INPUT, **attributes)
     dtype = "u8" if "output" in quantised else "f32"
     precision = "int16" if "s16" in name else "int8"
+    y = Buffer("y", DOMAINS[lanes], outputs, dtype)
     operands = linear_operands(
-        weight, pattern, precision, constants, Buffer("y", DOMAINS[lanes], outputs, dtype)
+        weight, pattern, precision, constants, y, panels=panels_of(pattern, inputs)
     )
     layer = Layer(x, outputs, np.uint8 if dtype == "u8" else np.float32, lanes)
     source = (layer.x, layer.x_bytes)
@@ -160,9 +166,8 @@ def run_dynamic(
         layer.x, layer.x_bytes = place, tile
         place, tile = layer.made(isa, "interleave_rows", (lanes, width), 1)
     constants = dynamic_constants(weight, scale, bias, "none")
-    packed = linear_operands(
-        weight, pattern, "int8", constants, Buffer("y", DOMAINS[lanes], outputs, "f32")
-    )
+    y, panels = Buffer("y", DOMAINS[lanes], outputs, "f32"), panels_of(pattern, x.shape[1])
+    packed = linear_operands(weight, pattern, "int8", constants, y, panels=panels)
     variant = (lanes, width, "dynamic", "none")
     return layer.run(
         isa, name, variant, (place, tile), packed.parts, packed.rows.ctypes.data, scales, 8 * lanes
@@ -220,6 +225,7 @@ def test_floats(
             precision,
             float_constants(outputs, bias, activation),
             Buffer("y", DOMAINS[lanes], outputs, output),
+            panels=panels_of(pattern, inputs),
         )
         for isa in sets(slow=slow):
             layer = Layer(x, outputs, np.float32, lanes)

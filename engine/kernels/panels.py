@@ -1,0 +1,107 @@
+"""The loops around a 1x4 product: panel after panel of inputs (pack.py), sums waiting in scratch.
+
+The parts' rows: one with the number of panels, then for each part a row for each panel, as
+linear.py has them.  Records of the first panel hold where sums start, those of the last one, in its
+own order, what the epilogue needs.
+"""
+
+from ..lower import routine
+from ..simd import load_i32, load_i64, loads, store
+from .context import ARENA, SCRATCH
+
+ROW_BYTES = 48
+
+
+def waiting_sums(start, dtype, width):
+    """Routines that begin a group's four sums, from the record or where they wait, and keep them.
+
+    p .. s: where the group's outputs have their place.
+    """
+    load = loads(dtype, width)
+
+    def begun(first, record, kept, p, q, r, s):
+        if first:
+            return start(record + 16), start(record + 20), start(record + 24), start(record + 28)
+        return load(kept + p), load(kept + q), load(kept + r), load(kept + s)
+
+    def keep(kept, p, q, r, s, a, b, c, d):
+        store(kept + p, a)
+        store(kept + q, b)
+        store(kept + r, c)
+        store(kept + s, d)
+
+    return routine(begun), routine(keep)
+
+
+def four_results(finish):
+    """A routine: the epilogue of a group, whose outputs have a place each."""
+
+    def ended(out, header, record, table, params, a, b, c, d):
+        finish(out + load_i32(header + 4), a, record, 0, table, params)
+        finish(out + load_i32(header + 8), b, record, 1, table, params)
+        finish(out + load_i32(header + 12), c, record, 2, table, params)
+        finish(out + load_i32(header + 16), d, record, 3, table, params)
+
+    return routine(ended)
+
+
+def one_panel(accumulate, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
+    """A routine: all groups of one panel of a part."""
+    begun, keep = waiting_sums(start, dtype, width)
+    ended = four_results(finish)
+    stretch, row = 4 // size, size * lanes  # from bytes of y to bytes of sums; bytes of an output
+
+    def sum_up(part, source, target, kept, first, last, table, params):
+        headers, offsets = load_i64(part + 8), load_i64(part + 16)
+        weights, record = load_i64(part + 24), load_i64(part + 32)
+        for _ in range(load_i64(part)):
+            steps = load_i32(headers)
+            p = stretch * load_i32(headers + 4)
+            q = stretch * (load_i32(headers + 8) + row)
+            r = stretch * (load_i32(headers + 12) + 2 * row)
+            s = stretch * (load_i32(headers + 16) + 3 * row)
+            a, b, c, d = begun(first, record, kept, p, q, r, s)
+            a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
+            if last:
+                ended(target, headers, record, table, params, a, b, c, d)
+            else:
+                keep(kept, p, q, r, s, a, b, c, d)
+            offsets, weights = offsets + 8 * steps, weights + weight_bytes * steps
+            headers, record, table = headers + 32, record + 64, table + table_bytes
+
+    return routine(sum_up)
+
+
+def in_panels(accumulate, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
+    """accumulate(x, steps, offsets, weights, a, b, c, d) -> four sums of dtype; start(address of
+    where an output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n,
+    table, params); size: bytes of a result.
+
+    Where a tile has a table of its own (table_bytes 0) params 6 is its place in the arena, 7 bytes
+    of a tile of it.
+    """
+    sum_up = one_panel(
+        accumulate, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width
+    )
+
+    def kernel(params, context, begin, end):
+        arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
+        x, y = arena + load_i64(params), arena + load_i64(params + 16)
+        x_tile, y_tile = load_i64(params + 8), load_i64(params + 24)
+        parts, rows = load_i64(params + 32), load_i64(params + 40)
+        panels = load_i64(rows)
+        for unit in range(begin, end):
+            tile, part = unit // parts, rows + ROW_BYTES * (1 + panels * (unit % parts))
+            for token in range(0, lanes, width):
+                source = x + tile * x_tile + x_tile * token // lanes
+                target = y + tile * y_tile + size * token
+                for panel in range(panels):
+                    row = part + ROW_BYTES * panel
+                    table = load_i64(row + 40)
+                    if table_bytes == 0:
+                        of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
+                        table = arena + of_tile + 4 * token
+                    first, last = panel == 0, panel == panels - 1
+                    sum_up(row, source, target, kept, first, last, table, params)
+
+    return kernel
