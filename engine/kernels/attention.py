@@ -224,8 +224,8 @@ def exps_of_floats(depth, lanes):
 
 
 def fetching(depth):
-    """A routine that starts to load the keys and values of a sentence: of one core's tiles another
-    may have made them, and each row of V begins with a wait otherwise.
+    """A routine that starts to load the keys and values of a sentence: another core may have made
+    those of other tiles, and each row of V begins with a wait otherwise.
     """
 
     def fetch(keys, k_tile, values, v_tile, start, end):
@@ -243,7 +243,6 @@ def block(depth, lanes, softmax):
     context of each channel.
     """
     exponentiate = (exps_of_bytes if softmax == "bytes" else exps_of_floats)(depth, lanes)
-    fetch = fetching(depth)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row = 4 * lanes
@@ -267,7 +266,6 @@ def block(depth, lanes, softmax):
         first,
         last,
     ):
-        fetch(keys, k_tile, values, v_tile, start, end)
         exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
         totals = exponentiate(
             queries,
@@ -341,7 +339,7 @@ def interleave_queries(depth, lanes):
 
 def attention_u8(depth, softmax):
     """Every token is a query."""
-    turn = interleave_queries(depth, TILE)
+    turn, fetch = interleave_queries(depth, TILE), fetching(depth)
     wide, half, quarter = (block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
@@ -379,6 +377,8 @@ def attention_u8(depth, softmax):
                 start, stop = load_int(starts + 4 * sentence), load_int(starts + 4 * sentence + 4)
                 if stop <= low or start >= high:
                     continue
+                if start < low or stop > high:
+                    fetch(keys, heads * depth * TILE, values, v_tile, start, stop)
                 first, last = max(start, low) - low, min(stop, high) - low
                 if first // 16 == (last - 1) // 16:
                     at = first // 16 * 16
