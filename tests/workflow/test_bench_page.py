@@ -80,6 +80,8 @@ def test_engine_and_peak_take_turns(tmp_path, feed, monkeypatch):
     assert [len(server.ms) for server in servers] == [4, 4, 0]
     assert record["shapes"][0]["macs"]["fp32"] > 0
     assert set(record["shapes"][0]["peaks"]) == {"u8", "bf16", "f32", "bytes"}
+    turns = record["shapes"][0]["turns"]["fp32"]
+    assert len(turns) == 2 and all(turn["ms"] > 0 and turn["peaks"]["f32"] > 0 for turn in turns)
     assert list(record["failed"]) == ["absent fp32 2x8"]
     row = side_by_side.row("tiny", servers[1], 2, 8, 1)
     assert list(row) == side_by_side.COLUMNS and float(row["min_ms"]) > 0
@@ -124,7 +126,11 @@ def results():
     macs = {"int8": 6e8, "bf16": 1e8, "fp32": 1e8}
     peaks = {"u8": 1e12, "bf16": 5e11, "f32": 2e11, "bytes": 1e11}
     counts = {"macs": macs, "peaks": peaks}
-    shapes = [{"batch": b, "length": n, **counts} for b, n in side_by_side.SHAPES]
+    shapes = [
+        {"batch": b, "length": n, **counts,
+         "turns": dict.fromkeys(macs, [{"ms": slow * b, "peaks": peaks} for slow in (9, 1, 1)])}
+        for b, n in side_by_side.SHAPES
+    ]  # fmt: skip
     failed, machine = {"X int8 1x128": "gone"}, {"cpus": 2}
     run = {"name": "tiny", "shapes": shapes, "failed": failed, "cpu_model": "a CPU",
            "isa": "avx2", "machine": machine, "commit": "", "time": "now"}  # fmt: skip
@@ -151,7 +157,10 @@ def test_the_page_says_what_holds():
     )  # fmt: skip
     assert "| batch 1, ITREX's time / ours | 10.00 | >= 2.6 | >= 3.5 | yes |" in text
     assert "| two cores, time / that of one | 0.70 | <= 0.6 |  | **no** |" in text
-    assert "| batch 1, multiply-adds needed / peak of vpdpbusd | 0.60 | >= 0.58 | >= 0.75 | yes |" in text
+    assert (
+        "| batch 1, multiply-adds needed / peak of vpdpbusd | 0.60 | >= 0.58 | >= 0.75 | yes |"
+        in text
+    )
     assert "| ITREX sparse | int8 | 10.000 (10.0x) |" in text
     assert "| 4 x 8 | 128 | 90% | 70% | 7.0x |" in text
     assert "| layer | dot | 1.0 | 50.0% |" in text and "| dot | 2.0 | 100.0% |" in text

@@ -1,7 +1,8 @@
 """One engine in a process of its own, told what to do by JSON lines on stdin; answers on stdout.
 
 {"prepare": model, "feed": .npz, "threads": n, "cpus": [..]}  ->  {"logits": [..], "facts": {..}}
-{"seconds": s, "calls": n}  ->  {"ms": [..]}: calls for that long, and at least that many
+{"seconds": s, "calls": n}  ->  {"ms": [..]}: calls for that long, and at least that many, and what
+    the engine's `after` adds
 {"facts": true}  ->  {"facts": {..}}: once more, after the calls
 
 Runs in the environment of its engine: it may import that, NumPy and the standard library.
@@ -31,6 +32,8 @@ def serve(module: Any, orders: TextIO, answers: TextIO) -> None:
                 answer = {"facts": module.facts(prepared)}
             else:
                 answer = {"ms": _timed(module, prepared, order["seconds"], order["calls"])}
+                if hasattr(module, "after"):
+                    answer |= module.after(prepared)
         except Exception as error:  # noqa: BLE001 - whatever an engine raises
             answer = {"failed": f"{type(error).__name__}: {error}"[:300]}
         answers.write(json.dumps(answer) + "\n")

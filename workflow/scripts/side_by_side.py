@@ -71,6 +71,7 @@ class Server:
     logits: list[float] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     ms: list[float] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)  # shortest call, peaks after it
 
     def ask(self, **order: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -127,7 +128,7 @@ def measure_shape(
     """Fills `ms` of every server that can do the shape."""
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     for server in servers:
-        server.ms = []
+        server.ms, server.turns = [], []
         answer = server.ask(prepare=server.model, feed=str(feed), threads=threads, cpus=cpus)
         server.logits, server.facts = answer.get("logits", []), answer.get("facts", {})
     able = [server for server in servers if not server.failed]
@@ -135,6 +136,8 @@ def measure_shape(
         for server in able[number % len(able) :] + able[: number % len(able)]:
             answer = server.ask(seconds=seconds, calls=FEWEST_CALLS)
             server.ms += answer.get("ms", [])
+            if "peaks" in answer:
+                server.turns.append({"ms": min(answer["ms"]), "peaks": answer["peaks"]})
 
 
 def row(name: str, server: Server, batch: int, length: int, threads: int) -> dict[str, Any]:
@@ -189,8 +192,9 @@ def note(servers: Sequence[Server], batch: int, length: int, record: dict[str, A
     """The peaks after all turns, the multiply-adds needed, and who could not do it."""
     peaks = servers[0].ask(facts=True).get("facts", {})
     needed = {s.contender.precision: s.facts["macs"] for s in servers if "macs" in s.facts}
+    turns = {server.contender.precision: server.turns for server in servers if server.turns}
     shape = {"batch": batch, "length": length, "macs": needed, "peaks": peaks.get("rates", {})}
-    record["shapes"].append(shape)
+    record["shapes"].append({**shape, "turns": turns})
     record["cpu_model"], record["isa"] = peaks.get("cpu_model", ""), peaks.get("isa", "")
     for server in servers:
         if server.failed:
