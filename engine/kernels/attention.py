@@ -225,7 +225,7 @@ def exps_of_floats(depth, lanes):
 
 def fetching(depth):
     """A routine that starts to load the keys and values of a sentence: another core may have made
-    those of other tiles, and each row of V begins with a wait otherwise.
+    those of other tiles, and each row of V begins with a wait otherwise.  A head ahead.
     """
 
     def fetch(keys, k_tile, values, v_tile, start, end):
@@ -378,7 +378,11 @@ def attention_u8(depth, softmax):
                 if stop <= low or start >= high:
                     continue
                 if start < low or stop > high:
-                    fetch(keys, heads * depth * TILE, values, v_tile, start, stop)
+                    if unit == begin:
+                        fetch(keys, heads * depth * TILE, values, v_tile, start, stop)
+                    if head + 1 < heads:
+                        following, row = keys + depth * TILE, values + depth * TILE
+                        fetch(following, heads * depth * TILE, row, v_tile, start, stop)
                 first, last = max(start, low) - low, min(stop, high) - low
                 if first // 16 == (last - 1) // 16:
                     at = first // 16 * 16
