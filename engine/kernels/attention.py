@@ -319,6 +319,39 @@ def block(depth, lanes, softmax):
     return routine(attend)
 
 
+def lanes_of_tile(depth, lanes, softmax):
+    """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
+    among.
+    """
+    attend = block(depth, lanes, softmax)
+
+    def some(sentence):
+        (queries, sums, keys, key_sums, k_tile, s_tile), rest = sentence
+        values, v_tile, start, stop, constants, work, out, first, last = rest
+        at = first // lanes * lanes
+        attend(
+            queries + 4 * at,
+            4 * TILE,
+            sums + 4 * at,
+            keys,
+            key_sums,
+            k_tile,
+            s_tile,
+            values,
+            v_tile,
+            start,
+            stop,
+            constants,
+            work,
+            out + at,
+            TILE,
+            first - at,
+            last - at,
+        )
+
+    return routine(some)
+
+
 def interleave_queries(depth, lanes):
     """[depth][lanes] -> [depth / 4][lanes][4] and the zero-point sums of each query."""
     load, whole = loads("u8", lanes), splats("i32", lanes)
@@ -340,7 +373,7 @@ def interleave_queries(depth, lanes):
 def attention_u8(depth, softmax):
     """Every token is a query."""
     turn, fetch = interleave_queries(depth, TILE), fetching(depth)
-    wide, half, quarter = (block(depth, lanes, softmax) for lanes in (64, 32, 16))
+    wide, half, quarter = (lanes_of_tile(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -373,8 +406,8 @@ def attention_u8(depth, softmax):
             values = arena + load_i64(params + 32) + channel
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
             low, high = tile * TILE, tile * TILE + TILE
-            for sentence in range(sentences):
-                start, stop = load_int(starts + 4 * sentence), load_int(starts + 4 * sentence + 4)
+            for number in range(sentences):
+                start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
                 if stop <= low or start >= high:
                     continue
                 if start < low or stop > high:
@@ -384,67 +417,15 @@ def attention_u8(depth, softmax):
                         following, row = keys + depth * TILE, values + depth * TILE
                         fetch(following, heads * depth * TILE, row, v_tile, start, stop)
                 first, last = max(start, low) - low, min(stop, high) - low
+                sentence = (
+                    (queries, sums, keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
+                    (values, v_tile, start, stop, constants, work, out, first, last),
+                )
                 if first // 16 == (last - 1) // 16:
-                    at = first // 16 * 16
-                    quarter(
-                        queries + 4 * at,
-                        4 * TILE,
-                        sums + 4 * at,
-                        keys,
-                        key_sums,
-                        heads * depth * TILE,
-                        heads * 4 * TILE,
-                        values,
-                        v_tile,
-                        start,
-                        stop,
-                        constants,
-                        work,
-                        out + at,
-                        TILE,
-                        first - at,
-                        last - at,
-                    )
+                    quarter(sentence)
                 elif first // 32 == (last - 1) // 32:
-                    at = first // 32 * 32
-                    half(
-                        queries + 4 * at,
-                        4 * TILE,
-                        sums + 4 * at,
-                        keys,
-                        key_sums,
-                        heads * depth * TILE,
-                        heads * 4 * TILE,
-                        values,
-                        v_tile,
-                        start,
-                        stop,
-                        constants,
-                        work,
-                        out + at,
-                        TILE,
-                        first - at,
-                        last - at,
-                    )
+                    half(sentence)
                 else:
-                    wide(
-                        queries,
-                        4 * TILE,
-                        sums,
-                        keys,
-                        key_sums,
-                        heads * depth * TILE,
-                        heads * 4 * TILE,
-                        values,
-                        v_tile,
-                        start,
-                        stop,
-                        constants,
-                        work,
-                        out,
-                        TILE,
-                        first,
-                        last,
-                    )
+                    wide(sentence)
 
     return kernel

@@ -124,14 +124,37 @@ def attend(depth, lanes):
     return routine(sentence)
 
 
+def lanes_of_tile(depth, lanes):
+    """A routine: one sentence for blocks of `lanes` queries, as many as have first .. last - 1 of a
+    tile among them.
+    """
+    attend_block = attend(depth, lanes)
+
+    def some(sentence):
+        (queries, keys, k_tile, values, v_tile, start, stop), rest = sentence
+        scale, scratch, out, first, last = rest
+        for at in range(first // lanes * lanes, last, lanes):
+            attend_block(
+                queries + 4 * at,
+                keys,
+                k_tile,
+                values,
+                v_tile,
+                start,
+                stop,
+                scale,
+                scratch,
+                out + 4 * at,
+                max(first - at, 0),
+                min(last - at, lanes),
+            )
+
+    return routine(some)
+
+
 def attention_f32(depth, width):
     """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
-    half, wide = min(width, 32), min(width, 64)
-    attend_quarter, attend_half, attend_wide = (
-        attend(depth, 16),
-        attend(depth, half),
-        attend(depth, wide),
-    )
+    quarter, half, all_lanes = (lanes_of_tile(depth, min(width, lanes)) for lanes in (16, 32, 64))
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -154,58 +177,20 @@ def attention_f32(depth, width):
             )
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
             low, high = tile * TILE, tile * TILE + TILE
-            for sentence in range(sentences):
-                start, stop = load_int(starts + 4 * sentence), load_int(starts + 4 * sentence + 4)
+            for number in range(sentences):
+                start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
                 if stop <= low or start >= high or stop <= start:
                     continue
                 first, last = max(start, low) - low, min(stop, high) - low
+                sentence = (
+                    (queries, keys, k_tile, values, v_tile, start, stop),
+                    (scale, scratch, out, first, last),
+                )
                 if first // 16 == (last - 1) // 16:
-                    at = first // 16 * 16
-                    attend_quarter(
-                        queries + 4 * at,
-                        keys,
-                        k_tile,
-                        values,
-                        v_tile,
-                        start,
-                        stop,
-                        scale,
-                        scratch,
-                        out + 4 * at,
-                        first - at,
-                        last - at,
-                    )
-                elif first // half == (last - 1) // half:
-                    at = first // half * half
-                    attend_half(
-                        queries + 4 * at,
-                        keys,
-                        k_tile,
-                        values,
-                        v_tile,
-                        start,
-                        stop,
-                        scale,
-                        scratch,
-                        out + 4 * at,
-                        first - at,
-                        last - at,
-                    )
+                    quarter(sentence)
+                elif first // 32 == (last - 1) // 32:
+                    half(sentence)
                 else:
-                    for at in range(first // wide * wide, last, wide):
-                        attend_wide(
-                            queries + 4 * at,
-                            keys,
-                            k_tile,
-                            values,
-                            v_tile,
-                            start,
-                            stop,
-                            scale,
-                            scratch,
-                            out + 4 * at,
-                            max(first - at, 0),
-                            min(last - at, wide),
-                        )
+                    all_lanes(sentence)
 
     return kernel
