@@ -37,7 +37,7 @@ def test_times_owners_and_order_do_not_count(files, tmp_path):
 def test_a_table_brings_its_raw_times_and_its_sums_hold(files, tmp_path):
     pack(files, "{}", tmp_path / "one.tar.gz", "archive")
     with tarfile.open(tmp_path / "one.tar.gz") as archive:
-        archive.extractall(tmp_path / "out", filter="data")
+        archive.extractall(tmp_path / "out")  # our own; filters came with Python 3.11.4
     folder = tmp_path / "out/archive"
     assert (folder / "config.json").read_text() == "{}\n"
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
