@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels.context import ROW_TILES, ROWS, TILE
+from .kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE
 from .peaks import BYTES_PEAK, Peaks, cycles_per_second, fitting
 from .plan import Step
 from .runtime import Session
@@ -118,13 +118,13 @@ def touched_bytes(step: Step, work: Work) -> int:
     activations = sum(buffer.tile_bytes * tiles[buffer.domain] for buffer in set(step.buffers()))
     if step.kernel == "embedding":  # two rows of tables a token, the third's stays at hand
         return activations + 2 * 4 * step.buffers()[0].channels * work.tokens
-    kept = step.facts.get("keep")
-    constants = (
-        sum(param.nbytes for param in step.params if isinstance(param, np.ndarray))
-        if kept is None
-        else kept.nbytes
-    )
-    return activations + constants * work.packs
+    return activations + step.weight_bytes * work.packs
+
+
+def late_work(work: Work) -> Work:
+    """The same call for the steps on rows alone, which wait for rows of many packs."""
+    tiles, turns = -(-work.sentences // ROWS), -(-work.sentences // MOST_ROWS)
+    return replace(work, row_tiles=tiles, packs=turns)
 
 
 # --- measuring
@@ -148,9 +148,10 @@ def profile(session: Session, feeds: Feeds, iterations: int = 50) -> Profile:
     shortest = np.min([seconds for _, _, seconds in spans], axis=0)
     assert session.plan is not None
     work = work_of(first)
+    late, each = session.plan.late, zip(session.plan.steps, shortest, first.calls, strict=True)
     steps = [
-        _step(step, work, float(seconds), int(calls), peaks)
-        for step, seconds, calls in zip(session.plan.steps, shortest, first.calls, strict=True)
+        _step(step, work if n < late else late_work(work), float(seconds), int(calls), peaks)
+        for n, (step, seconds, calls) in enumerate(each)
     ]
     return Profile(
         tuple(steps), work, min(plain) / 1e9, session.threads, dict(peaks.rates), tuple(spans)

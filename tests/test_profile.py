@@ -12,7 +12,7 @@ from engine import Session, peaks, store
 from engine.cli import main
 from engine.errors import InputError
 from engine.kernels import KERNELS
-from engine.profile import chrome_trace, profile, work_of
+from engine.profile import Work, chrome_trace, late_work, profile, work_of
 from tests.tiny import CHANNELS, INNER, feeds, tiny_graph
 
 
@@ -53,6 +53,11 @@ def test_timed_answers_nothing_but_leaves_run_as_it_was(session: Session) -> Non
     assert np.array_equal(session.run(feed)["logits"], before)
     assert timed.lengths.tolist() == [7]
     assert (timed.calls == 1).all() and (timed.cycles >= 0).all()
+
+
+def test_rows_of_many_packs_are_counted_once() -> None:
+    work = late_work(Work(70, 700, 7000, 11, 70, 70))
+    assert (work.row_tiles, work.packs, work.sentences) == (5, 2, 70)
 
 
 def test_two_workers_are_timed_too() -> None:

@@ -27,7 +27,7 @@ from .memory import Buffer, place
 __all__ = ["Buffer", "Plan", "Program", "Step", "make_plan"]
 
 STEP_SLOTS = 8
-LEAST_SHARED = 20_000  # multiply-adds a row: what takes longer than meeting does
+LEAST_SHARED = 128 << 10  # bytes of weights and tables: reading them takes longer than meeting
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
@@ -58,9 +58,17 @@ class Step:
         return {TILES: "tokens", ROW_TILES: "rows"}.get(self.counted, "")
 
     @property
+    def weight_bytes(self) -> int:
+        """Of weights and tables."""
+        kept = self.facts.get("keep")
+        if kept is not None:
+            return int(kept.nbytes)
+        return sum(param.nbytes for param in self.params if isinstance(param, np.ndarray))
+
+    @property
     def alone(self) -> bool:
-        """So little for a tile of rows that sharing it would cost more than it brings."""
-        return self.domain == "rows" and self.macs < LEAST_SHARED
+        """For a tile of rows so little that sharing it would cost more than it brings."""
+        return self.domain == "rows" and self.weight_bytes < LEAST_SHARED
 
     def buffers(self) -> list[Buffer]:
         """Those it reads or writes."""
