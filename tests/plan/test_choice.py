@@ -113,6 +113,7 @@ def test_a_stored_pack_is_followed() -> None:
     assert len(session.timed(feeds([60] * 8, 64)).packs) == 2  # 4 x 60 fit in 256, not 5
 
 
+@pytest.mark.slow
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     store.write(tiny_graph(), tmp_path / "ir")
     words = ["tune", str(tmp_path / "ir"), "--batch_size", "2", "--seq_len", "8"]
