@@ -219,7 +219,6 @@ def source_hash() -> str:
         if path.parent.name in ("kernels", "simd") or path.name in (
             "compile.py",
             "lower.py",
-            "simd",
             "isa.py",
         ):
             digest.update(path.read_bytes())

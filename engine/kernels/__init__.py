@@ -122,7 +122,7 @@ KERNELS: dict[str, Kernel] = {
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
-        Kernel("interleave_keys", "attention", "interleave_keys", ("depth",), "Attention"),
+        Kernel("interleave_keys", "scores", "interleave_keys", ("depth",), "Attention"),
         Kernel("attention_u8", "attention", "attention_u8", ("depth", "softmax"), "Attention"),
         Kernel(
             "attention_u8_rows",

@@ -42,8 +42,8 @@ from ..simd import (
     zip_low,
 )  # fmt: skip
 from .activations import exponential
-from .attention import ONES, interleave_queries, softmax_of_bytes
 from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
+from .scores import ONES, interleave_queries, softmax_of_bytes
 from .tiles import configures, every, products, release, tile_loads, tile_stores, zeros
 
 f32, i32 = nb.float32, nb.int32

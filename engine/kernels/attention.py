@@ -26,201 +26,29 @@ import numba as nb
 from ..lower import routine
 from ..simd import (
     MAGIC,
-    MAGIC_BITS,
-    add,
     as_int,
     div,
     dot4,
     fma,
-    interleave_in_order,
     load_f32,
     load_i32,
     load_i64,
     load_int,
     loads,
-    maximum,
-    minimum,
     mul,
     pack_in_order,
-    pick,
     prefetch,
     quads_of_words,
-    shifts,
     splats,
     store,
     store_lanes,
-    sub,
     to_float,
-    xor,
 )
-from .activations import exponential
 from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
+from .scores import ONES, exps_of_bytes, exps_of_floats, interleave_queries
 
 f32, i32 = nb.float32, nb.int32
-ONES = 0x01010101
 MOST_KEYS = 520  # of a sentence, rounded up with its neighbours
-CONSTANTS_BYTES = 192
-
-
-def interleave_keys(depth):
-    """keys and sums of every (tile, head).  params: 0 k, 1 bytes of a k tile, 2 keys, 3 key sums, 4
-    heads, 5 flip, 6 factor, 7 extra.
-
-    sum[t] = factor * (sum over channels of the flipped byte's unsigned value) + extra."""
-    load, splat, whole = loads("u8", TILE), splats("i32", TILE), splats("i32", TILE)
-
-    def kernel(params, context, begin, end):
-        arena = load_i64(context + ARENA)
-        heads = load_i64(params + 32)
-        flip, factor, extra = (
-            splat(load_i32(params + 40)),
-            whole(load_i32(params + 48)),
-            whole(load_i32(params + 56)),
-        )
-        for unit in range(begin, end):
-            at = (
-                arena
-                + load_i64(params)
-                + load_i64(params + 8) * (unit // heads)
-                + depth * TILE * (unit % heads)
-            )
-            out, sums = arena + load_i64(params + 16) + depth * TILE * unit, whole(i32(0))
-            for _ in range(depth // 4):
-                v = interleave_in_order(
-                    load(at), load(at + TILE), load(at + 2 * TILE), load(at + 3 * TILE)
-                )
-                store(out, xor(as_int(v), flip))
-                sums = dot4(sums, v, i32(ONES))
-                at, out = at + 4 * TILE, out + 4 * TILE
-            store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), extra))
-
-    return kernel
-
-
-def softmax_of_bytes(lanes):
-    """Scores quantised to a byte: exp is a product of two 16-entry tables, and no maximum is
-    needed.
-    """
-    splat, whole, lanes16, high_half = (
-        splats("f32", lanes),
-        splats("i32", lanes),
-        loads("f32", 16),
-        shifts("right", 4),
-    )
-
-    def exponentiate(sums, constants):
-        n = as_int(
-            fma(to_float(sums), splat(load_f32(constants + 8)), splat(load_f32(constants + 12)))
-        )
-        n = minimum(maximum(n, whole(i32(MAGIC_BITS))), whole(i32(MAGIC_BITS + 255)))
-        return mul(pick(high_half(n), lanes16(constants + 64)), pick(n, lanes16(constants + 128)))
-
-    return routine(exponentiate)
-
-
-def conversion(lanes, softmax):
-    """Sums of products -> what is kept of a score: its exp, or the score itself; and how the sum of
-    exps grows by four keys."""
-    splat = splats("f32", lanes)
-
-    def scaled(sums, constants):
-        return mul(to_float(sums), splat(load_f32(constants + 8)))
-
-    def summed(so_far, p, q, r, s):
-        return add(so_far, add(add(p, q), add(r, s)))
-
-    def nothing(so_far, p, q, r, s):
-        return so_far
-
-    if softmax == "bytes":
-        return softmax_of_bytes(lanes), routine(summed)
-    return routine(scaled), routine(nothing)
-
-
-def all_scores(depth, lanes, softmax):
-    """A routine that leaves the (converted) scores of all groups of keys in `kept`."""
-    convert, gather = conversion(lanes, softmax)
-    splat, whole = splats("f32", lanes), splats("i32", lanes)
-    load_queries, load_sums = loads("u8", 4 * lanes), loads("i32", lanes)
-    row = 4 * lanes  # bytes of a score's row
-
-    def scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept):
-        group, groups = start // 4, (end + 3) // 4
-        starting, at = load_sums(q_sums), kept
-        gathered = splat(f32(0))
-        while group < groups:
-            key = k + (group >> 4) * k_tile + 16 * (group & 15)
-            extra = k_sums + (group >> 4) * s_tile + 16 * (group & 15)
-            a = add(starting, whole(load_i32(extra)))
-            b = add(starting, whole(load_i32(extra + 4)))
-            c = add(starting, whole(load_i32(extra + 8)))
-            d = add(starting, whole(load_i32(extra + 12)))
-            query = q
-            for _ in range(depth // 4):
-                x = load_queries(query)
-                a, b = dot4(a, x, load_i32(key)), dot4(b, x, load_i32(key + 4))
-                c, d = dot4(c, x, load_i32(key + 8)), dot4(d, x, load_i32(key + 12))
-                query, key = query + q_row, key + 4 * TILE
-            e, f = convert(a, constants), convert(b, constants)
-            g, h = convert(c, constants), convert(d, constants)
-            store(at, e)
-            store(at + row, f)
-            store(at + 2 * row, g)
-            store(at + 3 * row, h)
-            gathered = gather(gathered, e, f, g, h)
-            group, at = group + 1, at + 4 * row
-        return gathered
-
-    return routine(scores)
-
-
-def exps_of_bytes(depth, lanes):
-    """Exps are made with the scores; those of neighbours' keys are taken off again."""
-    scores, splat, load = (
-        all_scores(depth, lanes, "bytes"),
-        splats("f32", lanes),
-        loads("f32", lanes),
-    )
-    row = 4 * lanes
-
-    def exps(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept):
-        totals = scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept)
-        first = start & ~3
-        for key in range(first, start):  # neighbours' keys in the first and last group of four
-            totals = sub(totals, load(kept + row * (key - first)))
-            store(kept + row * (key - first), splat(f32(0)))
-        for key in range(end, (end + 3) & ~3):
-            totals = sub(totals, load(kept + row * (key - first)))
-            store(kept + row * (key - first), splat(f32(0)))
-        return totals
-
-    return routine(exps)
-
-
-def exps_of_floats(depth, lanes):
-    """Scores are kept until the greatest is known."""
-    scores, splat, load = (
-        all_scores(depth, lanes, "floats"),
-        splats("f32", lanes),
-        loads("f32", lanes),
-    )
-    exp, row = exponential(lanes), 4 * lanes
-
-    def exps(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept):
-        totals = scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept)
-        first = start & ~3
-        top = load(kept + row * (start - first))
-        for key in range(start + 1, end):  # a neighbour's score may be far above all of ours
-            top = maximum(top, load(kept + row * (key - first)))
-        for key in range(first, (end + 3) & ~3):
-            e = splat(f32(0))
-            if key >= start and key < end:
-                e = exp(sub(load(kept + row * (key - first)), top))
-            store(kept + row * (key - first), e)
-            totals = add(totals, e)
-        return totals
-
-    return routine(exps)
 
 
 def fetching(depth):
@@ -350,24 +178,6 @@ def lanes_of_tile(depth, lanes, softmax):
         )
 
     return routine(some)
-
-
-def interleave_queries(depth, lanes):
-    """[depth][lanes] -> [depth / 4][lanes][4] and the zero-point sums of each query."""
-    load, whole = loads("u8", lanes), splats("i32", lanes)
-
-    def turn(at, out, sums, factor, extra):
-        column = whole(i32(0))
-        for _ in range(depth // 4):
-            v = interleave_in_order(
-                load(at), load(at + lanes), load(at + 2 * lanes), load(at + 3 * lanes)
-            )
-            store(out, v)
-            column = dot4(column, v, i32(ONES))
-            at, out = at + 4 * lanes, out + 4 * lanes
-        store(sums, add(mul(column, whole(factor)), whole(extra)))
-
-    return routine(turn)
 
 
 def attention_u8(depth, softmax):

@@ -167,15 +167,21 @@ def fill(call, context, pack, row):
 
 
 @routine
-def meet(counter, target):
-    """A barrier: every worker adds one and waits until all have."""
-    fetch_add(counter, 1)
+def wait_until(counter, target):
+    """Until other workers have counted so far."""
     spins = 0
     while load_shared(counter) < target:
         pause()
         spins += 1
         if spins > MOST_SPINS:
             yield_core()
+
+
+@routine
+def meet(counter, target):
+    """A barrier: every worker adds one and waits until all have."""
+    fetch_add(counter, 1)
+    wait_until(counter, target)
 
 
 @routine
@@ -204,6 +210,21 @@ def is_lone(step, context):
 
 
 @routine
+def share_of(step, context, worker, team):
+    """A worker's units: the first and behind the last."""
+    low, high = units_of(step, context)
+    if team == 1:
+        return low, high
+    if is_lone(step, context):
+        return low, high if worker == 0 else low
+    units = high - low
+    return (
+        low + (units * worker + team - 1) // team,
+        low + (units * (worker + 1) + team - 1) // team,
+    )
+
+
+@routine
 def is_for_one(step, context, team):
     """Whether all steps until the next meeting are the first worker's."""
     while True:
@@ -227,17 +248,10 @@ def steps_in_turn(profiled):
         lone = True
         for number in range(first, last):
             step = steps + STEP_BYTES * number
-            low, high = units_of(step, context)
+            low, high = share_of(step, context, worker, team)
             began = cycles() if profiled else i64(0)
-            if team > 1:
-                alone = is_lone(step, context)
-                lone = lone and alone
-                units = high - low
-                high = low + (units * (worker + 1) + team - 1) // team
-                low += (units * worker + team - 1) // team
-                if alone:
-                    low, high = (low, low + units) if worker == 0 else (low, low)
             call_kernel(load_i64(step), load_i64(step + 8), context, low, high)
+            lone = lone and (team == 1 or is_lone(step, context))
             if team > 1 and is_meeting(step, context, team):
                 following = step + STEP_BYTES
                 if not (lone and number + 1 < last and is_for_one(following, context, team)):
@@ -338,12 +352,8 @@ def call(profiled):
                 store_unaligned(params + 200, i64(1))
                 return
         share(params, context, 0)
-        finished, spins = load_i64(params + 168) + 16, 0
-        while workers > 1 and load_shared(finished) < workers - 1:
-            pause()
-            spins += 1
-            if spins > MOST_SPINS:
-                yield_core()
+        if workers > 1:
+            wait_until(load_i64(params + 168) + 16, workers - 1)
 
     return kernel
 

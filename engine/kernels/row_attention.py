@@ -37,9 +37,9 @@ from ..simd import (
     total,
 )
 from .activations import exponential
-from .attention import ONES, conversion, interleave_queries
 from .context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES, STARTS, TILE
 from .float_attention import LEAST, ROW
+from .scores import ONES, conversion, interleave_queries
 
 f32, i32 = nb.float32, nb.int32
 

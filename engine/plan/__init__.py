@@ -162,7 +162,7 @@ class Plan:
             for buffer, (first, last) in self._lives.items()
             if buffer.domain == "rows" and first < self.late
         }
-        lives, after = {**self._lives, **waiting}, meetings(self.steps, self.late)
+        lives, after = {**self._lives, **waiting}, meetings(self.steps, self._lives, self.late)
         offsets, size = place(lives_between(lives, after) if shared else lives, tiles)
         rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
         keep: list[Any] = []

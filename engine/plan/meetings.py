@@ -2,8 +2,8 @@
 
 Each worker takes as many units of every step, in order, and most steps read nothing of a tile but
 what the steps before made of the same tile.  Where the tiles of a pack divide evenly among the
-workers, every worker has tiles of its own, and nobody waits before a step that reads others' tiles
-(attention), or that takes the rows of sentences out of tiles.
+workers, every worker has tiles of its own, and they wait for one another only before a step that
+reads others' tiles (attention), or that takes the rows of sentences out of tiles.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ __all__ = ["ALL", "NOBODY", "UNEVEN", "lives_between", "meetings"]
 NOBODY, UNEVEN, ALL = 0, 1, 2  # who meets after a step: nobody, all where tiles are uneven, all
 
 
-def meetings(steps: Sequence[Step], late: int) -> list[int]:
+def meetings(
+    steps: Sequence[Step], lives: Mapping[Buffer, tuple[int, int]], late: int
+) -> list[int]:
     """Who meets after each step; all do after the last one and before step `late`, where the next
-    pack begins.
+    pack begins.  lives: the first and last step of each buffer.
     """
-    made: dict[Buffer, int] = {}
-    for number, step in enumerate(steps):
-        for buffer in step.buffers():
-            made.setdefault(buffer, number)
+    made = {buffer: first for buffer, (first, _) in lives.items()}
     after = [NOBODY] * len(steps)
     met, all_met = 0, 0  # the steps before have been waited for: where tiles are uneven, everywhere
     for number, step in enumerate(steps):

@@ -8,7 +8,7 @@ import pytest
 
 from engine import isa
 from engine.graph import Graph, Node, Value
-from engine.plan import Plan, make_plan
+from engine.plan import Buffer, Plan, make_plan
 from engine.plan.meetings import ALL, NOBODY, UNEVEN, meetings
 from tests.tiny import CHANNELS, sparse
 
@@ -58,16 +58,21 @@ def plan() -> Plan:
     return made
 
 
-def makers(plan: Plan) -> dict[object, int]:
-    made: dict[object, int] = {}
+def makers(plan: Plan) -> dict[Buffer, int]:
+    made: dict[Buffer, int] = {}
     for number, step in enumerate(plan.steps):
         for buffer in step.buffers():
             made.setdefault(buffer, number)
     return made
 
 
+def who_meets(plan: Plan) -> list[int]:
+    lives = {buffer: (first, len(plan.steps)) for buffer, first in makers(plan).items()}
+    return meetings(plan.steps, lives, plan.late)
+
+
 def test_all_meet_before_tiles_of_others_are_read(plan: Plan) -> None:
-    after, made, seen = meetings(plan.steps, plan.late), makers(plan), 0
+    after, made, seen = who_meets(plan), makers(plan), 0
     for number, step in enumerate(plan.steps):
         for buffer in step.buffers():
             first = made[buffer]
@@ -85,7 +90,7 @@ def test_all_meet_before_tiles_of_others_are_read(plan: Plan) -> None:
 def test_most_steps_need_no_meeting_where_workers_have_tiles_of_their_own(plan: Plan) -> None:
     tokens = [
         who
-        for step, who in zip(plan.steps, meetings(plan.steps, plan.late), strict=True)
+        for step, who in zip(plan.steps, who_meets(plan), strict=True)
         if step.domain == "tokens"
     ]
     assert tokens.count(ALL) == LAYERS + 1  # before attention, and before rows are taken
