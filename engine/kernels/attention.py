@@ -107,6 +107,7 @@ def block(depth, lanes, softmax):
             end,
             constants,
             exps,
+            probabilities,
         )
         factor, magic, weight = (
             div(splat(load_f32(constants + 16)), totals),

@@ -104,6 +104,15 @@ def _pack(b, isa, x):
 def _saturate(b, isa, x):
     """The low 16 bits of each 32-bit lane, signed -> u8, saturated, order kept."""
     lanes = x.type.count
+    if isa.has("avx512bw") and lanes == 64:
+        words = ir.VectorType(I16, 32)
+        z, low = [b.bitcast(v, words) for v in cut(b, x, 4)], ir.Constant(words, [*range(0, 64, 2)])
+        halves = [
+            call(b, "llvm.x86.avx512.vpermi2var.hi.512", words, z[i], low, z[i + 1]) for i in (0, 2)
+        ]
+        mixed = call(b, "llvm.x86.avx512.packuswb.512", ir.VectorType(I8, 64), *halves)
+        eights = b.bitcast(mixed, ir.VectorType(I64, 8))  # of the halves by turns
+        return b.bitcast(take(b, eights, [0, 2, 4, 6, 1, 3, 5, 7]), mixed.type)
     words = b.trunc(x, ir.VectorType(I16, lanes))
     words = call(b, f"llvm.smax.v{lanes}i16", words.type, words, ir.Constant(words.type, None))
     return b.trunc(
@@ -229,7 +238,7 @@ def pick(x, table):
 
 def _quads_of_words(b, isa, p, q, r, s):
     n = p.type.count
-    if not isa.has("avx512vbmi") or n % 16:
+    if not isa.has("avx512bw") or n % 16:
         rows = [_saturate(b, isa, v) for v in (p, q, r, s)]
         pairs = [
             take(b, rows[i], [k // 2 + n * (k % 2) for k in range(2 * n)], rows[i + 1])
@@ -240,9 +249,13 @@ def _quads_of_words(b, isa, p, q, r, s):
             take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
             ir.VectorType(I8, 4 * n),
         )
-    words = ir.VectorType(I16, 32)
-    cuts = [[b.bitcast(v, words) for v in cut(b, x, n // 16)] for x in (p, q, r, s)]
-    pairs = ir.Constant(words, [2 * i + s for i in range(16) for s in (0, 32)])
+    keys = [cut(b, x, n // 16) for x in (p, q, r, s)]
+    words, wide = ir.VectorType(I16, 32), keys[0][0].type
+    low, sixteen = constant(wide, 0xFFFF), constant(wide, 16)
+
+    def pair(even, odd):  # not a permutation: that would take the products' ports
+        return b.bitcast(b.or_(b.and_(even, low), b.shl(odd, sixteen)), words)
+
     turn = [
         lane * 16 + 8 * half + 2 * i + s
         for lane in range(4)
@@ -252,13 +265,9 @@ def _quads_of_words(b, isa, p, q, r, s):
     ]
     out = []
     for v in range(n // 16):
-        low, high = (
-            call(b, "llvm.x86.avx512.vpermi2var.hi.512", words, cuts[k][v], pairs, cuts[k + 1][v])
-            for k in (0, 2)
-        )
-        out.append(
-            take(b, call(b, "llvm.x86.avx512.packuswb.512", ir.VectorType(I8, 64), low, high), turn)
-        )
+        pairs = [pair(keys[k][v], keys[k + 1][v]) for k in (0, 2)]
+        packed = call(b, "llvm.x86.avx512.packuswb.512", ir.VectorType(I8, 64), *pairs)
+        out.append(take(b, packed, turn))
     return join(b, out)
 
 
