@@ -5,7 +5,7 @@ A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one pr
 
            header                          offsets        weights                   a step is
     4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
-    1x4    steps, 4 outputs, 3 unused      [steps + 1][4] [steps][4 outputs][4]     4 blocks
+    1x4    steps, 4 outputs, 3 unused      [steps + 2][4] [steps][4 outputs][4]     4 blocks
     dense  steps, first output             none           [steps][4 outputs][m]     m inputs
 
 Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any four outputs with
@@ -258,8 +258,8 @@ def _assemble(
     bfloat16 = precision == "bfloat16"
     stored = to_bfloat16(weights) if bfloat16 else weights.astype(precision)
     offsets = np.concatenate([offsets for offsets, _ in pairs]).astype(np.uint16)
-    if pattern == "1x4":  # its kernels read a step ahead
-        offsets = np.pad(offsets, ((0, 1), (0, 0)))
+    if pattern == "1x4":  # its kernels read two steps ahead
+        offsets = np.pad(offsets, ((0, 2), (0, 0)))
     return Packed(
         pattern,
         headers,

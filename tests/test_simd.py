@@ -89,6 +89,8 @@ dots = wide(I["quads"]) @ wide(I["four"][0])
 ROWS: list[tuple[str, Callable[[], Array]]] = [
     *((f"loads('u8', {L})(x + load_offsets(x + {PLACE['places']})[{n}])",
        lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
+    *((f"loads('u8', {L})(x + four_offsets(load_early(x + {PLACE['places']}))[{n}])",
+       lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
     ("add(i, j)", lambda: I["i"] + I["j"]),
     ("sub(a, b)", lambda: I["a"] - I["b"]),
     ("mul(a, b)", lambda: I["a"] * I["b"]),

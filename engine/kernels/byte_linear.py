@@ -26,6 +26,7 @@ from ..simd import (
     dot2_words,
     dot4,
     fma,
+    four_offsets,
     in_token_order,
     interleave,
     load_f32,
@@ -206,23 +207,18 @@ def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
 
 
 def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
-    """A step takes a block of each of 4 outputs, whose sums do not wait for one another.  Offsets
-    are loaded a step ahead: in their own step they would wait behind the loads of x before them.
-    """
+    """A step takes a block of each of 4 outputs, whose sums do not wait for one another."""
     load = loads("u8", 4 * width)
     first, second, third, fourth = (spreads(n, width) for n in range(4))
     stretch = width // 2  # 8 * (input / 4) -> bytes
 
-    def accumulate(x, steps, offsets, weights, a, b, c, d):
-        p, q, r, s = load_offsets(offsets)
-        for _ in range(steps):
-            four = load_four(weights)
-            a = dot4(a, load(x + stretch * p), first(four))
-            b = dot4(b, load(x + stretch * q), second(four))
-            c = dot4(c, load(x + stretch * r), third(four))
-            d = dot4(d, load(x + stretch * s), fourth(four))
-            offsets, weights = offsets + 8, weights + 16
-            p, q, r, s = load_offsets(offsets)
+    def step(x, offsets, weights, a, b, c, d):
+        p, q, r, s = four_offsets(offsets)
+        four = load_four(weights)
+        a = dot4(a, load(x + stretch * p), first(four))
+        b = dot4(b, load(x + stretch * q), second(four))
+        c = dot4(c, load(x + stretch * r), third(four))
+        d = dot4(d, load(x + stretch * s), fourth(four))
         return a, b, c, d
 
     finish, size = finish_at(lanes, width, epilogue, activation), SIZE.get(epilogue, 1)
@@ -233,5 +229,5 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
 
     table_bytes = 0 if epilogue == "dynamic" else 1024
     return in_panels(
-        routine(accumulate), routine(start), finish, "i32", size, 16, table_bytes, lanes, width
+        routine(step), routine(start), finish, "i32", size, 16, table_bytes, lanes, width
     )

@@ -27,12 +27,12 @@ from ..simd import (
     bf16_rows,
     dot2_bf16,
     fma,
+    four_offsets,
     interleave_words,
     load_f32,
     load_four,
     load_i32,
     load_i64,
-    load_offsets,
     load_u16,
     loads,
     multiply_add,
@@ -160,7 +160,7 @@ def product(accumulate, x_bytes, step, lanes, width, output, activation):
     return kernel
 
 
-def blocks_of_four(accumulate, weight_bytes, lanes, width, output, activation):
+def blocks_of_four(step, weight_bytes, lanes, width, output, activation):
     """The loops around a 1x4 product."""
     finish, splat = float_epilogue(lanes, width, output, activation), splats("f32", width)
 
@@ -171,7 +171,7 @@ def blocks_of_four(accumulate, weight_bytes, lanes, width, output, activation):
         finish(out, sums, record, n)
 
     return in_panels(
-        routine(accumulate), routine(start), routine(place), "f32", SIZE[output],
+        routine(step), routine(start), routine(place), "f32", SIZE[output],
         weight_bytes, 1024, lanes, width,
     )  # fmt: skip
 
@@ -234,17 +234,15 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
 
     dot = routine(dot)
 
-    def accumulate(x, steps, offsets, weights, a, b, c, d):
-        for _ in range(steps):
-            p, q, r, s = load_offsets(offsets)
-            a = dot(a, x + stretch * p, weights)
-            b = dot(b, x + stretch * q, weights + 16)
-            c = dot(c, x + stretch * r, weights + 32)
-            d = dot(d, x + stretch * s, weights + 48)
-            offsets, weights = offsets + 8, weights + 64
+    def step(x, offsets, weights, a, b, c, d):
+        p, q, r, s = four_offsets(offsets)
+        a = dot(a, x + stretch * p, weights)
+        b = dot(b, x + stretch * q, weights + 16)
+        c = dot(c, x + stretch * r, weights + 32)
+        d = dot(d, x + stretch * s, weights + 48)
         return a, b, c, d
 
-    return blocks_of_four(accumulate, 64, lanes, width, output, activation)
+    return blocks_of_four(step, 64, lanes, width, output, activation)
 
 
 def sparse_dot_bf16_4x1(lanes, width, output, activation):
@@ -285,16 +283,14 @@ def sparse_dot_bf16_1x4(lanes, width, output, activation):
     one, two, three, four = (spreads(n, width) for n in range(4))
     stretch = width  # 8 * (input / 4) -> bytes
 
-    def accumulate(x, steps, offsets, weights, a, b, c, d):
-        for _ in range(steps):
-            p, q, r, s = load_offsets(offsets)
-            p, q, r, s = x + stretch * p, x + stretch * q, x + stretch * r, x + stretch * s
-            v, w = load_four(weights), load_four(weights + 16)
-            a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
-            c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
-            a, b = dot2_bf16(a, load(p + row), two(v)), dot2_bf16(b, load(q + row), four(v))
-            c, d = dot2_bf16(c, load(r + row), two(w)), dot2_bf16(d, load(s + row), four(w))
-            offsets, weights = offsets + 8, weights + 32
+    def step(x, offsets, weights, a, b, c, d):
+        p, q, r, s = four_offsets(offsets)
+        p, q, r, s = x + stretch * p, x + stretch * q, x + stretch * r, x + stretch * s
+        v, w = load_four(weights), load_four(weights + 16)
+        a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
+        c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
+        a, b = dot2_bf16(a, load(p + row), two(v)), dot2_bf16(b, load(q + row), four(v))
+        c, d = dot2_bf16(c, load(r + row), two(w)), dot2_bf16(d, load(s + row), four(w))
         return a, b, c, d
 
-    return blocks_of_four(accumulate, 32, lanes, width, output, activation)
+    return blocks_of_four(step, 32, lanes, width, output, activation)

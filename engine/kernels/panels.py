@@ -6,7 +6,7 @@ own order, what the epilogue needs.
 """
 
 from ..lower import routine
-from ..simd import load_i32, load_i64, loads, store
+from ..simd import load_early, load_i32, load_i64, loads, store
 from .context import ARENA, SCRATCH
 
 ROW_BYTES = 48
@@ -45,8 +45,12 @@ def four_results(finish):
     return routine(ended)
 
 
-def one_panel(accumulate, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
-    """A routine: all groups of one panel of a part."""
+def one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
+    """A routine: all groups of one panel of a part.
+
+    Loads of x keep both load ports busy and depend on offsets: these are loaded two steps ahead, or
+    they would wait behind the loads of x before them.
+    """
     begun, keep = waiting_sums(start, dtype, width)
     ended = four_results(finish)
     stretch, row = 4 // size, size * lanes  # from bytes of y to bytes of sums; bytes of an output
@@ -54,35 +58,36 @@ def one_panel(accumulate, start, finish, dtype, size, weight_bytes, table_bytes,
     def sum_up(part, source, target, kept, first, last, table, params):
         headers, offsets = load_i64(part + 8), load_i64(part + 16)
         weights, record = load_i64(part + 24), load_i64(part + 32)
+        now, following = load_early(offsets), load_early(offsets + 8)
         for _ in range(load_i64(part)):
-            steps = load_i32(headers)
             p = stretch * load_i32(headers + 4)
             q = stretch * (load_i32(headers + 8) + row)
             r = stretch * (load_i32(headers + 12) + 2 * row)
             s = stretch * (load_i32(headers + 16) + 3 * row)
             a, b, c, d = begun(first, record, kept, p, q, r, s)
-            a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
+            for _ in range(load_i32(headers)):
+                ahead = load_early(offsets + 16)
+                a, b, c, d = step(source, now, weights, a, b, c, d)
+                now, following = following, ahead
+                offsets, weights = offsets + 8, weights + weight_bytes
             if last:
                 ended(target, headers, record, table, params, a, b, c, d)
             else:
                 keep(kept, p, q, r, s, a, b, c, d)
-            offsets, weights = offsets + 8 * steps, weights + weight_bytes * steps
             headers, record, table = headers + 32, record + 64, table + table_bytes
 
     return routine(sum_up)
 
 
-def in_panels(accumulate, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
-    """accumulate(x, steps, offsets, weights, a, b, c, d) -> four sums of dtype; start(address of
-    where an output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n,
+def in_panels(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
+    """step(x, four offsets in an int64, weights, a, b, c, d) -> four sums of dtype; start(address
+    of where an output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n,
     table, params); size: bytes of a result.
 
     Where a tile has a table of its own (table_bytes 0) params 6 is its place in the arena, 7 bytes
     of a tile of it.
     """
-    sum_up = one_panel(
-        accumulate, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width
-    )
+    sum_up = one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)

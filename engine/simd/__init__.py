@@ -56,6 +56,8 @@ from .bytes import (
     zips,
 )
 from .moving import (
+    four_offsets,
+    load_early,
     load_f32,
     load_four,
     load_i32,
@@ -135,12 +137,14 @@ __all__ = [
     "exchange",
     "fetch_add",
     "fma",
+    "four_offsets",
     "greatest",
     "in_token_order",
     "interleave",
     "interleave_in_order",
     "interleave_words",
     "join",
+    "load_early",
     "load_f32",
     "load_four",
     "load_i32",

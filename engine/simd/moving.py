@@ -124,10 +124,27 @@ def splats(dtype, lanes):
 
 
 @routine
+def four_offsets(word):
+    """The four u16 of an int64."""
+    return word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32 & 0xFFFF, word >> 48 & 0xFFFF
+
+
+@routine
 def load_offsets(address):
     """Four u16 in a row, by one load: where vectors are loaded too, loads are what runs out."""
-    four = load_i64(address)
-    return four & 0xFFFF, four >> 16 & 0xFFFF, four >> 32 & 0xFFFF, four >> 48 & 0xFFFF
+    return four_offsets(load_i64(address))
+
+
+@intrinsic
+def load_early(typing, address):
+    """An int64, loaded here: LLVM would load it where it is used, behind loads that can wait."""
+
+    def emit(ctx, b, sig, args):
+        value = b.load(pointer_to(b, args[0], I64), align=1)
+        stay = ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0", side_effect=True)
+        return b.call(stay, [value])
+
+    return nb.int64(nb.int64), emit
 
 
 def _load_four(b, isa, address):
