@@ -5,13 +5,14 @@ A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one pr
 
            header                          offsets        weights                   a step is
     4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
-    1x4    steps, 4 outputs, 3 unused      [steps + 2][4] [steps][4 outputs][4]     4 blocks
+    1x4    steps, 4 outputs, 3 unused      [steps][4]     [steps][4 outputs][4]     4 blocks
     dense  steps, first output             none           [steps][4 outputs][m]     m inputs
 
 Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any four outputs with
 about as many blocks make a group, and the n rows that an epilogue adds for output n are taken off).
 Offsets are u16: 8 * input, or 8 * (input / 4) for 1x4.  Where blocks are missing an offset is
-repeated with weight 0.  Groups are dealt to parts of about equal work and sorted by steps inside a
+repeated with weight 0; a group of 4x1 has one step at least.  Two empty steps end a sparse layer:
+kernels read ahead.  Groups are dealt to parts of about equal work and sorted by steps inside a
 part: the loop's end is then predicted.
 
 A 1x4 product loads x as often as it multiplies.  Where x overflows the first-level cache the inputs
@@ -45,6 +46,7 @@ MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
 PER_PRODUCT = {"int8": 4, "int16": 2, "bfloat16": 2, "float32": 1}
 X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
 HEADER = {"4x1": 2, "dense": 2, "1x4": 8}  # int32 slots
+STEPS_AHEAD = 2  # that sparse kernels may read behind the last one
 EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
 
 
@@ -121,9 +123,11 @@ def _pad_outputs(weight: Array) -> Array:
 def _columns(group: Array, m: int) -> tuple[Array, Array]:
     """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads."""
     inputs = np.flatnonzero(group.any(axis=0))
+    if len(inputs) == 0:
+        inputs = np.array([0])
     pad = -len(inputs) % m
     values = np.pad(group[:, inputs], ((0, 0), (0, pad)))
-    inputs = np.pad(inputs, (0, pad), mode="edge") if len(inputs) else inputs
+    inputs = np.pad(inputs, (0, pad), mode="edge")
     return inputs.reshape(-1, m) * 8, values.reshape(GROUP, -1, m).transpose(1, 0, 2)
 
 
@@ -170,6 +174,7 @@ def pack_linear(
         steps = blocks[members].max(axis=1)
     elif pattern == "4x1":
         steps = -(-weight.reshape(-1, GROUP, weight.shape[1]).any(axis=1).sum(axis=1) // m)
+        steps = np.maximum(steps, 1)
     else:
         steps = np.full(len(members), weight.shape[1] // m)
     dealt = _deal(steps, parts)
@@ -258,8 +263,9 @@ def _assemble(
     bfloat16 = precision == "bfloat16"
     stored = to_bfloat16(weights) if bfloat16 else weights.astype(precision)
     offsets = np.concatenate([offsets for offsets, _ in pairs]).astype(np.uint16)
-    if pattern == "1x4":  # its kernels read two steps ahead
-        offsets = np.pad(offsets, ((0, 2), (0, 0)))
+    if pattern != "dense":
+        offsets = np.pad(offsets, ((0, STEPS_AHEAD), (0, 0)))
+        stored = np.pad(stored, ((0, STEPS_AHEAD), (0, 0), (0, 0)))
     return Packed(
         pattern,
         headers,

@@ -91,7 +91,8 @@ class Stand:
 
     def parts(self, packed: Packed, records: Array, tables: Array | None = None) -> Array:
         """The rows of the parts; records uint8 [groups, bytes]."""
-        arrays = [packed.headers, packed.offsets, packed.weights, records]
+        behind = np.pad(records, ((0, 1), (0, 0)))  # kernels begin the group behind the last
+        arrays = [packed.headers, packed.offsets, packed.weights, behind]
         places = [self.address(array) for array in arrays]
         table = 0 if tables is None else self.address(tables)
         return packed.rows(*places, table, record_bytes=records.shape[1])

@@ -8,8 +8,8 @@ of about equal work, so that workers can share one tile.
 params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts, 5 address of the parts' rows,
 6.. the epilogue's own. A part's row: groups, addresses of headers, offsets, weights, records,
 tables.
-header (8 bytes): int32 steps, int32 offset of the first output in a y tile.  offsets: 4 x u16 a
-step, 8 * k.  weights: 4 outputs x 4 blocks. record (64 bytes): float32 scale[4]; int32 start[4]
+header (8 bytes): int32 steps, at least 1, int32 offset of the first output in a y tile.  offsets: 4
+x u16 a step, 8 * k.  weights: 4 outputs x 4 blocks. record (64 bytes): float32 scale[4]; int32 start[4]
 (bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.
 """
 
@@ -154,10 +154,26 @@ EPILOGUES = {
 
 
 def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
-    """See the head of the file."""
+    """A group begins while the one before it ends, whose epilogue waits for its sums: the core has
+    other products to do.  See the head of the file.
+    """
     finish = EPILOGUES[epilogue](lanes, activation)
     splat, load = splats("i32", lanes), loads("u8", lanes)
     stretch = lanes // 8  # offsets count in units of 8 bytes of a 64-token row
+
+    def four_rows(x, offsets):
+        p, q, r, s = load_offsets(offsets)
+        return interleave(
+            load(x + stretch * p),
+            load(x + stretch * q),
+            load(x + stretch * r),
+            load(x + stretch * s),
+        )
+
+    def begun(start, v, weights):
+        return dot4(splat(load_i32(start)), v, load_i32(weights))
+
+    four_rows, begun = routine(four_rows), routine(begun)
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -173,26 +189,27 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
             source, target = x + tile * x_tile, y + tile * y_tile
             headers, offsets, weights = load_i64(part + 8), load_i64(part + 16), load_i64(part + 24)
             record, table = load_i64(part + 32), load_i64(part + 40)
+            v = four_rows(source, offsets)
+            a, b = begun(record + 16, v, weights), begun(record + 20, v, weights + 4)
+            c, d = begun(record + 24, v, weights + 8), begun(record + 28, v, weights + 12)
+            offsets, weights = offsets + 8, weights + 16
             for _ in range(load_i64(part)):
-                steps = load_i32(headers)
-                a, b = splat(load_i32(record + 16)), splat(load_i32(record + 20))
-                c, d = splat(load_i32(record + 24)), splat(load_i32(record + 28))
-                for _ in range(steps):
-                    p, q, r, s = load_offsets(offsets)
-                    v = interleave(
-                        load(source + stretch * p),
-                        load(source + stretch * q),
-                        load(source + stretch * r),
-                        load(source + stretch * s),
-                    )
+                for _ in range(load_i32(headers) - 1):
+                    v = four_rows(source, offsets)
                     a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
                     c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))
                     offsets, weights = offsets + 8, weights + 16
+                v = four_rows(source, offsets)  # of the next group
                 out = target + load_i32(headers + 4)
                 finish(out, a, record, 0, table, params)
+                a = begun(record + 80, v, weights)
                 finish(out, b, record, 1, table, params)
+                b = begun(record + 84, v, weights + 4)
                 finish(out, c, record, 2, table, params)
+                c = begun(record + 88, v, weights + 8)
                 finish(out, d, record, 3, table, params)
+                d = begun(record + 92, v, weights + 12)
+                offsets, weights = offsets + 8, weights + 16
                 headers, record, table = headers + 8, record + 64, table + 1024
 
     return kernel

@@ -37,8 +37,11 @@ class Operands:
 
 
 def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
-    """float32 [groups, 16], as kernels/linear.py describes them; padding outputs get zeros."""
-    records = np.zeros((len(packed.outputs), 16), np.float32)
+    """float32 [groups + 1, 16], as kernels/linear.py describes them; padding outputs get zeros, and
+    so does the group behind the last, which a kernel begins.
+    """
+    behind = np.zeros((len(packed.outputs) + 1, 16), np.float32)
+    records = behind[:-1]
     whole = records.view(np.int32)
     there = packed.outputs < len(constants.scale)
     rows = np.minimum(packed.outputs, len(constants.scale) - 1)
@@ -49,10 +52,10 @@ def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
         records[:, 4:8] = records[:, 8:12]
     if constants.total is not None:
         whole[:, 12:16] = np.where(there, constants.total[rows], 0)
-        return records
+        return behind
     records[:, 12], records[:, 13] = constants.a, constants.b
     whole[:, 14] = constants.flip
-    return records
+    return behind
 
 
 def panel_count(outputs: int, inputs: int, precision: str, lanes: int, width: int) -> int:
