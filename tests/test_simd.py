@@ -92,6 +92,8 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
     *((f"loads('u8', {L})(x + four_offsets(load_early(x + {PLACE['places']}))[{n}])",
        lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
     ("add(i, j)", lambda: I["i"] + I["j"]),
+    ("sums_of_quads(w0, w1, w2, w3)",
+     lambda: I["words"].reshape(4, -1, 4).sum(2, dtype=np.int32).T),
     ("sub(a, b)", lambda: I["a"] - I["b"]),
     ("mul(a, b)", lambda: I["a"] * I["b"]),
     ("mul(i, j)", lambda: I["i"] * I["j"]),

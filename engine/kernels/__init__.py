@@ -43,6 +43,13 @@ KERNELS: dict[str, Kernel] = {
             ("lanes", "epilogue", "activation"),
             "Linear",
         ),
+        Kernel(
+            "rows_dot_u8s8_4x1",
+            "few_rows",
+            "rows_dot_u8s8_4x1",
+            ("epilogue", "activation"),
+            "Linear",
+        ),
         Kernel("interleave_rows", "byte_linear", "interleave_rows", ("lanes", "width"), ""),
         Kernel(
             "sparse_dot_u8s8_1x4",

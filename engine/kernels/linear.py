@@ -9,8 +9,8 @@ params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts, 5 address 
 6.. the epilogue's own. A part's row: groups, addresses of headers, offsets, weights, records,
 tables.
 header (8 bytes): int32 steps, at least 1, int32 offset of the first output in a y tile.  offsets: 4
-x u16 a step, 8 * k.  weights: 4 outputs x 4 blocks. record (64 bytes): float32 scale[4]; int32 start[4]
-(bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.
+x u16 a step, 8 * k.  weights: 4 outputs x 4 blocks. record (64 bytes): float32 scale[4]; int32
+start[4] (bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.
 """
 
 import numba as nb

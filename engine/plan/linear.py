@@ -11,14 +11,14 @@ from .. import settings
 from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
-from ..kernels.context import OUTPUTS_OF_ROWS
+from ..kernels.context import OUTPUTS_OF_ROWS, ROWS
 from ..pack import piece_width
 from .choice import Choice, Layer
 from .memory import Buffer
 from .planner import Planner, Unplanned
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
 from .tiles import PACKINGS, TILE_KERNELS, modelled_pattern
-from .weights import linear_operands, panel_count, rows_operand
+from .weights import few_rows_params, linear_operands, panel_count, rows_operand
 
 __all__ = ["LINEAR_KERNELS", "plan_linear"]
 
@@ -36,6 +36,8 @@ LINEAR_KERNELS = {  # precision and pattern -> kernel, and the form in which it 
 }
 WIDE = "sparse_dot_u8s8_4x1"  # the 4x1 kernel for 512 bits, a whole tile at a time
 NARROW = "narrow_dot_u8s8_4x1"  # in pieces of a tile: few registers, or scales of tokens
+FEW_ROWS = "rows_dot_u8s8_4x1"  # for rows: few of them one by one
+OF_FEW_ROWS = ("table", "plain", "bytes")  # epilogues it has
 SIXTEEN_BITS = "sparse_dot_u8s16_4x1"  # where no instruction multiplies bytes exactly
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once for four sentences
 
@@ -142,6 +144,10 @@ def _emit(
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
     variant = (*lanes, epilogue, constants.activation)
+    by_rows = lanes == (ROWS,) and epilogue in OF_FEW_ROWS and isa.has("avx512vbmi")
+    if kernel == WIDE and by_rows:
+        kernel, variant = FEW_ROWS, variant[1:]
+        params += few_rows_params(weight, constants, operands, y.lanes)
     planner.emit(
         node,
         kernel,

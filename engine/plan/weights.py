@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from ..kernels.context import SCRATCH_BYTES
 from ..pack import X_BYTES, Packed, pack_linear, pack_panels
 from ..pack_amx import PackedTiles, pack_tiles
+from ..pack_rows import pack_rows
 from .memory import SIZES, Buffer
 from .quantized import OutputConstants
 from .shared import aligned, shared
 
-__all__ = ["Operands", "linear_operands", "panel_count", "rows_operand", "table_of"]
+__all__ = [
+    "Operands",
+    "few_rows_params",
+    "linear_operands",
+    "panel_count",
+    "rows_operand",
+    "table_of",
+]
 
 Array = NDArray[Any]
 STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring in balance
@@ -33,6 +41,7 @@ class Operands:
     rows: Array
     macs: int
     nbytes: int
+    outputs: Array  # in the order of groups and tables
     keep: tuple[Any, ...]
 
 
@@ -56,6 +65,25 @@ def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
     records[:, 12], records[:, 13] = constants.a, constants.b
     whole[:, 14] = constants.flip
     return behind
+
+
+def few_rows_params(
+    weight: Array, constants: OutputConstants, operands: Operands, lanes: int
+) -> tuple[Any, ...]:
+    """Parameters 6 to 12 of kernels/few_rows.py; its tables are those of the operands."""
+    packed = pack_rows(weight)
+    records = np.zeros((len(packed.outputs), 96), np.float32)
+    whole = records.view(np.int32)
+    records[:, 0:16] = constants.scale[packed.outputs]
+    whole[:, 16:32] = constants.start[packed.outputs]
+    records[:, 32:48] = constants.shift[packed.outputs]
+    whole[:, 48:64] = packed.outputs * lanes
+    whole[:, 64:80] = 256 * np.argsort(operands.outputs)[packed.outputs]
+    records[:, 80], records[:, 81] = constants.a, constants.b
+    whole[:, 82] = constants.flip
+    arrays = shared([packed.steps, packed.places, packed.weights, records])
+    tables = int(operands.rows[0, 5])
+    return (weight.shape[1], len(packed.steps), *arrays, tables)
 
 
 def panel_count(outputs: int, inputs: int, precision: str, lanes: int, width: int) -> int:
@@ -103,7 +131,8 @@ def linear_operands(
         rows.append(each.rows(headers, offsets, weights, records, table))
     stored = sum(array.nbytes for array in held)
     macs = int(np.count_nonzero(weight))
-    return Operands(parts, aligned(table_of(rows, pattern)), macs, stored, tuple(held))
+    order = packed[-1].outputs.ravel()
+    return Operands(parts, aligned(table_of(rows, pattern)), macs, stored, order, tuple(held))
 
 
 def table_of(rows: list[Array], pattern: str) -> Array:

@@ -6,7 +6,7 @@ import llvmlite.ir as ir
 import numba as nb
 from numba.extending import intrinsic
 
-from .vectors import BYTES, I32, Vec, call, constant, cut, take
+from .vectors import BYTES, I8, I32, Vec, call, constant, cut, take, unpack
 
 
 def _binary(integer, floating):
@@ -132,6 +132,23 @@ def total(typing, x):
         return plus(*[b.extract_element(v, ir.Constant(I32, i)) for i in (0, 1)])
 
     return (nb.float32 if x.dtype == "f32" else nb.int32)(x), emit
+
+
+@intrinsic
+def sums_of_quads(typing, p, q, r, s):
+    """Lane 4 l + g: the sum of lanes 4 l .. 4 l + 3 of the g-th of four vectors of i32."""
+
+    def emit(ctx, b, sig, args):
+        wide, narrow = p.llvm, ir.VectorType(I8, 4 * p.lanes)
+        x = [b.bitcast(v, narrow) for v in args]
+
+        def halves(v, w, width):
+            low, high = (b.bitcast(unpack(b, v, w, width, h), wide) for h in (0, 1))
+            return b.bitcast(b.add(low, high), narrow)
+
+        return b.bitcast(halves(halves(x[0], x[1], 4), halves(x[2], x[3], 4), 8), wide)
+
+    return p(p, q, r, s), emit
 
 
 @intrinsic

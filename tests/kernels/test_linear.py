@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from engine.graph import Node, Quantization
 from engine.isa import Isa
+from engine.kernels.context import FIRST_ROW, ROWS, SENTENCES
+from engine.kernels.few_rows import FEW
 from engine.ops.fused import linear
 from engine.plan.memory import Buffer
 from engine.plan.quantized import dynamic_constants, float_constants, of_bytes
-from engine.plan.weights import linear_operands
+from engine.plan.weights import few_rows_params, linear_operands
 
 from .stands import DOMAINS, KINDS, Layer, mask_of, rows_of, sets
 
@@ -132,6 +134,45 @@ def test_bytes(
                 np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {case}")
         first = next(iter(results.values()))
         assert all(np.array_equal(first, other) for other in results.values()), case
+
+
+@pytest.mark.parametrize(
+    ("slow", "epilogue", "activation"),
+    rows_of([("table", "none"), ("bytes", "gelu")], [("plain", "none"), ("table", "gelu")]),
+)
+def test_few_rows(slow: bool, epilogue: str, activation: str) -> None:
+    """Rows one by one give what a tile of them gives, and other rows stay as they are."""
+    for (outputs, inputs), kind in zip(
+        ((4, 5), (20, 256), (64, 600), (36, 257)), KINDS, strict=True
+    ):
+        quantised, has_bias = QUANTISED[epilogue]
+        random = np.random.default_rng(inputs)
+        weight = int8_weight(random, (outputs, inputs), "4x1", kind)
+        scale = random.uniform(0.0005, 0.002, outputs).astype(np.float32)
+        bias = random.normal(size=outputs).astype(np.float32) if has_bias else None
+        attributes = {**quantised, "activation": None if activation == "none" else activation}
+        node = Node("Linear", ("x", "w", "s", "b"), ("y",), attributes)
+        constants = of_bytes(node, weight, scale, bias, INPUT, flip=epilogue == "plain")
+        operands = linear_operands(
+            weight, "4x1", "int8", constants, Buffer("y", "rows", outputs, "u8")
+        )
+        more = few_rows_params(weight, constants, operands, ROWS)
+        places = [each.ctypes.data if isinstance(each, np.ndarray) else each for each in more]
+        x = random.integers(0, 256, (40, inputs)).astype(np.uint8)
+        for isa in sets(slow=slow):
+            tile = Layer(x, outputs, np.uint8, ROWS)
+            source, packed = (tile.x, tile.x_bytes), (operands.parts, operands.rows.ctypes.data)
+            variant = (constants.epilogue, constants.activation)
+            wanted = tile.run(isa, "sparse_dot_u8s8_4x1", (ROWS, *variant), source, *packed)
+            for first, last in ((0, 1), (0, FEW), (0, 40), (3, 3 + FEW + 1), (15, 17), (16, 33)):
+                layer = Layer(x, outputs, np.uint8, ROWS)
+                layer.stand.context[FIRST_ROW // 8] = first
+                layer.stand.context[SENTENCES // 8] = last - first
+                got = layer.run(isa, "rows_dot_u8s8_4x1", variant, source, *packed, *places)
+                case = f"{isa.name} {kind} {first}..{last}"
+                np.testing.assert_array_equal(got[first:last], wanted[first:last], err_msg=case)
+                if last - first <= FEW:
+                    assert (np.delete(got, range(first, last), 0) == 0xA5).all(), case
 
 
 @pytest.mark.parametrize(
