@@ -17,6 +17,7 @@ from .vectors import (
     call,
     constant,
     cut,
+    held,
     join,
     pointer_to,
     take,
@@ -24,36 +25,43 @@ from .vectors import (
 )
 
 
+def _interleave(b, p, q, r, s):
+    low, high = ([unpack(b, p, q, 1, h), unpack(b, r, s, 1, h)] for h in (0, 1))
+    return join(b, [unpack(b, *pair, 2, h) for pair in (low, high) for h in (0, 1)])
+
+
 @intrinsic
 def interleave(typing, p, q, r, s):
     """4 rows of L bytes -> L lanes of 4 bytes in quad order."""
 
-    def emit(ctx, b, sig, args):
-        low, high = (
-            [unpack(b, args[0], args[1], 1, h), unpack(b, args[2], args[3], 1, h)] for h in (0, 1)
-        )
-        return join(b, [unpack(b, *pair, 2, h) for pair in (low, high) for h in (0, 1)])
-
-    return Vec("u8", 4 * p.lanes)(p, q, r, s), emit
+    return Vec("u8", 4 * p.lanes)(p, q, r, s), lambda ctx, b, sig, args: _interleave(b, *args)
 
 
-@intrinsic
-def interleave_in_order(typing, p, q, r, s):
-    """4 rows of L bytes -> L lanes of 4 bytes, lane t is token t."""
-
-    def emit(ctx, b, sig, args):
-        n = p.lanes
-        pairs = [
-            take(b, args[i], [k // 2 + n * (k % 2) for k in range(2 * n)], args[i + 1])
-            for i in (0, 2)
+def _interleave_in_order(b, isa, *rows):
+    n = rows[0].type.count
+    if isa.width == 512 and n == 64:
+        quarters = [
+            4 * (i % 4) + i // 4 for i in range(16)
+        ]  # of lanes, to where unpacking puts them
+        wide = ir.VectorType(I32, 16)
+        turned = [
+            b.bitcast(held(b, take(b, b.bitcast(row, wide), quarters)), row.type) for row in rows
         ]
-        words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
-        return b.bitcast(
-            take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
-            ir.VectorType(I8, 4 * n),
-        )
+        return _interleave(b, *turned)
+    pairs = [
+        take(b, rows[i], [k // 2 + n * (k % 2) for k in range(2 * n)], rows[i + 1]) for i in (0, 2)
+    ]
+    words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
+    return b.bitcast(
+        take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
+        ir.VectorType(I8, 4 * n),
+    )
 
-    return Vec("u8", 4 * p.lanes)(p, q, r, s), emit
+
+@instruction(_interleave_in_order)
+def interleave_in_order(p, q, r, s):
+    """4 rows of L bytes -> L lanes of 4 bytes, lane t is token t."""
+    return Vec("u8", 4 * p.lanes)
 
 
 @intrinsic

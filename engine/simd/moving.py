@@ -8,7 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..lower import instruction, routine
-from .vectors import BYTES, F32, I8, I32, I64, Vec, pointer_to, spread, take
+from .vectors import BYTES, F32, I8, I32, I64, Vec, held, pointer_to, spread, take
 
 
 def loads(dtype, lanes):
@@ -155,10 +155,7 @@ def _load_four(b, isa, address):
     )
     if isa.width < 512:
         return four
-    keep = ir.InlineAsm(
-        ir.FunctionType(four.type, [four.type]), "", "=v,0"
-    )  # or LLVM makes it four broadcasts again
-    return b.call(keep, [four])
+    return held(b, four)  # or LLVM makes it four broadcasts again
 
 
 @instruction(_load_four)

@@ -75,6 +75,14 @@ def call(b, name, result, *args):
     )
 
 
+def held(b, value):
+    """A value of one register, of which LLVM does not see where it comes from: it would fold the
+    instruction into others that take longer.
+    """
+    same = ir.FunctionType(value.type, [value.type])
+    return b.call(ir.InlineAsm(same, "", "=v,0"), [value])
+
+
 def constant(type_, value):
     return ir.Constant(type_, [value] * type_.count)
 
