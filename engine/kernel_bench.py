@@ -20,7 +20,7 @@ from .kernels.context import TILE
 from .kernels.harness import Stand
 from .pack import X_BYTES, pack_linear, pack_panels, piece_width
 from .peaks import Peaks, fitting
-from .plan.weights import panel_count, table_of
+from .plan.weights import panel_count, part_count, table_of
 
 __all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "cases", "measure"]
 
@@ -111,11 +111,13 @@ def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
     width = piece_width(chosen.width)
     row, *variant = case.kernel(width)
     out_bytes = 1 if case.precision == "int8" else 4
+    parts = part_count(weight, case.pattern)
+    how: dict[str, Any] = {"precision": case.precision, "out_bytes": out_bytes, "parts": parts}
     if case.pattern == "1x4":
         panels = panel_count(case.outputs, case.inputs, case.precision, TILE, width)
-        packed = pack_panels(weight, panels, precision=case.precision, out_bytes=out_bytes)
+        packed = pack_panels(weight, panels, **how)
     else:
-        packed = [pack_linear(weight, case.pattern, precision=case.precision, out_bytes=out_bytes)]
+        packed = [pack_linear(weight, case.pattern, **how)]
     tiles = -(-case.tokens // TILE)
     x_bytes, y_bytes = X_BYTES[case.precision] * case.inputs * TILE, out_bytes * case.outputs * TILE
     stand = Stand(tiles * (x_bytes + y_bytes) + 4096)
@@ -124,9 +126,10 @@ def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
     y, _ = stand.room((tiles, y_bytes), np.uint8)
     records = np.zeros((len(packed[0].headers), 64), np.uint8)
     rows = table_of([stand.parts(each, records) for each in packed], case.pattern)
-    params = stand.params(x, x_bytes, y, y_bytes, 1, stand.address(rows))
+    params = stand.params(x, x_bytes, y, y_bytes, parts, stand.address(rows))
     call, nothing = (
-        stand.caller(kernel(chosen, row, *variant), params, 0, units) for units in (tiles, 0)
+        stand.caller(kernel(chosen, row, *variant), params, 0, units)
+        for units in (tiles * parts, 0)
     )
     macs = int(np.count_nonzero(weight)) * case.tokens
     return _Prepared(stand, call, nothing, kernel_name(row, *variant), macs)

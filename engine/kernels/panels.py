@@ -1,28 +1,39 @@
 """The loops around a 1x4 product: panel after panel of inputs (pack.py), sums waiting in scratch.
 
+Parts go through a panel together as far as their sums fit a cache.
+
 The parts' rows: one with the number of panels, then for each part a row for each panel, as
 linear.py has them.  Records of the first panel hold where sums start, those of the last one, in its
 own order, what the epilogue needs.
 """
 
+import numba as nb
+
 from ..lower import routine
-from ..simd import load_early, load_i32, load_i64, loads, store
+from ..simd import add, load_early, load_i32, load_i64, loads, splats, store
 from .context import ARENA, SCRATCH
 
 ROW_BYTES = 48
+MOST_SUMS = 256 << 10  # bytes that wait, in the second-level cache, while x comes from the first
 
 
 def waiting_sums(start, dtype, width):
-    """Routines that begin a group's four sums, from the record or where they wait, and keep them.
+    """Routines that begin a group's four sums, from the record or from nothing, add what waits of
+    them, and keep them.
 
     p .. s: where the group's outputs have their place.
     """
-    load = loads(dtype, width)
+    load, zero = loads(dtype, width), splats(dtype, width)
+    nothing = nb.int32(0) if dtype == "i32" else nb.float32(0)
 
-    def begun(first, record, kept, p, q, r, s):
+    def begun(first, record):
         if first:
             return start(record + 16), start(record + 20), start(record + 24), start(record + 28)
-        return load(kept + p), load(kept + q), load(kept + r), load(kept + s)
+        return zero(nothing), zero(nothing), zero(nothing), zero(nothing)
+
+    def gathered(kept, p, q, r, s, a, b, c, d):
+        a, b = add(a, load(kept + p)), add(b, load(kept + q))
+        return a, b, add(c, load(kept + r)), add(d, load(kept + s))
 
     def keep(kept, p, q, r, s, a, b, c, d):
         store(kept + p, a)
@@ -30,7 +41,7 @@ def waiting_sums(start, dtype, width):
         store(kept + r, c)
         store(kept + s, d)
 
-    return routine(begun), routine(keep)
+    return routine(begun), routine(gathered), routine(keep)
 
 
 def four_results(finish):
@@ -51,7 +62,7 @@ def one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes
     Loads of x keep both load ports busy and depend on offsets: these are loaded two steps ahead, or
     they would wait behind the loads of x before them.
     """
-    begun, keep = waiting_sums(start, dtype, width)
+    begun, gathered, keep = waiting_sums(start, dtype, width)
     ended = four_results(finish)
     stretch, row = 4 // size, size * lanes  # from bytes of y to bytes of sums; bytes of an output
 
@@ -64,12 +75,14 @@ def one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes
             q = stretch * (load_i32(headers + 8) + row)
             r = stretch * (load_i32(headers + 12) + 2 * row)
             s = stretch * (load_i32(headers + 16) + 3 * row)
-            a, b, c, d = begun(first, record, kept, p, q, r, s)
+            a, b, c, d = begun(first, record)
             for _ in range(load_i32(headers)):
                 ahead = load_early(offsets + 16)
                 a, b, c, d = step(source, now, weights, a, b, c, d)
                 now, following = following, ahead
                 offsets, weights = offsets + 8, weights + weight_bytes
+            if not first:
+                a, b, c, d = gathered(kept, p, q, r, s, a, b, c, d)
             if last:
                 ended(target, headers, record, table, params, a, b, c, d)
             else:
@@ -87,6 +100,7 @@ def in_panels(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes
     Where a tile has a table of its own (table_bytes 0) params 6 is its place in the arena, 7 bytes
     of a tile of it.
     """
+    stretch = 4 // size
     sum_up = one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width)
 
     def kernel(params, context, begin, end):
@@ -95,18 +109,23 @@ def in_panels(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes
         x_tile, y_tile = load_i64(params + 8), load_i64(params + 24)
         parts, rows = load_i64(params + 32), load_i64(params + 40)
         panels = load_i64(rows)
-        for unit in range(begin, end):
-            tile, part = unit // parts, rows + ROW_BYTES * (1 + panels * (unit % parts))
+        together = max(1, parts * MOST_SUMS // max(1, stretch * y_tile))
+        unit = begin
+        while unit < end:
+            tile, part = unit // parts, unit % parts
+            count = min(min(parts - part, end - unit), together)
             for token in range(0, lanes, width):
                 source = x + tile * x_tile + x_tile * token // lanes
                 target = y + tile * y_tile + size * token
+                of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
                 for panel in range(panels):
-                    row = part + ROW_BYTES * panel
-                    table = load_i64(row + 40)
-                    if table_bytes == 0:
-                        of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
-                        table = arena + of_tile + 4 * token
                     first, last = panel == 0, panel == panels - 1
-                    sum_up(row, source, target, kept, first, last, table, params)
+                    for each in range(part, part + count):
+                        row = rows + ROW_BYTES * (1 + panels * each + panel)
+                        table = load_i64(row + 40)
+                        if table_bytes == 0:
+                            table = arena + of_tile + 4 * token
+                        sum_up(row, source, target, kept, first, last, table, params)
+            unit += count
 
     return kernel

@@ -22,6 +22,7 @@ __all__ = [
     "few_rows_params",
     "linear_operands",
     "panel_count",
+    "part_count",
     "rows_operand",
     "table_of",
 ]
@@ -29,6 +30,7 @@ __all__ = [
 Array = NDArray[Any]
 STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring in balance
 MOST_PARTS = 8
+OUTPUTS_A_PART = 128
 FIRST_CACHE = 48 << 10  # bytes: what recent CPUs have, 32 KB the older ones
 PANEL_BYTES = 32 << 10  # of x
 
@@ -93,6 +95,14 @@ def panel_count(outputs: int, inputs: int, precision: str, lanes: int, width: in
     return 1 if fits else -(-whole // PANEL_BYTES)
 
 
+def part_count(weight: Array, pattern: str) -> int:
+    """Parts that workers can share a tile by.  1x4: four outputs with as many blocks are found
+    among many only.
+    """
+    most = MOST_PARTS if pattern != "1x4" else min(MOST_PARTS, len(weight) // OUTPUTS_A_PART)
+    return int(np.clip(np.count_nonzero(weight) // 16 // STEPS_A_PART, 1, max(1, most)))
+
+
 def linear_operands(
     weight: Array,
     pattern: str,
@@ -106,8 +116,7 @@ def linear_operands(
     """Weights packed for y's lanes (or for AMX tiles), every array on a cache line of its own;
     panels: of a 1x4 layer (`pack.panel_count`).
     """
-    steps = max(1, np.count_nonzero(weight) // 16)
-    parts = int(np.clip(steps // STEPS_A_PART, 1, MOST_PARTS))
+    parts = part_count(weight, pattern)
     how: dict[str, Any] = {"precision": precision, "lanes": y.lanes, "parts": parts}
     how["out_bytes"] = SIZES[y.dtype]
     packed: Sequence[Packed | PackedTiles]
