@@ -18,6 +18,7 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
+    MAGIC,
     add,
     as_bytes,
     as_int,
@@ -43,7 +44,7 @@ from .activations import ACTIVATIONS_FOR_BYTES
 from .context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES
 from .linear import sparse_dot_u8s8_4x1
 
-i32 = nb.int32
+f32, i32 = nb.float32, nb.int32
 FEW = 2  # rows: three one by one take as long as a tile
 PLACE_BYTES, WEIGHT_BYTES, RECORD_BYTES = 80, 256, 384  # of a step, a step, a block
 
@@ -75,10 +76,14 @@ def finish_of(epilogue, activation):
     def plain(out, sums, record, tables, kept):
         put(out, scaled(sums, record), record, kept)
 
-    def bytes_(out, sums, record, tables, kept):
+    def linear(out, sums, record, tables, kept):
+        put(out, add(scaled(sums, record), splat(f32(MAGIC))), record, kept)
+
+    def activated(out, sums, record, tables, kept):
         a, b = splat(load_f32(record + 320)), splat(load_f32(record + 324))
         put(out, fma(act(scaled(sums, record)), a, b), record, kept)
 
+    bytes_ = linear if activation == "none" else activated
     return routine({"table": table, "plain": plain, "bytes": bytes_}[epilogue])
 
 

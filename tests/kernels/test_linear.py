@@ -138,7 +138,10 @@ def test_bytes(
 
 @pytest.mark.parametrize(
     ("slow", "epilogue", "activation"),
-    rows_of([("table", "none"), ("bytes", "gelu")], [("plain", "none"), ("table", "gelu")]),
+    rows_of(
+        [("table", "none"), ("bytes", "gelu"), ("bytes", "none")],
+        [("plain", "none"), ("table", "gelu")],
+    ),
 )
 def test_few_rows(slow: bool, epilogue: str, activation: str) -> None:
     """Rows one by one give what a tile of them gives, and other rows stay as they are."""
