@@ -22,6 +22,7 @@ from ..kernels import kernel
 from ..kernels.drive import STEP_BYTES
 from ..ops.numbers import dequantized
 from ..plan import Buffer, Plan
+from ..plan.elementwise import ELEMENTWISE
 from ..plan.quantized import attention_is_bytes
 from .session import Session
 from .workers import KERNEL
@@ -32,6 +33,7 @@ Array = NDArray[Any]
 TYPES = {"u8": np.uint8, "f32": np.float32, "bf16": np.uint16}
 RESULTS = ("output_tokens", "output_rows")  # they only read
 LESS_128 = np.uint8(128)
+KEEP_WIDTH = (*ELEMENTWISE, "Select", "Squeeze", "Flatten", "Reshape")  # as many channels as x
 STEPS_OF_8_BITS = 2  # near the middle of two a value may be rounded either way
 RELATIVE = {"float32": 2e-3, "bfloat16": 2e-2}  # of the largest value
 
@@ -138,10 +140,14 @@ class Stepwise(Session):
 
 
 def _widths(graph: Graph) -> dict[str, int]:
-    """Value -> its channels; 0 where they are those of its buffer."""
-    layers = [node for node in graph if node.op == "Linear"]
-    linear = {node.outputs[0]: len(graph.constants[node.inputs[1]]) for node in layers}
-    return {name: linear.get(name, 0) for node in graph for name in node.outputs}
+    """Value -> its channels, where a buffer may have more; 0 where they are those of its buffer."""
+    found: dict[str, int] = {}
+    for node in graph:
+        width = found.get(node.inputs[0], 0) if node.op in KEEP_WIDTH else 0
+        if node.op == "Linear":
+            width = len(graph.constants[node.inputs[1]])
+        found.update(dict.fromkeys(node.outputs, width))
+    return found
 
 
 def quantizations(graph: Graph) -> dict[str, Quantization]:

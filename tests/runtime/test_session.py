@@ -123,6 +123,10 @@ def test_int8_means_what_the_graph_says(
         off.append(np.abs(got - want).max(1) / max(np.abs(want).max(), 1))
     assert np.median(np.concatenate(off)) < 0.02
     assert np.concatenate(off).max() < 0.1
+    with settings.override(check=1):  # step by step nothing is amplified
+        checked = engine.Session(graph)
+    for shape in SHAPES[:3]:
+        checked.run(feeds(*shape, 0))
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
