@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = ["Session", "Timed", "load"]
 
 Array = NDArray[Any]
 CALL_SLOTS = 32
+SLOTS_OF_A_CALL = struct.Struct("11q")  # the first, all set at once: kernels/drive.py
 _NO_BYTES = ctypes.c_char * 0
 ARENA_GUARD = 4096  # rows of padded outputs may reach past the last tile
 
@@ -90,8 +92,9 @@ class Session:
         if self.plan is not None:
             self._run = KERNEL(kernel(self.isa, "call", False).address)
             self._known = {value.name for value in graph.inputs}
+            self._names = [result.name for result in self.plan.results]
             self._table = (ctypes.c_int64 * len(self.plan.results))()
-            self._slots[5] = ctypes.addressof(self._table)
+            self._table_address = ctypes.addressof(self._table)
             self._set_constants(self.plan)
 
     def _set_constants(self, plan: Plan) -> None:
@@ -126,13 +129,8 @@ class Session:
             results = self._run_plan(plan, ids, types, mask)
         if results is None:
             return self._by_reference(feeds)
-        if plan.tail is None:
-            return {result.name: array for result, array in zip(plan.results, results, strict=True)}
-        return self._tail(
-            plan.tail,
-            feeds,
-            {result.name: array for result, array in zip(plan.results, results, strict=True)},
-        )
+        made = dict(zip(self._names, results, strict=True))
+        return made if plan.tail is None else self._tail(plan.tail, feeds, made)
 
     def timed(self, feeds: Mapping[str, Array]) -> Timed:
         """Run once, with a clock around every step.
@@ -221,11 +219,21 @@ class Session:
         for number, array in enumerate(results):
             self._table[number] = _address(array)
         call = self._slots  # a ctypes array: setting an item costs a third of what NumPy's does
-        call[0] = _address(ids)
-        call[1] = 0 if types is None else _address(types)
-        call[2] = 0 if mask is None else _address(mask)
-        call[3], call[4], call[6], call[7] = batch, length, 0, program.tokens
-        call[8], call[9], call[10] = program.address, len(program.steps), 1
+        SLOTS_OF_A_CALL.pack_into(
+            call,
+            0,
+            _address(ids),
+            0 if types is None else _address(types),
+            0 if mask is None else _address(mask),
+            batch,
+            length,
+            self._table_address,
+            0,
+            program.tokens,
+            program.address,
+            len(program.steps),
+            1,
+        )
         if self._team is not None:
             call[23] = self._program(program.tokens, shared=True).address
             self._team.ready(self._workers)
@@ -325,7 +333,7 @@ def _address(array: Array) -> int:
     of which a call has several; memory that must not be written has no such buffer.
     """
     try:
-        return ctypes.addressof(_NO_BYTES.from_buffer(array.data))
+        return ctypes.addressof(_NO_BYTES.from_buffer(array))  # type: ignore[arg-type]
     except TypeError:
         address: int = array.__array_interface__["data"][0]
         return address
