@@ -153,11 +153,13 @@ def _strip(lanes, left, right):
 def _scores_of_bytes(lanes):
     """Routines: (sums at, starting, extra's place, constants) turns a score into its exp, and what
     comes after the last: the sums of exps without the neighbours' in the first and last four."""
-    exponentiate, load, row = softmax_of_bytes(lanes), loads("f32", lanes), 4 * lanes
+    load, row = loads("f32", lanes), 4 * lanes
+    ready, exponentiate = softmax_of_bytes(lanes)
     load_sums, whole = loads("i32", lanes), splats("i32", lanes)
 
     def convert(at, starting, extra, constants):
-        p = exponentiate(add(load_sums(at), add(starting, whole(load_i32(extra)))), constants)
+        sums = add(load_sums(at), add(starting, whole(load_i32(extra))))
+        p = exponentiate(sums, ready(constants))
         store(at, p)
         return p
 

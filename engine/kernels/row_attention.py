@@ -50,7 +50,7 @@ def scores_of_bytes(depth, softmax):
     """
     splat, whole = splats("f32", TILE), splats("i32", TILE)
     load_sums, load_keys = loads("i32", TILE), loads("u8", 4 * TILE)
-    convert, _ = conversion(TILE, softmax)
+    ready, convert, _ = conversion(TILE, softmax)
     rest = 0.0 if softmax == "bytes" else LEAST
 
     def scores(query, query_sum, k, k_sums, k_tile, s_tile, start, stop, constants, kept):
@@ -62,7 +62,7 @@ def scores_of_bytes(depth, softmax):
                 key, word = key + 4 * TILE, word + 4 * ROWS
             begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
             store(kept, splat(f32(rest)))
-            store_lanes(kept, convert(a, constants), begins, ends)
+            store_lanes(kept, convert(a, ready(constants)), begins, ends)
             kept += ROW
 
     return routine(scores)

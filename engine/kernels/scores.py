@@ -90,7 +90,7 @@ def interleave_queries(depth, lanes):
 
 def softmax_of_bytes(lanes):
     """Scores quantised to a byte: exp is a product of two 16-entry tables, and no maximum is
-    needed.
+    needed.  Two routines: constants in registers, where stores would have them loaded again; exp.
     """
     splat, whole, lanes16, high_half = (
         splats("f32", lanes),
@@ -99,23 +99,29 @@ def softmax_of_bytes(lanes):
         shifts("right", 4),
     )
 
-    def exponentiate(sums, constants):
-        n = as_int(
-            fma(to_float(sums), splat(load_f32(constants + 8)), splat(load_f32(constants + 12)))
-        )
-        n = minimum(maximum(n, whole(i32(MAGIC_BITS))), whole(i32(MAGIC_BITS + 255)))
-        return mul(pick(high_half(n), lanes16(constants + 64)), pick(n, lanes16(constants + 128)))
+    def ready(constants):
+        scale, shift = splat(load_f32(constants + 8)), splat(load_f32(constants + 12))
+        return scale, shift, lanes16(constants + 64), lanes16(constants + 128)
 
-    return routine(exponentiate)
+    def exponentiate(sums, constants):
+        scale, shift, coarse, fine = constants
+        n = as_int(fma(to_float(sums), scale, shift))
+        n = minimum(maximum(n, whole(i32(MAGIC_BITS))), whole(i32(MAGIC_BITS + 255)))
+        return mul(pick(high_half(n), coarse), pick(n, fine))
+
+    return routine(ready), routine(exponentiate)
 
 
 def conversion(lanes, softmax):
-    """Sums of products -> what is kept of a score: its exp, or the score itself; and how the sum of
-    exps grows by four keys."""
+    """Constants made ready; sums of products -> what is kept of a score: its exp, or the score
+    itself; and how the sum of exps grows by four keys."""
     splat = splats("f32", lanes)
 
-    def scaled(sums, constants):
-        return mul(to_float(sums), splat(load_f32(constants + 8)))
+    def scale_of(constants):
+        return splat(load_f32(constants + 8))
+
+    def scaled(sums, scale):
+        return mul(to_float(sums), scale)
 
     def summed(so_far, p, q, r, s):
         return add(so_far, add(add(p, q), add(r, s)))
@@ -124,15 +130,15 @@ def conversion(lanes, softmax):
         return so_far
 
     if softmax == "bytes":
-        return softmax_of_bytes(lanes), routine(summed)
-    return routine(scaled), routine(nothing)
+        return *softmax_of_bytes(lanes), routine(summed)
+    return routine(scale_of), routine(scaled), routine(nothing)
 
 
 def conversion_of_columns(lanes, softmax):
-    """A routine that converts the sums of four keys and 16 of `lanes` queries where they wait, and
-    adds what comes of them to the totals.
+    """Two routines: constants made ready; the sums of four keys and 16 of `lanes` queries converted
+    where they wait, and added to the totals.
     """
-    convert, gather = conversion(16, softmax)
+    ready, convert, gather = conversion(16, softmax)
     load, load_totals, whole = loads("i32", 16), loads("f32", 16), splats("i32", 16)
     row = 4 * lanes
 
@@ -150,7 +156,7 @@ def conversion_of_columns(lanes, softmax):
         store(at + 3 * row, h)
         store(totals, gather(load_totals(totals), e, f, g, h))
 
-    return routine(columns)
+    return ready, routine(columns)
 
 
 def all_scores(depth, lanes, softmax):
@@ -160,16 +166,13 @@ def all_scores(depth, lanes, softmax):
     Converting four keys takes a third of the time their products take, on other ports of the core:
     the sums wait in `kept` and are converted between the products of the next four.
     """
-    columns, splat, whole = (
-        conversion_of_columns(lanes, softmax),
-        splats("f32", lanes),
-        splats("i32", lanes),
-    )
+    ready, columns = conversion_of_columns(lanes, softmax)
+    splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, row = loads("u8", 4 * lanes), 4 * lanes  # bytes of a score's row
     turns = 4 * depth // lanes  # of the products' loop, to 16 queries converted
 
     def scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept, totals):
-        at, waiting = kept, i64(0)
+        at, waiting, held = kept, i64(0), ready(constants)
         store(totals, splat(f32(0)))
         for group in range(start // 4, (end + 3) // 4):
             key = k + (group >> 4) * k_tile + 16 * (group & 15)
@@ -182,14 +185,14 @@ def all_scores(depth, lanes, softmax):
                     c, d = dot4(c, x, load_i32(key + 8)), dot4(d, x, load_i32(key + 12))
                     query, key = query + q_row, key + 4 * TILE
                 if waiting:
-                    columns(at - 4 * row + part, q_sums + part, waiting, totals + part, constants)
+                    columns(at - 4 * row + part, q_sums + part, waiting, totals + part, held)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
             store(at + 3 * row, d)
             waiting, at = k_sums + (group >> 4) * s_tile + 16 * (group & 15), at + 4 * row
         for part in range(0, row, 64):
-            columns(at - 4 * row + part, q_sums + part, waiting, totals + part, constants)
+            columns(at - 4 * row + part, q_sums + part, waiting, totals + part, held)
 
     return routine(scores)
 
