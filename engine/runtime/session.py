@@ -26,6 +26,7 @@ __all__ = ["Session", "Timed", "load"]
 
 Array = NDArray[Any]
 CALL_SLOTS = 32
+MOST_SHAPES = 4096  # of calls, whose programs and results are known
 SLOTS_OF_A_CALL = struct.Struct("11q")  # the first, all set at once: kernels/drive.py
 _NO_BYTES = ctypes.c_char * 0
 ARENA_GUARD = 4096  # rows of padded outputs may reach past the last tile
@@ -76,6 +77,7 @@ class Session:
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
         self.plan: Plan | None = make_plan(graph, self.isa)
+        self._shapes: dict[tuple[int, ...], tuple[Program, list[tuple[int, ...]], bool]] = {}
         self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
         self._lock = threading.Lock()
         self._check = bool(settings.current().check)
@@ -107,6 +109,16 @@ class Session:
         )
         self._call[21:23] = 0 if self._team is None else self._team.address, plan.late
         self._call[24] = self.threads
+
+    @property
+    def pack_tokens(self) -> int:
+        """Tokens that go through the steps together, unless a sentence alone has more."""
+        return self._most_tokens
+
+    @pack_tokens.setter
+    def pack_tokens(self, tokens: int) -> None:
+        self._most_tokens = tokens
+        self._shapes.clear()
 
     # --- the call
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -207,15 +219,16 @@ class Session:
         self, plan: Plan, ids: Array, types: Array | None, mask: Array | None, run: Any = None
     ) -> list[Array] | None:
         batch, length = ids.shape
-        results = [np.empty(_shape(result, batch, length), np.float32) for result in plan.results]
+        known = self._shapes.get(ids.shape)
+        if known is None:
+            known = self._learn(plan, batch, length)
+        program, shapes, of_tokens = known
+        results = [np.empty(shape, np.float32) for shape in shapes]
         if not batch:
             return results
-        if mask is not None and plan.results[0].domain == "tokens":
+        if of_tokens and mask is not None:
             for array in results:
                 array.fill(0)  # what stands at masked tokens
-        program = self._program(self._pack_tokens(length))
-        if len(self._counts) <= batch:
-            self._make_room(batch)
         for number, array in enumerate(results):
             self._table[number] = _address(array)
         call = self._slots  # a ctypes array: setting an item costs a third of what NumPy's does
@@ -246,6 +259,22 @@ class Session:
         if call[19]:
             self._complain(call[19] - 1, ids, types)
         return None if call[20] else results  # None: no token, or not the first, to attend to
+
+    def _learn(
+        self, plan: Plan, batch: int, length: int
+    ) -> tuple[Program, list[tuple[int, ...]], bool]:
+        """What a call of this shape needs: its program, its results' shapes, whether these are of
+        tokens.
+        """
+        if len(self._counts) <= batch:
+            self._make_room(batch)
+        shapes = [_shape(result, batch, length) for result in plan.results]
+        program = self._program(self._pack_tokens(length))
+        known = program, shapes, plan.results[0].domain == "tokens"
+        if len(self._shapes) >= MOST_SHAPES:
+            self._shapes.clear()
+        self._shapes[batch, length] = known
+        return known
 
     def _make_room(self, batch: int) -> None:
         """For the packs and the lengths of a batch."""
