@@ -117,13 +117,13 @@ def in_panels(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes
             for token in range(0, lanes, width):
                 source = x + tile * x_tile + x_tile * token // lanes
                 target = y + tile * y_tile + size * token
-                of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
                 for panel in range(panels):
                     first, last = panel == 0, panel == panels - 1
                     for each in range(part, part + count):
                         row = rows + ROW_BYTES * (1 + panels * each + panel)
                         table = load_i64(row + 40)
                         if table_bytes == 0:
+                            of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
                             table = arena + of_tile + 4 * token
                         sum_up(row, source, target, kept, first, last, table, params)
             unit += count

@@ -33,7 +33,8 @@ Array = NDArray[Any]
 TYPES = {"u8": np.uint8, "f32": np.float32, "bf16": np.uint16}
 RESULTS = ("output_tokens", "output_rows")  # they only read
 LESS_128 = np.uint8(128)
-KEEP_WIDTH = (*ELEMENTWISE, "Select", "Squeeze", "Flatten", "Reshape")  # as many channels as x
+PASS_ON = ("Select", "Squeeze", "Flatten", "Reshape")  # values of x, as x is stored
+KEEP_WIDTH = (*ELEMENTWISE, *PASS_ON)  # as many channels as x
 STEPS_OF_8_BITS = 2  # near the middle of two a value may be rounded either way
 RELATIVE = {"float32": 2e-3, "bfloat16": 2e-2}  # of the largest value
 
@@ -155,7 +156,7 @@ def quantizations(graph: Graph) -> dict[str, Quantization]:
     found: dict[str, Quantization] = {}
     for node in graph:
         how = node.attributes.get("output")
-        if node.op in ("Select", "Squeeze", "Reshape", "Flatten"):
+        if node.op in PASS_ON:
             how = found.get(node.inputs[0])
         if isinstance(how, Quantization):
             found[node.outputs[0]] = how

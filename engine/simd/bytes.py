@@ -40,9 +40,7 @@ def interleave(typing, p, q, r, s):
 def _interleave_in_order(b, isa, *rows):
     n = rows[0].type.count
     if isa.width == 512 and n == 64:
-        quarters = [
-            4 * (i % 4) + i // 4 for i in range(16)
-        ]  # of lanes, to where unpacking puts them
+        quarters = [4 * (i % 4) + i // 4 for i in range(16)]  # unpacking puts them back
         wide = ir.VectorType(I32, 16)
         turned = [
             b.bitcast(held(b, take(b, b.bitcast(row, wide), quarters)), row.type) for row in rows
@@ -247,16 +245,7 @@ def pick(x, table):
 def _quads_of_words(b, isa, p, q, r, s):
     n = p.type.count
     if not isa.has("avx512bw") or n % 16:
-        rows = [_saturate(b, isa, v) for v in (p, q, r, s)]
-        pairs = [
-            take(b, rows[i], [k // 2 + n * (k % 2) for k in range(2 * n)], rows[i + 1])
-            for i in (0, 2)
-        ]
-        words = [b.bitcast(v, ir.VectorType(I16, n)) for v in pairs]
-        return b.bitcast(
-            take(b, words[0], [k // 2 + n * (k % 2) for k in range(2 * n)], words[1]),
-            ir.VectorType(I8, 4 * n),
-        )
+        return _interleave_in_order(b, isa, *(_saturate(b, isa, v) for v in (p, q, r, s)))
     keys = [cut(b, x, n // 16) for x in (p, q, r, s)]
     words, wide = ir.VectorType(I16, 32), keys[0][0].type
     low, sixteen = constant(wide, 0xFFFF), constant(wide, 16)
