@@ -5,19 +5,19 @@ A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one pr
 
            header                          offsets        weights                   a step is
     4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
-    1x4    steps, 4 outputs, 3 unused      [steps][4]     [steps][4 outputs][4]     4 blocks
+    1x4    steps, first quad, 0, 0, 4      [steps][4]     [steps][4 outputs][4]     4 blocks
     dense  steps, first output             none           [steps][4 outputs][m]     m inputs
 
-Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any four outputs with
-about as many blocks make a group, and the n rows that an epilogue adds for output n are taken off).
-Offsets are u16: 8 * input, or 8 * (input / 4) for 1x4.  Where blocks are missing an offset is
-repeated with weight 0; a group of 4x1 has one step at least.  Two empty steps end a sparse layer:
-kernels read ahead.  Groups are dealt to parts of about equal work and sorted by steps inside a
-part: the loop's end is then predicted.
+Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any 4 outputs with about
+as many blocks make a group, and the rows that an epilogue adds for an output of four are taken
+off).  Offsets are u16, 8 * input; those of 1x4 are u8, input / 4 counted from the panel's first.
+Where blocks are missing an offset is repeated with weight 0; a group of 4x1 has one step at least.
+Empty steps end a sparse layer: kernels read ahead.  Groups are dealt to parts of about equal work
+and sorted by steps inside a part: the loop's end is then predicted.
 
-A 1x4 product loads x as often as it multiplies.  Where x overflows the first-level cache the inputs
-are cut into panels that do not, each packed by itself: in each the outputs of a part are grouped
-anew, and what has been summed so far waits in the worker's scratch.
+A 1x4 product loads x as often as it multiplies.  Where x overflows the first-level cache, or has
+more quads than a u8 can name, the inputs are cut into panels, each packed by itself: in each the
+outputs of a part are grouped anew, and what has been summed so far waits in the worker's scratch.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
 Array = NDArray[Any]
 GROUP = 4  # outputs
 MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
+MOST_QUADS = 256  # of a panel
 PER_PRODUCT = {"int8": 4, "int16": 2, "bfloat16": 2, "float32": 1}
 X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
-HEADER = {"4x1": 2, "dense": 2, "1x4": 8}  # int32 slots
-STEPS_AHEAD = 2  # that sparse kernels may read behind the last one
+STEPS_AHEAD = {"4x1": 2, "1x4": 4}  # that kernels may read behind the last one
 EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
 
 
@@ -57,7 +57,7 @@ class Packed:
 
     pattern: str
     headers: Array  # int32 [groups, 2 or 8]
-    offsets: Array  # uint16 [steps, m or 4]; empty when dense
+    offsets: Array  # uint16 [steps, m], uint8 [steps, 4] for 1x4; empty when dense
     weights: Array  # int8, int16, uint16 (bits of bfloat16) or float32
     outputs: Array  # int64 [groups, 4]
     bounds: Array  # int64 [parts + 1]: groups of a part
@@ -116,8 +116,9 @@ def _deal(steps: Array, parts: int) -> list[Array]:
     return [np.array(sorted(groups, key=lambda g: (steps[g], g)), np.int64) for groups in dealt]
 
 
-def _pad_outputs(weight: Array) -> Array:
-    return np.pad(weight, ((0, -len(weight) % GROUP), (0, 0)))
+def _padded(weight: Array, inputs: int) -> Array:
+    """Outputs to a multiple of 4, inputs to one of `inputs`."""
+    return np.pad(weight, ((0, -len(weight) % GROUP), (0, -weight.shape[1] % inputs)))
 
 
 def _columns(group: Array, m: int) -> tuple[Array, Array]:
@@ -134,10 +135,10 @@ def _columns(group: Array, m: int) -> tuple[Array, Array]:
 def _quads(group: Array, steps: int) -> tuple[Array, Array]:
     """Offsets [steps, 4] and weights [steps, 4, 4]: blocks of 4 inputs, as many for each output."""
     offsets, values = np.zeros((steps, GROUP), np.int64), np.zeros((steps, GROUP, 4), group.dtype)
-    for n, row in enumerate(group.reshape(GROUP, -1, 4)):
+    for n, row in enumerate(group):
         blocks = np.flatnonzero(row.any(axis=1))
         if len(blocks):
-            offsets[:, n] = 8 * np.pad(blocks, (0, steps - len(blocks)), mode="edge")
+            offsets[:, n] = np.pad(blocks, (0, steps - len(blocks)), mode="edge")
             values[: len(blocks), n] = row[blocks]
     return offsets, values
 
@@ -151,44 +152,35 @@ def pack_linear(
     parts: int = 1,
     out_bytes: int = 1,
 ) -> Packed:
-    """weight [N, K]: int8 (int8, int16), or float32 for other precisions; a row of y is
-    lanes * out_bytes.
+    """Pattern 4x1 or dense.  weight [N, K]: int8 (int8, int16), or float32 for other precisions; a
+    row of y is lanes * out_bytes.
 
-    Inputs are padded to a multiple of m (dense) or 4 (1x4), outputs to a multiple of 4: a tile of y
-    has to have room for those rows.
+    Inputs are padded to a multiple of m (dense), outputs to a multiple of 4: a tile of y has to
+    have room for those rows.
     """
+    assert pattern != "4x1" or (len(weight) % GROUP == 0 and weight.shape[1] <= MOST_INPUTS), (
+        f"weight {weight.shape}: blocks of 4 outputs, at most {MOST_INPUTS} inputs"
+    )
     m = PER_PRODUCT[precision]
-    assert weight.shape[1] <= MOST_INPUTS or pattern == "dense", (
-        f"{weight.shape[1]} inputs; offsets reach {MOST_INPUTS}"
-    )
-    assert pattern != "4x1" or weight.shape[0] % GROUP == 0, (
-        f"{weight.shape[0]} outputs do not divide into blocks of 4"
-    )
-    row = lanes * out_bytes
-    weight = _pad_outputs(weight)
-    weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % (4 if pattern == "1x4" else m))))
-    members = np.arange(len(weight)).reshape(-1, GROUP)
-    if pattern == "1x4":  # outputs with as many blocks make a group
-        blocks = weight.reshape(len(weight), -1, 4).any(axis=2).sum(axis=1)
-        members = np.argsort(blocks, kind="stable").reshape(-1, GROUP)
-        steps = blocks[members].max(axis=1)
-    elif pattern == "4x1":
-        steps = -(-weight.reshape(-1, GROUP, weight.shape[1]).any(axis=1).sum(axis=1) // m)
-        steps = np.maximum(steps, 1)
+    weight = _padded(weight, m)
+    groups = weight.reshape(-1, GROUP, weight.shape[1])
+    if pattern == "4x1":
+        inputs = groups.any(axis=1).sum(axis=1)
+        steps = np.maximum(-(-inputs // m), 1)
     else:
-        steps = np.full(len(members), weight.shape[1] // m)
+        steps = np.full(len(groups), weight.shape[1] // m)
     dealt = _deal(steps, parts)
     order = np.concatenate(dealt)
-    return _assemble(
-        weight,
-        pattern,
-        members[order],
-        steps[order],
-        m=m,
-        row=row,
-        bounds=np.cumsum([0, *map(len, dealt)]),
-        precision=precision,
-    )
+    headers = np.stack([steps, np.arange(len(groups)) * GROUP * lanes * out_bytes], axis=1)
+    if pattern == "4x1":
+        pairs = [_columns(groups[group], m) for group in order]
+    else:
+        nothing = np.empty(0, np.int64)
+        pairs = [
+            (nothing, groups[group].reshape(GROUP, -1, m).transpose(1, 0, 2)) for group in order
+        ]
+    members = np.arange(len(weight)).reshape(-1, GROUP)
+    return _assemble(pattern, headers[order], pairs, members[order], _bounds(dealt), precision)
 
 
 def pack_panels(
@@ -200,78 +192,60 @@ def pack_panels(
     parts: int = 1,
     out_bytes: int = 1,
 ) -> list[Packed]:
-    """A 1x4 layer as pack_linear takes it, in panels of about as many inputs each."""
-    whole = pack_linear(
-        weight, "1x4", precision=precision, lanes=lanes, parts=parts, out_bytes=out_bytes
-    )
-    if panels == 1:
-        return [whole]
-    weight = np.pad(_pad_outputs(weight), ((0, 0), (0, -weight.shape[1] % 4)))
-    quads = weight.shape[1] // 4
+    """Pattern 1x4, in panels of about as many inputs each.  Inputs and outputs are padded to a
+    multiple of 4; the rest is as in pack_linear.
+    """
+    weight = _padded(weight, 4)
+    quads = weight.reshape(len(weight), -1, 4)
+    there = quads.any(axis=2)
+    alike = np.argsort(there.sum(axis=1), kind="stable").reshape(-1, GROUP)
+    dealt = _deal(there.sum(axis=1)[alike].max(axis=1), parts)
     packed = []
-    for first, last in pairwise(np.arange(panels + 1) * quads // panels * 4):
-        panel = np.zeros_like(weight)
-        panel[:, first:last] = weight[:, first:last]
-        blocks = panel.reshape(len(panel), -1, 4).any(axis=2).sum(axis=1)
+    for first, last in pairwise(np.arange(panels + 1) * quads.shape[1] // panels):
+        assert last - first <= MOST_QUADS, f"{last - first} quads of inputs in a panel"
+        blocks = there[:, first:last].sum(axis=1)
         members = np.concatenate([
             part[np.argsort(blocks[part], kind="stable")]
-            for part in np.split(whole.outputs.ravel(), GROUP * whole.bounds[1:-1])
+            for part in (alike[groups].ravel() for groups in dealt)
         ]).reshape(-1, GROUP)  # fmt: skip
         steps = blocks[members].max(axis=1)
-        made = _assemble(
-            panel,
-            "1x4",
-            members,
-            steps,
-            m=PER_PRODUCT[precision],
-            row=lanes * out_bytes,
-            bounds=whole.bounds,
-            precision=precision,
-        )
-        packed.append(made)
+        headers = np.zeros((len(members), 8), np.int64)
+        headers[:, 0], headers[:, 1] = steps, first
+        headers[:, 4:] = (members - np.arange(GROUP)) * lanes * out_bytes
+        pairs = [
+            _quads(quads[group, first:last], int(count))
+            for group, count in zip(members, steps, strict=True)
+        ]
+        packed.append(_assemble("1x4", headers, pairs, members, _bounds(dealt), precision))
     return packed
 
 
+def _bounds(dealt: list[Array]) -> Array:
+    return np.cumsum([0, *map(len, dealt)]).astype(np.int64)
+
+
 def _assemble(
-    weight: Array,
     pattern: str,
+    headers: Array,
+    pairs: list[tuple[Array, Array]],
     members: Array,
-    steps: Array,
-    *,
-    m: int,
-    row: int,
     bounds: Array,
     precision: str,
 ) -> Packed:
-    headers = np.zeros((len(members), HEADER[pattern]), np.int32)
-    headers[:, 0] = steps
-    if pattern == "1x4":
-        headers[:, 1:5] = (members - np.arange(GROUP)) * row
-        pairs = [
-            _quads(weight[group], int(count)) for group, count in zip(members, steps, strict=True)
-        ]
-    elif pattern == "4x1":
-        headers[:, 1] = members[:, 0] * row
-        pairs = [_columns(weight[group], m) for group in members]
-    else:
-        headers[:, 1] = members[:, 0] * row
-        pairs = [
-            (np.empty(0, np.int64), weight[group].reshape(GROUP, -1, m).transpose(1, 0, 2))
-            for group in members
-        ]
+    """pairs: offsets and weights of each group."""
     weights = np.concatenate([values for _, values in pairs])
-    bfloat16 = precision == "bfloat16"
-    stored = to_bfloat16(weights) if bfloat16 else weights.astype(precision)
-    offsets = np.concatenate([offsets for offsets, _ in pairs]).astype(np.uint16)
+    stored = to_bfloat16(weights) if precision == "bfloat16" else weights.astype(precision)
+    offsets = np.concatenate([places for places, _ in pairs])
     if pattern != "dense":
-        offsets = np.pad(offsets, ((0, STEPS_AHEAD), (0, 0)))
-        stored = np.pad(stored, ((0, STEPS_AHEAD), (0, 0), (0, 0)))
+        behind = (0, STEPS_AHEAD[pattern])
+        offsets = np.pad(offsets, (behind, (0, 0)))
+        stored = np.pad(stored, (behind, (0, 0), (0, 0)))
     return Packed(
         pattern,
-        headers,
-        offsets,
+        headers.astype(np.int32),
+        offsets.astype(np.uint8 if pattern == "1x4" else np.uint16),
         np.ascontiguousarray(stored),
         members,
-        bounds.astype(np.int64),
-        np.concatenate([[0], np.cumsum(steps)]).astype(np.int64),
+        bounds,
+        np.concatenate([[0], np.cumsum(headers[:, 0])]).astype(np.int64),
     )

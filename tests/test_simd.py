@@ -37,6 +37,7 @@ INPUTS = {  # name -> array; each starts at a cache line
     "table": RANDOM.permutation(256).astype(np.uint8),
     "floats": RANDOM.normal(size=16).astype(np.float32),
     "places": np.array([3, 1, 0, 2], np.uint16) * L,
+    "numbers": np.array([3, 1, 0, 2, 255, 255, 255, 255], np.uint8),
     "halves": (RANDOM.normal(size=(L, 2)).astype(np.float32).view(np.uint32) >> 16).astype(
         np.uint16
     ),
@@ -89,7 +90,7 @@ dots = wide(I["quads"]) @ wide(I["four"][0])
 ROWS: list[tuple[str, Callable[[], Array]]] = [
     *((f"loads('u8', {L})(x + load_offsets(x + {PLACE['places']})[{n}])",
        lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
-    *((f"loads('u8', {L})(x + four_offsets(load_early(x + {PLACE['places']}))[{n}])",
+    *((f"loads('u8', {L})(x + {L} * four_places(load_early(x + {PLACE['numbers']}))[{n}])",
        lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
     ("add(i, j)", lambda: I["i"] + I["j"]),
     ("sums_of_quads(w0, w1, w2, w3)",

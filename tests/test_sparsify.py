@@ -59,6 +59,32 @@ def test_never_fewer_zeros_than_asked():
     assert (~mask).sum() == 19  # 18.9 of 21 blocks
 
 
+def test_rows_keep_their_best_blocks_in_bundles():
+    scores = torch.tensor([[9.0, 1.0, 1.0, 1.0, 8.0], [5.0, 4.0, 4.0, 5.0, 0.0]])
+    by_two = blocks.keep_blocks([scores], 0.5, "layer", 2)[0]
+    # 9 and 8, then 5 and 5; with 4 and 4 it would be six blocks, five are allowed
+    assert by_two.tolist() == [[True, False, False, False, True], [True, False, False, True, False]]
+    everything = blocks.keep_blocks([scores], 0.0, "layer", 4)[0]
+    assert everything.all()  # the rest of a row, one block, is a bundle of its own
+
+
+@pytest.mark.parametrize("budget", blocks.BUDGETS)
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+def test_bundles_cost_few_zeros_and_little_score(budget, sparsity):
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.rand(shape, generator=generator) ** 3 for shape in ((64, 256), (16, 1024))]
+    alone, fours = (blocks.keep_blocks(scores, sparsity, budget, multiple) for multiple in (1, 4))
+    for mask in fours:
+        assert not (mask.sum(1) % 4).any()
+    kept = [sum(mask.sum().item() for mask in masks) for masks in (alone, fours)]
+    assert 0 <= kept[0] - kept[1] < 4 * len(scores)
+    best, bundled = (
+        sum(score[mask].sum().item() for score, mask in zip(scores, masks, strict=True))
+        for masks in (alone, fours)
+    )
+    assert 0.99 * best < bundled <= best
+
+
 def test_cubic_schedule_starts_fast_and_ends_at_the_target():
     assert blocks.cubic(0, 0.9) == 0
     assert blocks.cubic(0.5, 0.9) == pytest.approx(0.9 * 0.875)

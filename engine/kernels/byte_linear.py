@@ -26,7 +26,7 @@ from ..simd import (
     dot2_words,
     dot4,
     fma,
-    four_offsets,
+    four_places,
     in_token_order,
     interleave,
     load_f32,
@@ -47,7 +47,7 @@ from ..simd import (
 from .activations import ACTIVATIONS
 from .context import ARENA
 from .linear import EPILOGUES
-from .panels import in_panels
+from .panels import four_by_four, in_panels
 
 f32 = nb.float32
 SIZE = {"floats": 4, "rounded": 4, "dynamic": 4}  # bytes of a result where it is not a byte
@@ -210,15 +210,15 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
     """A step takes a block of each of 4 outputs, whose sums do not wait for one another."""
     load = loads("u8", 4 * width)
     first, second, third, fourth = (spreads(n, width) for n in range(4))
-    stretch = width // 2  # 8 * (input / 4) -> bytes
+    quad = 4 * width  # bytes
 
-    def step(x, offsets, weights, a, b, c, d):
-        p, q, r, s = four_offsets(offsets)
+    def step(x, places, weights, a, b, c, d):
+        p, q, r, s = four_places(places)
         four = load_four(weights)
-        a = dot4(a, load(x + stretch * p), first(four))
-        b = dot4(b, load(x + stretch * q), second(four))
-        c = dot4(c, load(x + stretch * r), third(four))
-        d = dot4(d, load(x + stretch * s), fourth(four))
+        a = dot4(a, load(x + quad * p), first(four))
+        b = dot4(b, load(x + quad * q), second(four))
+        c = dot4(c, load(x + quad * r), third(four))
+        d = dot4(d, load(x + quad * s), fourth(four))
         return a, b, c, d
 
     finish, size = finish_at(lanes, width, epilogue, activation), SIZE.get(epilogue, 1)
@@ -228,6 +228,5 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
         return splat(load_i32(first))
 
     table_bytes = 0 if epilogue == "dynamic" else 1024
-    return in_panels(
-        routine(step), routine(start), finish, "i32", size, 16, table_bytes, lanes, width
-    )
+    loop = four_by_four(routine(step), 16)
+    return in_panels(loop, routine(start), finish, "i32", size, quad, table_bytes, lanes, width)

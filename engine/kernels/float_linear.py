@@ -27,7 +27,7 @@ from ..simd import (
     bf16_rows,
     dot2_bf16,
     fma,
-    four_offsets,
+    four_places,
     interleave_words,
     load_f32,
     load_four,
@@ -44,7 +44,7 @@ from ..simd import (
 )
 from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
 from .context import ARENA
-from .panels import in_panels
+from .panels import in_panels, one_by_one
 
 f32 = nb.float32
 SIZE = {"f32": 4, "u8": 1}
@@ -160,7 +160,7 @@ def product(accumulate, x_bytes, step, lanes, width, output, activation):
     return kernel
 
 
-def blocks_of_four(step, weight_bytes, lanes, width, output, activation):
+def blocks_of_four(step, quad_bytes, weight_bytes, lanes, width, output, activation):
     """The loops around a 1x4 product."""
     finish, splat = float_epilogue(lanes, width, output, activation), splats("f32", width)
 
@@ -171,8 +171,8 @@ def blocks_of_four(step, weight_bytes, lanes, width, output, activation):
         finish(out, sums, record, n)
 
     return in_panels(
-        routine(step), routine(start), routine(place), "f32", SIZE[output],
-        weight_bytes, 1024, lanes, width,
+        one_by_one(routine(step), weight_bytes), routine(start), routine(place),
+        "f32", SIZE[output], quad_bytes, 1024, lanes, width,
     )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
     """A step takes four rows of x for each of four outputs."""
     load, row = loads("f32", width), 4 * width
     one, two, three, four = (spreads(n, width) for n in range(4))
-    stretch = 2 * width  # 8 * (input / 4) -> bytes
+    quad = 16 * width  # bytes
 
     def dot(sums, x, weights):
         w = load_four(weights)
@@ -234,15 +234,15 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
 
     dot = routine(dot)
 
-    def step(x, offsets, weights, a, b, c, d):
-        p, q, r, s = four_offsets(offsets)
-        a = dot(a, x + stretch * p, weights)
-        b = dot(b, x + stretch * q, weights + 16)
-        c = dot(c, x + stretch * r, weights + 32)
-        d = dot(d, x + stretch * s, weights + 48)
+    def step(x, places, weights, a, b, c, d):
+        p, q, r, s = four_places(places)
+        a = dot(a, x + quad * p, weights)
+        b = dot(b, x + quad * q, weights + 16)
+        c = dot(c, x + quad * r, weights + 32)
+        d = dot(d, x + quad * s, weights + 48)
         return a, b, c, d
 
-    return blocks_of_four(step, 64, lanes, width, output, activation)
+    return blocks_of_four(step, quad, 64, lanes, width, output, activation)
 
 
 def sparse_dot_bf16_4x1(lanes, width, output, activation):
@@ -281,11 +281,11 @@ def sparse_dot_bf16_1x4(lanes, width, output, activation):
     """A step takes two pairs of x for each of four outputs."""
     load, row = loads("bf16", 2 * width), 4 * width
     one, two, three, four = (spreads(n, width) for n in range(4))
-    stretch = width  # 8 * (input / 4) -> bytes
+    quad = 8 * width  # bytes
 
-    def step(x, offsets, weights, a, b, c, d):
-        p, q, r, s = four_offsets(offsets)
-        p, q, r, s = x + stretch * p, x + stretch * q, x + stretch * r, x + stretch * s
+    def step(x, places, weights, a, b, c, d):
+        p, q, r, s = four_places(places)
+        p, q, r, s = x + quad * p, x + quad * q, x + quad * r, x + quad * s
         v, w = load_four(weights), load_four(weights + 16)
         a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
         c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
@@ -293,4 +293,4 @@ def sparse_dot_bf16_1x4(lanes, width, output, activation):
         c, d = dot2_bf16(c, load(r + row), two(w)), dot2_bf16(d, load(s + row), four(w))
         return a, b, c, d
 
-    return blocks_of_four(step, 32, lanes, width, output, activation)
+    return blocks_of_four(step, quad, 32, lanes, width, output, activation)

@@ -17,91 +17,134 @@ ROW_BYTES = 48
 MOST_SUMS = 256 << 10  # bytes that wait, in the second-level cache, while x comes from the first
 
 
-def waiting_sums(start, dtype, width):
-    """Routines that begin a group's four sums, from the record or from nothing, add what waits of
-    them, and keep them.
-
-    p .. s: where the group's outputs have their place.
+def on_group(start, finish, dtype, size, lanes, width):
+    """Routines on the sums of a group, whose outputs have their places in a tile of y: begin them,
+    from the record or from nothing; add what waits of them; keep them; finish them.
     """
     load, zero = loads(dtype, width), splats(dtype, width)
     nothing = nb.int32(0) if dtype == "i32" else nb.float32(0)
+    stretch, row = 4 // size, 4 * lanes  # from bytes of y to bytes of sums; bytes of an output's
 
     def begun(first, record):
         if first:
             return start(record + 16), start(record + 20), start(record + 24), start(record + 28)
         return zero(nothing), zero(nothing), zero(nothing), zero(nothing)
 
-    def gathered(kept, p, q, r, s, a, b, c, d):
-        a, b = add(a, load(kept + p)), add(b, load(kept + q))
-        return a, b, add(c, load(kept + r)), add(d, load(kept + s))
+    def waiting(kept, places):
+        p, q, r, s = places
+        p, q, r, s = stretch * p, stretch * q + row, stretch * r + 2 * row, stretch * s + 3 * row
+        return kept + p, kept + q, kept + r, kept + s
 
-    def keep(kept, p, q, r, s, a, b, c, d):
-        store(kept + p, a)
-        store(kept + q, b)
-        store(kept + r, c)
-        store(kept + s, d)
+    waiting = routine(waiting)
 
-    return routine(begun), routine(gathered), routine(keep)
+    def gathered(kept, places, a, b, c, d):
+        p, q, r, s = waiting(kept, places)
+        return add(a, load(p)), add(b, load(q)), add(c, load(r)), add(d, load(s))
+
+    def keep(kept, places, a, b, c, d):
+        p, q, r, s = waiting(kept, places)
+        store(p, a)
+        store(q, b)
+        store(r, c)
+        store(s, d)
+
+    def ended(out, places, record, table, params, a, b, c, d):
+        p, q, r, s = places
+        finish(out + p, a, record, 0, table, params)
+        finish(out + q, b, record, 1, table, params)
+        finish(out + r, c, record, 2, table, params)
+        finish(out + s, d, record, 3, table, params)
+
+    return routine(begun), routine(gathered), routine(keep), routine(ended)
 
 
-def four_results(finish):
-    """A routine: the epilogue of a group, whose outputs have a place each."""
-
-    def ended(out, header, record, table, params, a, b, c, d):
-        finish(out + load_i32(header + 4), a, record, 0, table, params)
-        finish(out + load_i32(header + 8), b, record, 1, table, params)
-        finish(out + load_i32(header + 12), c, record, 2, table, params)
-        finish(out + load_i32(header + 16), d, record, 3, table, params)
-
-    return routine(ended)
-
-
-def one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
-    """A routine: all groups of one panel of a part.
+def one_by_one(step, weight_bytes):
+    """Routines: the offsets to begin with; all steps of a group.
 
     Loads of x keep both load ports busy and depend on offsets: these are loaded two steps ahead, or
     they would wait behind the loads of x before them.
     """
-    begun, gathered, keep = waiting_sums(start, dtype, width)
-    ended = four_results(finish)
-    stretch, row = 4 // size, size * lanes  # from bytes of y to bytes of sums; bytes of an output
+
+    def ready(offsets):
+        return load_early(offsets), load_early(offsets + 4)
+
+    def walk(steps, x, now, following, offsets, weights, a, b, c, d):
+        for _ in range(steps):
+            ahead = load_early(offsets + 8)
+            a, b, c, d = step(x, now, weights, a, b, c, d)
+            now, following = following, ahead
+            offsets, weights = offsets + 4, weights + weight_bytes
+        return now, following, offsets, weights, a, b, c, d
+
+    return routine(ready), routine(walk)
+
+
+def four_by_four(step, weight_bytes):
+    """The same for steps so short that the loads of their offsets count: one for two steps."""
+
+    def ready(offsets):
+        return load_early(offsets), load_early(offsets + 8)
+
+    def walk(steps, x, now, following, offsets, weights, a, b, c, d):
+        for _ in range(steps >> 2):
+            a, b, c, d = step(x, now, weights, a, b, c, d)
+            a, b, c, d = step(x, now >> 32, weights + weight_bytes, a, b, c, d)
+            now = load_early(offsets + 16)
+            a, b, c, d = step(x, following, weights + 2 * weight_bytes, a, b, c, d)
+            a, b, c, d = step(x, following >> 32, weights + 3 * weight_bytes, a, b, c, d)
+            following = load_early(offsets + 24)
+            offsets, weights = offsets + 16, weights + 4 * weight_bytes
+        left = steps & 3
+        offsets += 4 * left
+        after, later = load_early(offsets), load_early(offsets + 8)  # of the next group
+        for _ in range(left):
+            a, b, c, d = step(x, now, weights, a, b, c, d)
+            now, weights = now >> 32 & 0xFFFFFFFF | following << 32, weights + weight_bytes
+        return after, later, offsets, weights, a, b, c, d
+
+    return routine(ready), routine(walk)
+
+
+def one_panel(loop, group, quad_bytes, table_bytes):
+    """A routine: all groups of one panel of a part."""
+    ready, walk = loop
+    begun, gathered, keep, ended = group
 
     def sum_up(part, source, target, kept, first, last, table, params):
         headers, offsets = load_i64(part + 8), load_i64(part + 16)
         weights, record = load_i64(part + 24), load_i64(part + 32)
-        now, following = load_early(offsets), load_early(offsets + 8)
+        x = source + quad_bytes * load_i32(headers + 4)
+        now, following = ready(offsets)
         for _ in range(load_i64(part)):
-            p = stretch * load_i32(headers + 4)
-            q = stretch * (load_i32(headers + 8) + row)
-            r = stretch * (load_i32(headers + 12) + 2 * row)
-            s = stretch * (load_i32(headers + 16) + 3 * row)
+            steps, p, q = load_i32(headers), load_i32(headers + 16), load_i32(headers + 20)
+            places = p, q, load_i32(headers + 24), load_i32(headers + 28)
             a, b, c, d = begun(first, record)
-            for _ in range(load_i32(headers)):
-                ahead = load_early(offsets + 16)
-                a, b, c, d = step(source, now, weights, a, b, c, d)
-                now, following = following, ahead
-                offsets, weights = offsets + 8, weights + weight_bytes
+            now, following, offsets, weights, a, b, c, d = walk(
+                steps, x, now, following, offsets, weights, a, b, c, d
+            )
             if not first:
-                a, b, c, d = gathered(kept, p, q, r, s, a, b, c, d)
+                a, b, c, d = gathered(kept, places, a, b, c, d)
             if last:
-                ended(target, headers, record, table, params, a, b, c, d)
+                ended(target, places, record, table, params, a, b, c, d)
             else:
-                keep(kept, p, q, r, s, a, b, c, d)
+                keep(kept, places, a, b, c, d)
             headers, record, table = headers + 32, record + 64, table + table_bytes
 
     return routine(sum_up)
 
 
-def in_panels(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width):
-    """step(x, four offsets in an int64, weights, a, b, c, d) -> four sums of dtype; start(address
-    of where an output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n,
-    table, params); size: bytes of a result.
+def in_panels(loop, start, finish, dtype, size, quad_bytes, table_bytes, lanes, width):
+    """loop: one_by_one or four_by_four of step(x, four u8 offsets in the low bits of an int64,
+    weights, a, b, c, d) -> four sums of dtype; start(address of where an output's sums start) ->
+    sums; finish(address of output 0's tokens, sums, record, n, table, params); size: bytes of a
+    result; quad_bytes: of a quad of x.
 
     Where a tile has a table of its own (table_bytes 0) params 6 is its place in the arena, 7 bytes
     of a tile of it.
     """
     stretch = 4 // size
-    sum_up = one_panel(step, start, finish, dtype, size, weight_bytes, table_bytes, lanes, width)
+    group = on_group(start, finish, dtype, size, lanes, width)
+    sum_up = one_panel(loop, group, quad_bytes, table_bytes)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)

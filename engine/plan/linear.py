@@ -12,7 +12,7 @@ from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
 from ..kernels.context import OUTPUTS_OF_ROWS, ROWS
-from ..pack import piece_width
+from ..pack import MOST_INPUTS, piece_width
 from .choice import Choice, Layer
 from .memory import Buffer
 from .planner import Planner, Unplanned
@@ -127,6 +127,8 @@ def _emit(
     pattern, tiles = choice.pattern, choice.pattern in PACKINGS
     if tiles and more:  # no tile kernel has such an epilogue
         pattern, tiles = node.attributes.get("pattern", "dense"), False
+    if weight.shape[1] > MOST_INPUTS and pattern != "1x4":  # further than 16 bits reach
+        pattern, tiles = "dense", False
     if tiles:
         kernel, form = TILE_KERNELS[precision, pattern]
         width, packing = y.lanes, PACKINGS[pattern]
@@ -139,7 +141,7 @@ def _emit(
     packed_as = "int16" if kernel == SIXTEEN_BITS else precision
     panels = 1
     if pattern == "1x4":
-        panels = panel_count(len(weight), weight.shape[1], precision, y.lanes, width)
+        panels = panel_count(weight, precision, y.lanes, width)
     operands = linear_operands(weight, packing, packed_as, constants, y, tiles=tiles, panels=panels)
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.context import SCRATCH_BYTES
-from ..pack import X_BYTES, Packed, pack_linear, pack_panels
+from ..pack import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
 from ..pack_amx import PackedTiles, pack_tiles
 from ..pack_rows import pack_rows
 from .memory import SIZES, Buffer
+from .planner import Unplanned
 from .quantized import OutputConstants
 from .shared import aligned, shared
 
@@ -31,8 +32,9 @@ Array = NDArray[Any]
 STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring in balance
 MOST_PARTS = 8
 OUTPUTS_A_PART = 128
-FIRST_CACHE = 48 << 10  # bytes: what recent CPUs have, 32 KB the older ones
-PANEL_BYTES = 32 << 10  # of x
+LINE = 64  # bytes
+FIRST_CACHE = 32 << 10  # bytes of x: recent CPUs have 48 KB, and weights pass through
+CYCLES_A_MISS, CYCLES_A_PANEL = 0.35, 40  # Zen 5: of a line of x, of a group
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,25 @@ def few_rows_params(
     return (weight.shape[1], len(packed.steps), *arrays, tables)
 
 
-def panel_count(outputs: int, inputs: int, precision: str, lanes: int, width: int) -> int:
-    """Panels of a 1x4 layer: 1 where all of x fits, or where the sums would not fit the scratch."""
-    whole = width * inputs * X_BYTES[precision]
-    fits = whole <= FIRST_CACHE or (outputs + 4) * 4 * lanes > SCRATCH_BYTES
-    return 1 if fits else -(-whole // PANEL_BYTES)
+def panel_count(weight: Array, precision: str, lanes: int, width: int) -> int:
+    """Panels of a 1x4 layer: where x overflows the first-level cache, loads of it that miss weigh
+    against groups begun again and sums put away.
+
+    Raises Unplanned where sums of panels do not fit the scratch.
+    """
+    outputs, inputs = weight.shape
+    size = width * inputs * X_BYTES[precision]
+    lines = np.count_nonzero(weight) / outputs * GROUP * width * X_BYTES[precision] / LINE
+
+    def cycles(panels: int) -> float:
+        missing = max(0.0, 1 - panels * FIRST_CACHE / size)
+        return lines * missing * CYCLES_A_MISS + panels * CYCLES_A_PANEL * (panels > 1)
+
+    fewest = -(-inputs // (4 * MOST_QUADS))
+    panels = min(range(fewest, fewest + -(-size // FIRST_CACHE) + 1), key=cycles)
+    if panels > 1 and (outputs + GROUP) * 4 * lanes > SCRATCH_BYTES:
+        raise Unplanned(f"{outputs} outputs of blocks 1x4")
+    return panels
 
 
 def part_count(weight: Array, pattern: str) -> int:

@@ -57,7 +57,7 @@ from .bytes import (
     zips,
 )
 from .moving import (
-    four_offsets,
+    four_places,
     load_early,
     load_f32,
     load_four,
@@ -138,7 +138,7 @@ __all__ = [
     "exchange",
     "fetch_add",
     "fma",
-    "four_offsets",
+    "four_places",
     "greatest",
     "in_token_order",
     "interleave",

@@ -124,15 +124,16 @@ def splats(dtype, lanes):
 
 
 @routine
-def four_offsets(word):
-    """The four u16 of an int64."""
-    return word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32 & 0xFFFF, word >> 48 & 0xFFFF
+def four_places(word):
+    """The four u8 in the low half of an int64."""
+    return word & 0xFF, word >> 8 & 0xFF, word >> 16 & 0xFF, word >> 24 & 0xFF
 
 
 @routine
 def load_offsets(address):
     """Four u16 in a row, by one load: where vectors are loaded too, loads are what runs out."""
-    return four_offsets(load_i64(address))
+    word = load_i64(address)
+    return word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32 & 0xFFFF, word >> 48 & 0xFFFF
 
 
 @intrinsic

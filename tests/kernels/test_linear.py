@@ -41,7 +41,7 @@ def int8_weight(
 
 def panels_of(pattern: str, inputs: int) -> int:
     """Layers with one panel, with some, with more panels than blocks of 4 inputs."""
-    return {4: 1, 5: 3}.get(inputs, 1 + inputs % 4) if pattern == "1x4" else 1
+    return {4: 1, 5: 3, 1029: 2}.get(inputs, 1 + inputs % 4) if pattern == "1x4" else 1
 
 
 def run_bytes(
@@ -86,7 +86,8 @@ def cases(pattern: str) -> list[tuple[int, int, int, str]]:
     """The shapes, each with another kind of weight; without blocks of outputs odd ones too."""
     odd = 0 if pattern == "4x1" else 1
     kinds = (KINDS[i % len(KINDS)] for i in range(len(SHAPES)))
-    return [(t, n + odd, k, kind) for (t, n, k), kind in zip(SHAPES, kinds, strict=True)]
+    usual = [(t, n + odd, k, kind) for (t, n, k), kind in zip(SHAPES, kinds, strict=True)]
+    return [*usual, (3, 7, 1029, "sparse")] if pattern == "1x4" else usual
 
 
 BYTES = [

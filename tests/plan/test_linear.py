@@ -1,0 +1,53 @@
+"""Which kernel a Linear gets, and in how many panels of inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.isa import chosen
+from engine.pack import MOST_INPUTS, MOST_QUADS
+from engine.plan.planner import Unplanned
+from engine.plan.trial import linear_trial
+from engine.plan.weights import panel_count
+
+
+def sparse(outputs: int, inputs: int, blocks: int) -> np.ndarray:
+    """int8, the first blocks of 1x4 of each output."""
+    weight = np.zeros((outputs, inputs), np.int8)
+    weight[:, : 4 * blocks] = 1
+    return weight
+
+
+def test_inputs_that_offsets_do_not_reach_are_multiplied_densely() -> None:
+    for inputs, kind in ((MOST_INPUTS, "sparse_dot"), (MOST_INPUTS + 1, "dense_dot")):
+        trial = linear_trial(chosen(), sparse(4, inputs, 3), "int8", "4x1", tokens=1)
+        trial.run()
+        assert kind in trial.steps[-1].kernel
+
+
+@pytest.mark.parametrize(
+    ("inputs", "blocks", "panels"),
+    [
+        (256, 64, 1),
+        (1024, 25, 1),  # loads that miss the first-level cache cost less than another panel
+        (1024, 250, 2),
+        (4096, 10, 4),  # as many as a byte can name
+        (3072, 77, 6),
+    ],
+)
+def test_panels(inputs: int, blocks: int, panels: int) -> None:
+    assert panel_count(sparse(8, inputs, blocks), "int8", 64, 64) == panels
+    assert panels * MOST_QUADS * 4 >= inputs
+
+
+def test_wider_elements_take_more_panels() -> None:
+    weight = sparse(8, 1024, 77)
+    counts = [panel_count(weight, name, 64, 64) for name in ("int8", "bfloat16", "float32")]
+    assert counts == sorted(set(counts))
+
+
+def test_sums_of_panels_that_fit_no_scratch_are_refused() -> None:
+    weight = np.zeros((131_072, 1028), np.int8)
+    with pytest.raises(Unplanned, match="131072 outputs of blocks 1x4"):
+        panel_count(weight, "int8", 64, 64)
