@@ -145,7 +145,8 @@ rule prune:
     params:
         pattern=SPARSIFY["pruning"]["pattern"],
         ramp=options(
-            SPARSIFY["pruning"], "sparsity", "budget", "score", "ramp_end", "interval"
+            SPARSIFY["pruning"],
+            *("sparsity", "budget", "multiple", "score", "ramp_end", "interval"),
         ),
         layers=STUDENT_LAYERS,
         learning=options(SPARSIFY["pruning"], *IMITATION),

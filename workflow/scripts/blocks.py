@@ -44,24 +44,39 @@ def cubic(progress: float, final: float) -> float:
     return final * (1 - (1 - min(1.0, max(0.0, progress))) ** 3)
 
 
-def keep_blocks(scores: list[torch.Tensor], sparsity: float, budget: str) -> list[torch.Tensor]:
+def keep_blocks(
+    scores: list[torch.Tensor], sparsity: float, budget: str, multiple: int = 1
+) -> list[torch.Tensor]:
     """Boolean masks (block rows, block columns), True = kept; never fewer zeros than asked.
 
     With the budget `layer` each layer gets the sparsity, with `global` all of them together.
+
+    A row keeps its blocks in bundles of `multiple`, best first, the last of a full row smaller
+    where that does not divide its columns: no other masks of such rows keep a larger sum of scores.
     """
-    if budget == "global":
-        flat = torch.cat([score.flatten() for score in scores])
-        sizes = [score.numel() for score in scores]
-        parts = _keep(flat, sparsity).split(sizes)
-        return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
-    return [_keep(score.flatten(), sparsity).view(score.shape) for score in scores]
+    together = [scores] if budget == "global" else [[score] for score in scores]
+    return [mask for layers in together for mask in _keep(layers, sparsity, multiple)]
 
 
-def _keep(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
-    zeros = math.ceil(sparsity * len(scores) - 1e-9)
-    mask = torch.ones(len(scores), dtype=torch.bool)
-    mask[scores.argsort(stable=True)[:zeros]] = False
-    return mask
+def _keep(scores: list[torch.Tensor], sparsity: float, multiple: int) -> list[torch.Tensor]:
+    ranks = [score.argsort(dim=1, descending=True, stable=True).argsort(dim=1) for score in scores]
+    worth, size = [], []  # of the bundles of each layer: (block rows, bundles)
+    for score, rank in zip(scores, ranks, strict=True):
+        rows, columns = score.shape
+        full = torch.full((rows, columns // multiple), multiple)
+        rest = torch.full((rows, columns % multiple > 0), columns % multiple)
+        size.append(torch.cat([full, rest], 1))
+        worth.append(torch.zeros(size[-1].shape).scatter_add(1, rank // multiple, score.float()))
+    flat = torch.cat([layer.flatten() for layer in size])
+    order = torch.cat([layer.flatten() for layer in worth]).argsort(descending=True, stable=True)
+    most = int(flat.sum()) - math.ceil(sparsity * int(flat.sum()) - 1e-9)
+    kept = torch.zeros(len(flat), dtype=torch.bool)
+    kept[order] = flat[order].cumsum(0) <= most
+    parts = kept.split([layer.numel() for layer in size])
+    return [
+        part.view(layer.shape).gather(1, rank // multiple)
+        for part, layer, rank in zip(parts, size, ranks, strict=True)
+    ]
 
 
 class Pruner(Dense):
@@ -77,13 +92,15 @@ class Pruner(Dense):
         pattern: str,
         sparsity: float,
         budget: str,
+        multiple: int,
         score: str,
         ramp_end: float,
         interval: int,
     ) -> None:
         """`ramp_end`: share of the steps until the mask is fixed; `interval`: steps between two."""
         self.linears = list(encoder_linears(model))
-        self.pattern, self.sparsity, self.budget, self.score = pattern, sparsity, budget, score
+        self.pattern, self.sparsity, self.budget = pattern, sparsity, budget
+        self.multiple, self.score = multiple, score
         self.ramp_end, self.interval = ramp_end, interval
         self.masks: list[torch.Tensor] = []
         self.share = 0.0  # of zero weights, mean over the layers
@@ -97,7 +114,7 @@ class Pruner(Dense):
         if run.step <= ramp and (run.step % self.interval == 0 or run.step == ramp):
             wanted = cubic(run.step / ramp, self.sparsity)
             scores = [self._score(module.weight, run) for _, module in self.linears]
-            self._set(keep_blocks(scores, wanted, self.budget))
+            self._set(keep_blocks(scores, wanted, self.budget, self.multiple))
         self._apply()
         return self.share
 

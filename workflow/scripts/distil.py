@@ -110,6 +110,7 @@ def pruner_for(model: torch.nn.Module, a: argparse.Namespace) -> Pruner:
         pattern=a.pruning,
         sparsity=a.sparsity,
         budget=a.budget,
+        multiple=a.multiple,
         score=a.score,
         ramp_end=a.ramp_end,
         interval=a.interval,
@@ -127,6 +128,7 @@ if __name__ == "__main__":
     parser.add_argument("--pruning", choices=BLOCKS, help="pattern to prune to")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--budget", choices=BUDGETS, default="layer")
+    parser.add_argument("--multiple", type=int, default=1, help="of blocks that a row keeps")
     parser.add_argument("--score", choices=SCORES, default="magnitude")
     parser.add_argument("--ramp-end", type=float, default=0.5, help="share of the steps")
     parser.add_argument("--interval", type=int, default=50, help="steps between two masks")
