@@ -67,48 +67,21 @@ def fetching(depth):
 
 
 def block(depth, lanes, softmax):
-    """One sentence's keys for `lanes` queries: exps to scratch, then probabilities, then the
-    context of each channel.
+    """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
+    among.  Exps go to scratch, then probabilities, then the context of each channel to the tile.
     """
     exponentiate = (exps_of_bytes if softmax == "bytes" else exps_of_floats)(depth, lanes)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row = 4 * lanes
 
-    def attend(
-        queries,
-        query_row,
-        query_sums,
-        keys,
-        key_sums,
-        k_tile,
-        s_tile,
-        values,
-        v_tile,
-        start,
-        end,
-        constants,
-        scratch,
-        out,
-        out_row,
-        first,
-        last,
-    ):
+    def attend(sentence):
+        (queries, sums), keys, (values, v_tile), rest = sentence
+        start, end, constants, scratch, out, first, last = rest
+        at = first // lanes * lanes
+        query, out, first, last = (queries + 4 * at, sums + 4 * at), out + at, first - at, last - at
         exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
-        totals = exponentiate(
-            queries,
-            query_row,
-            query_sums,
-            keys,
-            key_sums,
-            k_tile,
-            s_tile,
-            start,
-            end,
-            constants,
-            exps,
-            probabilities,
-        )
+        totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
         factor, magic, weight = (
             div(splat(load_f32(constants + 16)), totals),
             splat(f32(MAGIC)),
@@ -139,52 +112,19 @@ def block(depth, lanes, softmax):
                     dot4(d, x, load_i32(value + 3 * TILE)),
                 )
                 group, from_ = group + 1, from_ + row
-            to = out + out_row * channel
+            to = out + TILE * channel
             store_lanes(to, pack_in_order(fma(to_float(a), scale, zero)), first, last)
-            store_lanes(to + out_row, pack_in_order(fma(to_float(b), scale, zero)), first, last)
-            store_lanes(to + 2 * out_row, pack_in_order(fma(to_float(c), scale, zero)), first, last)
-            store_lanes(to + 3 * out_row, pack_in_order(fma(to_float(d), scale, zero)), first, last)
+            store_lanes(to + TILE, pack_in_order(fma(to_float(b), scale, zero)), first, last)
+            store_lanes(to + 2 * TILE, pack_in_order(fma(to_float(c), scale, zero)), first, last)
+            store_lanes(to + 3 * TILE, pack_in_order(fma(to_float(d), scale, zero)), first, last)
 
     return routine(attend)
-
-
-def lanes_of_tile(depth, lanes, softmax):
-    """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
-    among.
-    """
-    attend = block(depth, lanes, softmax)
-
-    def some(sentence):
-        (queries, sums, keys, key_sums, k_tile, s_tile), rest = sentence
-        values, v_tile, start, stop, constants, work, out, first, last = rest
-        at = first // lanes * lanes
-        attend(
-            queries + 4 * at,
-            4 * TILE,
-            sums + 4 * at,
-            keys,
-            key_sums,
-            k_tile,
-            s_tile,
-            values,
-            v_tile,
-            start,
-            stop,
-            constants,
-            work,
-            out + at,
-            TILE,
-            first - at,
-            last - at,
-        )
-
-    return routine(some)
 
 
 def attention_u8(depth, softmax):
     """Every token is a query."""
     turn, fetch = interleave_queries(depth, TILE), fetching(depth)
-    wide, half, quarter = (lanes_of_tile(depth, lanes, softmax) for lanes in (64, 32, 16))
+    wide, half, quarter = (block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -229,8 +169,10 @@ def attention_u8(depth, softmax):
                         fetch(following, heads * depth * TILE, row, v_tile, start, stop)
                 first, last = max(start, low) - low, min(stop, high) - low
                 sentence = (
-                    (queries, sums, keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
-                    (values, v_tile, start, stop, constants, work, out, first, last),
+                    (queries, sums),
+                    (keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
+                    (values, v_tile),
+                    (start, stop, constants, work, out, first, last),
                 )
                 if first // 16 == (last - 1) // 16:
                     quarter(sentence)

@@ -160,39 +160,42 @@ def conversion_of_columns(lanes, softmax):
 
 
 def all_scores(depth, lanes, softmax):
-    """A routine that leaves the (converted) scores of all groups of keys in `kept`, the totals of
-    exps in `totals`.
+    """A routine that leaves the (converted) scores of all groups of keys in `kept` and returns the
+    totals of exps.
 
-    Converting four keys takes a third of the time their products take, on other ports of the core:
-    the sums wait in `kept` and are converted between the products of the next four.
+    query: addresses of interleaved queries and their sums; keys: the same of keys, and bytes of a
+    tile of each.  Converting four keys takes a third of the time their products take, on other
+    ports of the core: the sums wait in `kept` and are converted between the products of the next
+    four.
     """
     ready, columns = conversion_of_columns(lanes, softmax)
-    splat, whole = splats("f32", lanes), splats("i32", lanes)
+    splat, whole, load_totals = splats("f32", lanes), splats("i32", lanes), loads("f32", lanes)
     load_queries, row = loads("u8", 4 * lanes), 4 * lanes  # bytes of a score's row
     turns = 4 * depth // lanes  # of the products' loop, to 16 queries converted
 
-    def scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept, totals):
+    def scores(query, keys, start, end, constants, kept, totals):
+        (queries, query_sums), (first, sums, tile_bytes, sums_bytes) = query, keys
         at, waiting, held = kept, i64(0), ready(constants)
         store(totals, splat(f32(0)))
         for group in range(start // 4, (end + 3) // 4):
-            key = k + (group >> 4) * k_tile + 16 * (group & 15)
-            query = q
+            q, k = queries, first + (group >> 4) * tile_bytes + 16 * (group & 15)
             a, b, c, d = whole(i32(0)), whole(i32(0)), whole(i32(0)), whole(i32(0))
             for part in range(0, row, 64):
                 for _ in range(turns):
-                    x = load_queries(query)
-                    a, b = dot4(a, x, load_i32(key)), dot4(b, x, load_i32(key + 4))
-                    c, d = dot4(c, x, load_i32(key + 8)), dot4(d, x, load_i32(key + 12))
-                    query, key = query + q_row, key + 4 * TILE
+                    x = load_queries(q)
+                    a, b = dot4(a, x, load_i32(k)), dot4(b, x, load_i32(k + 4))
+                    c, d = dot4(c, x, load_i32(k + 8)), dot4(d, x, load_i32(k + 12))
+                    q, k = q + 4 * TILE, k + 4 * TILE
                 if waiting:
-                    columns(at - 4 * row + part, q_sums + part, waiting, totals + part, held)
+                    columns(at - 4 * row + part, query_sums + part, waiting, totals + part, held)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
             store(at + 3 * row, d)
-            waiting, at = k_sums + (group >> 4) * s_tile + 16 * (group & 15), at + 4 * row
+            waiting, at = sums + (group >> 4) * sums_bytes + 16 * (group & 15), at + 4 * row
         for part in range(0, row, 64):
-            columns(at - 4 * row + part, q_sums + part, waiting, totals + part, held)
+            columns(at - 4 * row + part, query_sums + part, waiting, totals + part, held)
+        return load_totals(totals)
 
     return routine(scores)
 
@@ -206,9 +209,8 @@ def exps_of_bytes(depth, lanes):
     )
     row = 4 * lanes
 
-    def exps(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept, sums):
-        scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept, sums)
-        totals = load(sums)
+    def exps(query, keys, start, end, constants, kept, sums):
+        totals = scores(query, keys, start, end, constants, kept, sums)
         first = start & ~3
         for key in range(first, start):  # neighbours' keys in the first and last group of four
             totals = sub(totals, load(kept + row * (key - first)))
@@ -230,9 +232,8 @@ def exps_of_floats(depth, lanes):
     )
     exp, row = exponential(lanes), 4 * lanes
 
-    def exps(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept, sums):
-        scores(q, q_row, q_sums, k, k_sums, k_tile, s_tile, start, end, constants, kept, sums)
-        totals = load(sums)
+    def exps(query, keys, start, end, constants, kept, sums):
+        totals = scores(query, keys, start, end, constants, kept, sums)
         first = start & ~3
         top = load(kept + row * (start - first))
         for key in range(start + 1, end):  # a neighbour's score may be far above all of ours

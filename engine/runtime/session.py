@@ -62,6 +62,16 @@ class Timed:
     packs: Array  # int32 [packs, 2]: first sentence, sentences
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a call of one shape needs."""
+
+    program: Program
+    shared: int  # address of the steps for workers that share a pack, 0 for one worker
+    results: list[tuple[int, ...]]  # their shapes
+    of_tokens: bool
+
+
 class Session:
     """A frozen model.  Safe to use from several threads: calls wait for each other."""
 
@@ -77,7 +87,7 @@ class Session:
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
         self.plan: Plan | None = make_plan(graph, self.isa)
-        self._shapes: dict[tuple[int, ...], tuple[Program, list[tuple[int, ...]], bool]] = {}
+        self._shapes: dict[tuple[int, ...], _Known] = {}
         self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
         self._lock = threading.Lock()
         self._check = bool(settings.current().check)
@@ -222,11 +232,11 @@ class Session:
         known = self._shapes.get(ids.shape)
         if known is None:
             known = self._learn(plan, batch, length)
-        program, shapes, of_tokens = known
-        results = [np.empty(shape, np.float32) for shape in shapes]
+        program = known.program
+        results = [np.empty(shape, np.float32) for shape in known.results]
         if not batch:
             return results
-        if of_tokens and mask is not None:
+        if known.of_tokens and mask is not None:
             for array in results:
                 array.fill(0)  # what stands at masked tokens
         for number, array in enumerate(results):
@@ -248,7 +258,7 @@ class Session:
             1,
         )
         if self._team is not None:
-            call[23] = self._program(program.tokens, shared=True).address
+            call[23] = known.shared
             self._team.ready(self._workers)
         run, address, worker = run or self._run, self._call_address, self._workers[0].address
         run(address, worker, 0, 0)
@@ -260,17 +270,14 @@ class Session:
             self._complain(call[19] - 1, ids, types)
         return None if call[20] else results  # None: no token, or not the first, to attend to
 
-    def _learn(
-        self, plan: Plan, batch: int, length: int
-    ) -> tuple[Program, list[tuple[int, ...]], bool]:
-        """What a call of this shape needs: its program, its results' shapes, whether these are of
-        tokens.
-        """
+    def _learn(self, plan: Plan, batch: int, length: int) -> _Known:
         if len(self._counts) <= batch:
             self._make_room(batch)
+        tokens = self._pack_tokens(length)
+        program = self._program(tokens)
+        shared = self._program(tokens, shared=True).address if self._team is not None else 0
         shapes = [_shape(result, batch, length) for result in plan.results]
-        program = self._program(self._pack_tokens(length))
-        known = program, shapes, plan.results[0].domain == "tokens"
+        known = _Known(program, shared, shapes, plan.results[0].domain == "tokens")
         if len(self._shapes) >= MOST_SHAPES:
             self._shapes.clear()
         self._shapes[batch, length] = known
