@@ -6,6 +6,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 TARGETS ?= all
 PIP_FLAGS ?=
+# files in the order of tests/conftest.py
+PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: run test smoke check format bench report archive graph clean
@@ -15,10 +17,10 @@ run: $(VENV)/.installed
 	python -m workflow.scripts.report results/*_accuracy.json results/*_throughput.csv
 
 test: $(VENV)/.installed
-	python -m pytest -n auto --dist loadfile
+	$(PYTEST)
 
 smoke: $(VENV)/.installed
-	python -m pytest -n auto --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.installed
 	ruff check .

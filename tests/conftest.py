@@ -13,7 +13,14 @@ import pytest
 
 from engine import isa
 
+LONGEST = ("test_slurm.py", "test_sparsify.py", "test_attention.py", "test_end_to_end.py")
 TILE_FLAGS = {"amx_tile", "amx_int8", "amx_bf16"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: begun last, one of them would run alone at the end."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture
