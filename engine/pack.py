@@ -151,12 +151,14 @@ def pack_linear(
     lanes: int = 64,
     parts: int = 1,
     out_bytes: int = 1,
+    read: Array | None = None,
 ) -> Packed:
     """Pattern 4x1 or dense.  weight [N, K]: int8 (int8, int16), or float32 for other precisions; a
     row of y is lanes * out_bytes.
 
-    Inputs are padded to a multiple of m (dense), outputs to a multiple of 4: a tile of y has to
-    have room for those rows.
+    read: bool [N], the outputs that are read by somebody; groups without any are left out, all but
+    one.  Inputs are padded to a multiple of m (dense), outputs to one of 4: a tile of y has to have
+    room for those rows.
     """
     assert pattern != "4x1" or (len(weight) % GROUP == 0 and weight.shape[1] <= MOST_INPUTS), (
         f"weight {weight.shape}: blocks of 4 outputs, at most {MOST_INPUTS} inputs"
@@ -169,7 +171,11 @@ def pack_linear(
         steps = np.maximum(-(-inputs // m), 1)
     else:
         steps = np.full(len(groups), weight.shape[1] // m)
-    dealt = _deal(steps, parts)
+    made = np.arange(len(groups))
+    if read is not None:
+        made = np.flatnonzero(read.reshape(-1, GROUP).any(axis=1))
+        made = made if len(made) else np.zeros(1, np.int64)
+    dealt = [made[part] for part in _deal(steps[made], parts)]
     order = np.concatenate(dealt)
     headers = np.stack([steps, np.arange(len(groups)) * GROUP * lanes * out_bytes], axis=1)
     if pattern == "4x1":

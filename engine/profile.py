@@ -73,7 +73,7 @@ class Profile:
 
     @property
     def macs(self) -> int:
-        """Needed by all steps."""
+        """Of all steps; what nobody reads is left out."""
         return sum(step.macs for step in self.steps)
 
     @property
@@ -103,13 +103,20 @@ def work_of(timed: Timed) -> Work:
 
 
 def needed_macs(step: Step, work: Work) -> int:
-    """Multiply-adds of a step."""
+    """Multiply-adds of a step: weights that are not zero, and the products of attention."""
+    return step.macs * _turns(step, work)
+
+
+def done_macs(step: Step, work: Work) -> int:
+    """The same without those whose result nobody reads, which are left out."""
+    return (step.macs - step.spared) * _turns(step, work)
+
+
+def _turns(step: Step, work: Work) -> int:
     of_rows = step.counted == ROW_TILES
-    if (
-        "attention" in step.kernel
-    ):  # each pair costs a product with a key's channels and one with a value's
-        return 2 * step.params[0].channels * (work.tokens if of_rows else work.pairs)
-    return step.macs * (work.sentences if of_rows else work.tokens)
+    if "attention" in step.kernel:  # a pair costs a product with each channel of a key and a value
+        return work.tokens if of_rows else work.pairs
+    return work.sentences if of_rows else work.tokens
 
 
 def touched_bytes(step: Step, work: Work) -> int:
@@ -159,7 +166,7 @@ def profile(session: Session, feeds: Feeds, iterations: int = 50) -> Profile:
 
 
 def _step(step: Step, work: Work, seconds: float, calls: int, peaks: Peaks) -> StepProfile:
-    macs = needed_macs(step, work)
+    macs = done_macs(step, work)
     peak = fitting(step.kernel) if macs else BYTES_PEAK
     return StepProfile(
         step.name,

@@ -130,7 +130,13 @@ KERNELS: dict[str, Kernel] = {
             "Linear",
         ),
         Kernel("interleave_keys", "scores", "interleave_keys", ("depth",), "Attention"),
-        Kernel("attention_u8", "attention", "attention_u8", ("depth", "softmax"), "Attention"),
+        Kernel(
+            "attention_u8",
+            "attention",
+            "attention_u8",
+            ("depth", "softmax", "channels"),
+            "Attention",
+        ),
         Kernel(
             "attention_u8_rows",
             "row_attention",

@@ -9,7 +9,7 @@ Only the keys have to be turned: transpose_keys writes [tile][head][64 keys][dep
 summed in the same order, four keys at a time with their neighbours', so the bytes are the same.
 
 A unit is (tile, head).  Depth is a power of two from 16 to 128; softmax "bytes" or "floats".
-params of both kernels: those of interleave_keys and attention_u8.
+params of both kernels: those of interleave_keys and attention_u8; all channels count.
 """
 
 import numba as nb
@@ -83,7 +83,7 @@ def amx_transpose_keys(depth):
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
         heads, flip = load_i64(params + 32), load_i32(params + 40)
-        factor, extra = splat(load_i32(params + 48)), splat(load_i32(params + 56))
+        factor = splat(load_i32(params + 48))
         for unit in range(begin, end):
             tile = arena + load_i64(params) + load_i64(params + 8) * (unit // heads)
             at = tile + depth * TILE * (unit % heads)
@@ -92,6 +92,7 @@ def amx_transpose_keys(depth):
             for _ in range(depth // 4):
                 a, b, c, d = load(at), load(at + TILE), load(at + 2 * TILE), load(at + 3 * TILE)
                 sums, at = dot4(sums, interleave_in_order(a, b, c, d), i32(ONES)), at + 4 * TILE
+            extra = splat(load_i32(load_i64(params + 56) + 4 * (unit % heads)))
             store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), extra))
 
     return kernel
@@ -318,7 +319,8 @@ def amx_attention_u8(depth, softmax):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
             x = arena + load_i64(params) + load_i64(params + 8) * tile + channel
-            turn(x, queries, sums, load_i32(constants), load_i32(constants + 4))
+            fours = load_i64(params + 88) + (4 + depth) * head
+            turn(x, queries, sums, load_i32(constants), load_i32(constants + 4), fours)
             keys = arena + load_i64(params + 16) + channel
             key_sums = arena + load_i64(params + 24) + 4 * TILE * head
             values = arena + load_i64(params + 32) + channel

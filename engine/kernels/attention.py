@@ -15,10 +15,13 @@ visited for the lanes it has in the tile, nothing else.
 A unit is (tile, head).  `keys` is the interleaved copy that interleave_keys makes:
 [tile][head][depth / 4][64][4] s8, then the sums [tile][head][64] int32 of zero-point terms.
 params: 0 q, 1 bytes of a q tile, 2 keys, 3 key sums, 4 v, 5 bytes of a v tile, 6 y, 7 bytes of a y
-tile, 8 heads, 9 address of constants. constants (4 bytes each): 0 -zero_k', 1 0, 2 score scale, 3
-score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value scale, 7 output zero + MAGIC; at
-64 and 128: tables of exp.  Primes: less 128 where bytes were turned into s8. softmax "bytes":
-scores are quantised; "floats": they are not, and the greatest is taken off before exp.
+tile, 8 heads, 9 address of constants, 10 and 11 addresses of int32 [heads][1 + depth / 4]: how many
+fours of a head's channels of y are made, and of q and k count (plan/unread.py); the first of each.
+Keys and queries are interleaved in the order of the latter.  constants (4 bytes each): 0
+-zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value
+scale, 7 output zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were
+turned into s8. softmax "bytes": scores are quantised; "floats": they are not, and the greatest is
+taken off before exp.
 """
 
 import numba as nb
@@ -66,20 +69,22 @@ def fetching(depth):
     return routine(fetch)
 
 
-def block(depth, lanes, softmax):
+def block(depth, lanes, softmax, channels):
     """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
     among.  Exps go to scratch, then probabilities, then the context of each channel to the tile.
     """
-    exponentiate = (exps_of_bytes if softmax == "bytes" else exps_of_floats)(depth, lanes)
+    exps_of = exps_of_bytes if softmax == "bytes" else exps_of_floats
+    exponentiate = exps_of(depth, lanes, channels)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row = 4 * lanes
 
     def attend(sentence):
-        (queries, sums), keys, (values, v_tile), rest = sentence
+        (queries, sums, fours), keys, (values, v_tile, made), rest = sentence
         start, end, constants, scratch, out, first, last = rest
         at = first // lanes * lanes
-        query, out, first, last = (queries + 4 * at, sums + 4 * at), out + at, first - at, last - at
+        query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
+        first, last = first - at, last - at
         exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
         totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
         factor, magic, weight = (
@@ -100,7 +105,8 @@ def block(depth, lanes, softmax):
             at, to = at + 4 * row, to + row
         starting = mul(weight, whole(load_i32(constants + 20)))
         scale, zero = splat(load_f32(constants + 24)), splat(load_f32(constants + 28))
-        for channel in range(0, depth, 4):
+        for number in range(load_int(made)):
+            channel = load_int(made + 4 + 4 * number)
             a, b, c, d = starting, starting, starting, starting
             group, from_ = start // 4, probabilities
             while group < groups:
@@ -121,10 +127,10 @@ def block(depth, lanes, softmax):
     return routine(attend)
 
 
-def attention_u8(depth, softmax):
-    """Every token is a query."""
+def attention_u8(depth, softmax, channels):
+    """Every token is a query; channels "all": of queries and keys, "some" otherwise."""
     turn, fetch = interleave_queries(depth, TILE), fetching(depth)
-    wide, half, quarter = (block(depth, lanes, softmax) for lanes in (64, 32, 16))
+    wide, half, quarter = (block(depth, lanes, softmax, channels) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -137,17 +143,20 @@ def attention_u8(depth, softmax):
             load_i64(params + 72),
             load_i64(context + SENTENCES),
         )
+        all_made, all_fours = load_i64(params + 80), load_i64(params + 88)
         queries, sums = scratch, scratch + depth * TILE
         work = sums + 4 * TILE
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
+            made, fours = all_made + (4 + depth) * head, all_fours + (4 + depth) * head
             turn(
                 arena + load_i64(params) + load_i64(params + 8) * tile + channel,
                 queries,
                 sums,
                 load_i32(constants),
                 load_i32(constants + 4),
+                fours,
             )
             keys, key_sums = (
                 arena + load_i64(params + 16) + channel,
@@ -169,9 +178,9 @@ def attention_u8(depth, softmax):
                         fetch(following, heads * depth * TILE, row, v_tile, start, stop)
                 first, last = max(start, low) - low, min(stop, high) - low
                 sentence = (
-                    (queries, sums),
+                    (queries, sums, fours),
                     (keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
-                    (values, v_tile),
+                    (values, v_tile, made),
                     (start, stop, constants, work, out, first, last),
                 )
                 if first // 16 == (last - 1) // 16:

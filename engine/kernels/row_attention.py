@@ -44,7 +44,7 @@ from .scores import ONES, conversion, interleave_queries
 f32, i32 = nb.float32, nb.int32
 
 
-def scores_of_bytes(depth, softmax):
+def scores_of_bytes(softmax):
     """A routine that leaves what is kept of the scores of a sentence's keys in `kept`, tile by
     tile, and in its neighbours' lanes what comes to nothing.
     """
@@ -53,11 +53,11 @@ def scores_of_bytes(depth, softmax):
     ready, convert, _ = conversion(TILE, softmax)
     rest = 0.0 if softmax == "bytes" else LEAST
 
-    def scores(query, query_sum, k, k_sums, k_tile, s_tile, start, stop, constants, kept):
+    def scores(query, query_sum, fours, k, k_sums, k_tile, s_tile, start, stop, constants, kept):
         for tile in range(start // TILE, (stop + TILE - 1) // TILE):
             a, key, word = whole(query_sum), k + k_tile * tile, query
             a = add(a, load_sums(k_sums + s_tile * tile))
-            for _ in range(depth // 4):
+            for _ in range(fours):
                 a = dot4(a, whole(load_i32(word)), load_keys(key))
                 key, word = key + 4 * TILE, word + 4 * ROWS
             begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
@@ -125,7 +125,7 @@ def context_of_bytes(depth):
 
 def attention_u8_rows(depth, softmax):
     """On bytes."""
-    turn, scores = interleave_queries(depth, ROWS), scores_of_bytes(depth, softmax)
+    turn, scores = interleave_queries(depth, ROWS), scores_of_bytes(softmax)
     exps, context_of = exps_of_scores(softmax), context_of_bytes(depth)
 
     def kernel(params, context, begin, end):
@@ -142,12 +142,14 @@ def attention_u8_rows(depth, softmax):
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             row = depth * ROWS * head
+            fours = load_i64(params + 88) + (4 + depth) * head
             turn(
                 arena + load_i64(params) + load_i64(params + 8) * tile + row,
                 queries,
                 sums,
                 load_i32(constants),
                 load_i32(constants + 4),
+                fours,
             )
             keys = arena + load_i64(params + 16) + depth * TILE * head
             key_sums = arena + load_i64(params + 24) + 4 * TILE * head
@@ -160,6 +162,7 @@ def attention_u8_rows(depth, softmax):
                 scores(
                     queries + 4 * lane,
                     load_i32(sums + 4 * lane),
+                    load_int(fours),
                     keys,
                     key_sums,
                     heads * depth * TILE,

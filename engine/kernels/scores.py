@@ -16,6 +16,7 @@ from ..simd import (
     load_f32,
     load_i32,
     load_i64,
+    load_int,
     loads,
     maximum,
     minimum,
@@ -37,19 +38,16 @@ ONES = 0x01010101
 
 def interleave_keys(depth):
     """keys and sums of every (tile, head).  params: 0 k, 1 bytes of a k tile, 2 keys, 3 key sums, 4
-    heads, 5 flip, 6 factor, 7 extra.
+    heads, 5 flip, 6 factor, 7 address of int32 extra [heads], 8 address of fours of channels.
 
-    sum[t] = factor * (sum over channels of the flipped byte's unsigned value) + extra."""
-    load, splat, whole = loads("u8", TILE), splats("i32", TILE), splats("i32", TILE)
+    sum[t] = factor * (sum over channels of the flipped byte's unsigned value) + extra[head].  Zeros
+    follow the last four, up to a multiple of four."""
+    load, whole, row = loads("u8", TILE), splats("i32", TILE), 4 * TILE
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
-        heads = load_i64(params + 32)
-        flip, factor, extra = (
-            splat(load_i32(params + 40)),
-            whole(load_i32(params + 48)),
-            whole(load_i32(params + 56)),
-        )
+        heads, extra = load_i64(params + 32), load_i64(params + 56)
+        flip, factor = whole(load_i32(params + 40)), whole(load_i32(params + 48))
         for unit in range(begin, end):
             at = (
                 arena
@@ -58,31 +56,36 @@ def interleave_keys(depth):
                 + depth * TILE * (unit % heads)
             )
             out, sums = arena + load_i64(params + 16) + depth * TILE * unit, whole(i32(0))
-            for _ in range(depth // 4):
+            fours = load_i64(params + 64) + (4 + depth) * (unit % heads)
+            count = load_int(fours)
+            for number in range(count):
+                x = at + TILE * load_int(fours + 4 + 4 * number)
                 v = interleave_in_order(
-                    load(at), load(at + TILE), load(at + 2 * TILE), load(at + 3 * TILE)
+                    load(x), load(x + TILE), load(x + 2 * TILE), load(x + 3 * TILE)
                 )
-                store(out, xor(as_int(v), flip))
+                store(out + row * number, xor(as_int(v), flip))
                 sums = dot4(sums, v, i32(ONES))
-                at, out = at + 4 * TILE, out + 4 * TILE
-            store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), extra))
+            for number in range(count, (count + 3) & ~3):
+                store(out + row * number, whole(i32(0)))
+            more = whole(load_i32(extra + 4 * (unit % heads)))
+            store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), more))
 
     return kernel
 
 
 def interleave_queries(depth, lanes):
-    """[depth][lanes] -> [depth / 4][lanes][4] and the zero-point sums of each query."""
+    """[depth][lanes] -> [fours][lanes][4] and the zero-point sums of each query."""
     load, whole = loads("u8", lanes), splats("i32", lanes)
 
-    def turn(at, out, sums, factor, extra):
+    def turn(at, out, sums, factor, extra, fours):
         column = whole(i32(0))
-        for _ in range(depth // 4):
+        for number in range(load_int(fours)):
+            x = at + lanes * load_int(fours + 4 + 4 * number)
             v = interleave_in_order(
-                load(at), load(at + lanes), load(at + 2 * lanes), load(at + 3 * lanes)
+                load(x), load(x + lanes), load(x + 2 * lanes), load(x + 3 * lanes)
             )
-            store(out, v)
+            store(out + 4 * lanes * number, v)
             column = dot4(column, v, i32(ONES))
-            at, out = at + 4 * lanes, out + 4 * lanes
         store(sums, add(mul(column, whole(factor)), whole(extra)))
 
     return routine(turn)
@@ -159,23 +162,37 @@ def conversion_of_columns(lanes, softmax):
     return ready, routine(columns)
 
 
-def all_scores(depth, lanes, softmax):
+def turns_of(depth, lanes, channels):
+    """A routine: turns of the products' loop until 16 queries are converted.  Channels are "all", a
+    constant of the kernel, or "some" of each head.
+    """
+
+    def constant(fours):
+        return 4 * depth // lanes
+
+    def counted(fours):
+        return (load_int(fours) + 3) // 4 * (64 // lanes)
+
+    return routine(constant if channels == "all" else counted)
+
+
+def all_scores(depth, lanes, softmax, channels):
     """A routine that leaves the (converted) scores of all groups of keys in `kept` and returns the
     totals of exps.
 
-    query: addresses of interleaved queries and their sums; keys: the same of keys, and bytes of a
-    tile of each.  Converting four keys takes a third of the time their products take, on other
-    ports of the core: the sums wait in `kept` and are converted between the products of the next
-    four.
+    query: addresses of interleaved queries, their sums and the head's fours of channels; keys: of
+    interleaved keys and their sums, and bytes of a tile of each.  Converting four keys takes a
+    third of the time their products take, on other ports of the core: the sums wait in `kept` and
+    are converted between the products of the next four.
     """
     ready, columns = conversion_of_columns(lanes, softmax)
     splat, whole, load_totals = splats("f32", lanes), splats("i32", lanes), loads("f32", lanes)
     load_queries, row = loads("u8", 4 * lanes), 4 * lanes  # bytes of a score's row
-    turns = 4 * depth // lanes  # of the products' loop, to 16 queries converted
+    turns_for = turns_of(depth, lanes, channels)
 
     def scores(query, keys, start, end, constants, kept, totals):
-        (queries, query_sums), (first, sums, tile_bytes, sums_bytes) = query, keys
-        at, waiting, held = kept, i64(0), ready(constants)
+        (queries, query_sums, fours), (first, sums, tile_bytes, sums_bytes) = query, keys
+        at, waiting, held, turns = kept, i64(0), ready(constants), turns_for(fours)
         store(totals, splat(f32(0)))
         for group in range(start // 4, (end + 3) // 4):
             q, k = queries, first + (group >> 4) * tile_bytes + 16 * (group & 15)
@@ -200,10 +217,10 @@ def all_scores(depth, lanes, softmax):
     return routine(scores)
 
 
-def exps_of_bytes(depth, lanes):
+def exps_of_bytes(depth, lanes, channels):
     """Exps are made with the scores; those of neighbours' keys are taken off again."""
     scores, splat, load = (
-        all_scores(depth, lanes, "bytes"),
+        all_scores(depth, lanes, "bytes", channels),
         splats("f32", lanes),
         loads("f32", lanes),
     )
@@ -223,10 +240,10 @@ def exps_of_bytes(depth, lanes):
     return routine(exps)
 
 
-def exps_of_floats(depth, lanes):
+def exps_of_floats(depth, lanes, channels):
     """Scores are kept until the greatest is known."""
     scores, splat, load = (
-        all_scores(depth, lanes, "floats"),
+        all_scores(depth, lanes, "floats", channels),
         splats("f32", lanes),
         loads("f32", lanes),
     )

@@ -43,7 +43,8 @@ class Step:
     params: tuple[Any, ...]
     counted: int  # offset into the context of what units count (tiles, row tiles), 0: one
     units: int = 1
-    macs: int = 0  # multiply-adds really needed for each token (or row)
+    macs: int = 0  # multiply-adds for each token (row; pair of tokens): weights that are not zero
+    spared: int = 0  # of these, what is left out: nobody reads the result
     own_tiles: bool = True  # a unit reads nothing but its own tile of each buffer
     facts: Mapping[str, Any] = field(default_factory=dict)  # for inspect and profile
 
@@ -186,14 +187,16 @@ def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
     return int(param)
 
 
-def make_plan(graph: Graph, isa: Isa) -> Plan | None:
-    """The plan, or None where the graph begins with something no handler knows."""
+def make_plan(graph: Graph, isa: Isa, *, whole: bool = False) -> Plan | None:
+    """The plan, or None where the graph begins with something no handler knows; whole: channels
+    that nobody reads are made too.
+    """
     from .choice import read_choices
     from .handlers import HANDLERS  # they make the Steps above
     from .planner import Planner
 
     choices = read_choices(isa)
-    plan = Planner(graph, isa, choices).plan(HANDLERS)
+    plan = Planner(graph, isa, choices, whole=whole).plan(HANDLERS)
     if plan is None or not choices.packs:
         return plan
     return replace(plan, pack_tokens=choices.packs.get(plan.signature, PACK_TOKENS))

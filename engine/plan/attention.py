@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from ..graph import Node
 from .elementwise import converted
 from .memory import Buffer
@@ -9,9 +14,11 @@ from .planner import Planner, Unplanned, block_width
 from .quantized import FLIP, attention_constants, attention_is_bytes, key_factors
 from .shared import aligned
 from .tiles import TILE_DEPTHS
+from .unread import constant_scores, varying_fours
 
-__all__ = ["plan_attention"]
+__all__ = ["fours_of", "plan_attention"]
 
+Array = NDArray[Any]
 DEPTH = 16  # channels of a head come in multiples of it
 
 
@@ -47,19 +54,54 @@ def _bytes(
     heads, name = node.attributes["heads"], node.outputs[0]
     keys = Buffer(f"{name}.keys", "tokens", key.channels, "u8")
     sums = Buffer(f"{name}.sums", "tokens", heads, "i32")
-    factor, extra = key_factors(node, depth)
     tiles = query.domain == "tokens" and planner.isa.has("amx-int8") and depth in TILE_DEPTHS
+    varying = varying_fours(planner.graph, node) if planner.some_scores else None
+    fours = fours_of(varying, heads, depth)
+    factor, extra = key_factors(node, 4 * fours[:, 0].astype(np.int64))
+    if varying is not None:
+        extra = extra + constant_scores(planner.graph, node, varying)
     turn = "amx_transpose_keys" if tiles else "interleave_keys"
-    params = (key, key.tile_bytes, keys, sums, heads, FLIP, factor, extra)
+    params = (
+        key,
+        key.tile_bytes,
+        keys,
+        sums,
+        heads,
+        FLIP,
+        factor,
+        aligned(extra.astype(np.int32)),
+        fours,
+    )
     planner.emit(node, turn, (depth,), params, "tokens", units=heads)
     y = planner.make(name, query.domain, query.channels, node.attributes["output"])
-    kernel = "attention_u8" if query.domain == "tokens" else "attention_u8_rows"
+    read = planner.read_of(y) if query.domain == "tokens" and not tiles else None
+    made = fours_of(None if read is None else read.reshape(heads, -1, 4).any(2), heads, depth)
     softmax = "floats" if node.attributes["scores"] is None else "bytes"
+    variant: tuple[Any, ...] = (depth, softmax)
+    if tiles:
+        kernel = "amx_attention_u8"
+    elif query.domain == "tokens":
+        kernel, variant = "attention_u8", (*variant, "all" if varying is None else "some")
+    else:
+        kernel = "attention_u8_rows"
     operands = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes)
     constants = aligned(attention_constants(node, depth))
-    variant = ("amx_attention_u8" if tiles else kernel, (depth, softmax))
-    block = (*operands, heads, constants)
-    planner.emit(node, *variant, block, query.domain, units=heads, own_tiles=False)
+    block = (*operands, heads, constants, made, fours)
+    spared = 2 * y.channels - 4 * int(made[:, 0].sum() + fours[:, 0].sum())
+    how = {"units": heads, "macs": 2 * query.channels, "spared": spared}
+    planner.emit(node, kernel, variant, block, query.domain, own_tiles=False, **how)
+
+
+def fours_of(there: Array | None, heads: int, depth: int) -> Array:
+    """int32 [heads, 1 + depth / 4]: how many fours of a head's channels are there (bool [heads,
+    depth / 4]; None: all), and the first channel of each.
+    """
+    found = np.zeros((heads, 1 + depth // 4), np.int32)
+    there = np.ones((heads, depth // 4)) if there is None else there
+    for row, fours in zip(found, there, strict=True):
+        places = np.flatnonzero(fours)
+        row[0], row[1 : 1 + len(places)] = len(places), 4 * places
+    return aligned(found)
 
 
 def _floats(
@@ -81,6 +123,7 @@ def _floats(
         kernel = "attention_f32"
     else:
         kernel, variant = "attention_f32_rows", (depth,)
-    planner.emit(node, kernel, variant, params, query.domain, units=heads, own_tiles=False)
+    how = {"units": heads, "macs": 2 * query.channels}
+    planner.emit(node, kernel, variant, params, query.domain, own_tiles=False, **how)
     if output is not None:
         converted(planner, node, y, output, name)

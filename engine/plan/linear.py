@@ -142,7 +142,10 @@ def _emit(
     panels = 1
     if pattern == "1x4":
         panels = panel_count(weight, precision, y.lanes, width)
-    operands = linear_operands(weight, packing, packed_as, constants, y, tiles=tiles, panels=panels)
+    read = planner.read_of(y) if x.domain == "tokens" and packing == "4x1" and not tiles else None
+    operands = linear_operands(
+        weight, packing, packed_as, constants, y, tiles=tiles, panels=panels, read=read
+    )
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
     variant = (*lanes, epilogue, constants.activation)
@@ -158,6 +161,7 @@ def _emit(
         x.domain,
         units=operands.parts,
         macs=operands.macs,
+        spared=operands.spared,
         keep=operands,
     )
     _describe(planner, node, weight, operands.nbytes)

@@ -20,6 +20,7 @@ from . import Plan, Result, Step
 from .choice import Choice, Choices
 from .memory import Buffer
 from .quantized import attention_is_bytes, stored
+from .unread import channels_read
 
 __all__ = ["Handler", "Planner", "Unplanned"]
 
@@ -41,7 +42,10 @@ class Unplanned(Exception):  # noqa: N818 - no error: the plan ends there
 class Planner:
     """What has been planned so far: steps, and where each value of the graph lies."""
 
-    def __init__(self, graph: Graph, isa: Isa, choices: Choices | None = None) -> None:
+    def __init__(
+        self, graph: Graph, isa: Isa, choices: Choices | None = None, *, whole: bool = False
+    ) -> None:
+        """whole: channels that nobody reads are made too."""
         self.graph, self.isa, self.choices = graph, isa, choices
         self.fixed_choice: Choice | None = None  # of a trial, whatever was measured
         self.buffers: dict[str, Buffer] = {}
@@ -52,6 +56,9 @@ class Planner:
         self.layers: list[dict[str, Any]] = []
         self.inputs = {"ids": "", "types": "", "mask": ""}
         self.embedding: Node | None = None
+        # tiles multiply all channels of queries and keys
+        self.some_scores = not whole and not isa.has("amx-int8")
+        self.read = {} if whole else channels_read(graph, scores=self.some_scores)
         self._forms: dict[str, Buffer] = {}  # a value rounded or interleaved for a kernel
         attentions = [node for node in graph if node.op == "Attention"]
         # what attention_u8 reads as its second operand: stored less 128
@@ -126,6 +133,7 @@ class Planner:
         *,
         units: int = 1,
         macs: int = 0,
+        spared: int = 0,
         own_tiles: bool = True,
         **facts: Any,
     ) -> None:
@@ -133,8 +141,13 @@ class Planner:
         name = node.name or node.outputs[0]
         counted = COUNTED[domain]
         self.steps.append(
-            Step(name, kernel, variant, params, counted, units, macs, own_tiles, facts)
+            Step(name, kernel, variant, params, counted, units, macs, spared, own_tiles, facts)
         )
+
+    def read_of(self, buffer: Buffer) -> Array | None:
+        """bool: which channels of a value in bytes somebody reads; None for all."""
+        read = self.read.get(buffer.name) if buffer.dtype == "u8" else None
+        return None if read is None else np.pad(read, (0, buffer.channels - len(read)))
 
     def layer(self, node: Node, **facts: Any) -> None:
         """A line of describe(), for the step emitted last."""

@@ -190,13 +190,12 @@ def _zero_points(node: Node) -> tuple[Quantization, Quantization, Quantization]:
     return query, key, value
 
 
-def key_factors(node: Node, depth: int) -> tuple[int, int]:
+def key_factors(node: Node, channels: Array) -> tuple[int, Array]:
     """factor and extra of interleave_keys: what a key adds to each of its scores is factor * (sum
-    of its bytes) + extra.
+    of its bytes) + extra.  channels: of each head, how many count; extra: int64 for each head.
     """
     query, key, _ = _zero_points(node)
-    less = key.zero_point - 128
-    return -query.zero_point, depth * query.zero_point * (128 + less)
+    return -query.zero_point, channels * query.zero_point * key.zero_point
 
 
 def attention_constants(node: Node, depth: int) -> Array:

@@ -44,6 +44,7 @@ class Operands:
     parts: int
     rows: Array
     macs: int
+    spared: int  # of these, in groups that are left out
     nbytes: int
     outputs: Array  # in the order of groups and tables
     keep: tuple[Any, ...]
@@ -128,9 +129,10 @@ def linear_operands(
     *,
     tiles: bool = False,
     panels: int = 1,
+    read: Array | None = None,
 ) -> Operands:
     """Weights packed for y's lanes (or for AMX tiles), every array on a cache line of its own;
-    panels: of a 1x4 layer (`pack.panel_count`).
+    panels: of a 1x4 layer (`panel_count`); read: bool, the outputs of a 4x1 layer that are read.
     """
     parts = part_count(weight, pattern)
     how: dict[str, Any] = {"precision": precision, "lanes": y.lanes, "parts": parts}
@@ -141,7 +143,7 @@ def linear_operands(
     elif pattern == "1x4":
         packed = pack_panels(weight, panels, **how)
     else:
-        packed = [pack_linear(weight, pattern, **how)]
+        packed = [pack_linear(weight, pattern, read=read, **how)]
     arrays: list[Array] = []
     for each in packed:
         arrays += [each.headers, each.offsets, each.weights, _records(each, constants)]
@@ -157,7 +159,9 @@ def linear_operands(
     stored = sum(array.nbytes for array in held)
     macs = int(np.count_nonzero(weight))
     order = packed[-1].outputs.ravel()
-    return Operands(parts, aligned(table_of(rows, pattern)), macs, stored, order, tuple(held))
+    spared = 0 if read is None else macs - int(np.count_nonzero(weight[order]))
+    parts_rows = aligned(table_of(rows, pattern))
+    return Operands(parts, parts_rows, macs, spared, stored, order, tuple(held))
 
 
 def table_of(rows: list[Array], pattern: str) -> Array:

@@ -75,6 +75,8 @@ class _Known:
 class Session:
     """A frozen model.  Safe to use from several threads: calls wait for each other."""
 
+    _whole = False  # make channels too that nobody reads
+
     def __init__(
         self, graph: Graph, *, threads: int | None = None, cpus: Sequence[int] = ()
     ) -> None:
@@ -86,7 +88,7 @@ class Session:
             raise InputError(f"threads is {threads}: expected 1 or more")
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
-        self.plan: Plan | None = make_plan(graph, self.isa)
+        self.plan: Plan | None = make_plan(graph, self.isa, whole=self._whole)
         self._shapes: dict[tuple[int, ...], _Known] = {}
         self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
         self._lock = threading.Lock()

@@ -57,7 +57,9 @@ def values(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, StepValue]:
 
 
 class Stepwise(Session):
-    """A session of one thread whose run stops after each step."""
+    """A session of one thread whose run stops after each step, which makes all its channels."""
+
+    _whole = True
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, threads=1)

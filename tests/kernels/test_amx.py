@@ -16,6 +16,7 @@ from engine.kernels import kernel
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.pack import Packed, pack_linear, to_bfloat16
 from engine.pack_amx import PackedTiles, pack_tiles
+from engine.plan.attention import fours_of
 from engine.simd import MAGIC
 
 AMX, VNNI = isa.named("amx_bf16"), isa.named("avx512_vnni")
@@ -280,12 +281,16 @@ def attend(
     keys, _ = stand.room((tiles, channels, 64), np.uint8)
     sums, _ = stand.room((tiles, heads, 64), np.int32)
     y_at, y = stand.room((tiles, channels, 64), np.uint8)
-    turned = stand.params(k, row, keys, sums, heads, FLIP, -120, depth * 120 * 131)
+    extra = stand.address(np.full(heads, depth * 120 * 131, np.int32))
+    fours = stand.address(fours_of(None, heads, depth))
+    turned = stand.params(k, row, keys, sums, heads, FLIP, -120, extra, fours)
     stand.run(kernel(which, names[0], depth), turned, 0, tiles * heads)
     params = stand.params(
-        q, row, keys, sums, v, row, y_at, row, heads, stand.address(constants.view(np.int32))
-    )
-    stand.run(kernel(which, names[1], depth, softmax), params, 0, tiles * heads)
+        q, row, keys, sums, v, row, y_at, row, heads, stand.address(constants.view(np.int32)),
+        fours, fours,
+    )  # fmt: skip
+    variant = (depth, softmax) if names[1].startswith("amx") else (depth, softmax, "all")
+    stand.run(kernel(which, names[1], *variant), params, 0, tiles * heads)
     return from_tiles(y, tokens)
 
 

@@ -13,6 +13,7 @@ from engine.isa import Isa
 from engine.kernels import kernel
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.ops.fused import attention
+from engine.plan.attention import fours_of
 from engine.plan.quantized import attention_constants, key_factors
 from engine.plan.weights import aligned
 
@@ -93,15 +94,20 @@ def run_bytes(
     places = [put(stand, x, n, 0x5A) for x, n in ((q, lanes), (k, 64), (v ^ np.uint8(128), 64))]
     keys, _ = stand.room((tiles, channels, 64), np.uint8)
     sums, _ = stand.room((tiles, heads, 64), np.int32)
-    turn = stand.params(*places[1], keys, sums, heads, -0x7F7F7F80, *key_factors(node, depth))
+    fours = stand.address(fours_of(None, heads, depth))
+    factor, extra = key_factors(node, np.full(heads, depth))
+    extra_at = stand.address(extra.astype(np.int32))
+    turn = stand.params(*places[1], keys, sums, heads, -0x7F7F7F80, factor, extra_at, fours)
     stand.run(kernel(isa, "interleave_keys", depth), turn, 0, tiles * heads)
     constants = aligned(attention_constants(node, depth))
     block = stand.params(
-        *places[0], keys, sums, *places[2], y, lanes * channels, heads, constants.ctypes.data
-    )
+        *places[0], keys, sums, *places[2], y, lanes * channels, heads, constants.ctypes.data,
+        fours, fours,
+    )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     softmax = "floats" if node.attributes["scores"] is None else "bytes"
-    stand.run(kernel(isa, name, depth, softmax), block, 0, heads * len(result))
+    variant = (depth, softmax) if rows else (depth, softmax, "all")
+    stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 
 

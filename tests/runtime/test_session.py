@@ -47,6 +47,25 @@ def pruned(model: Any, pattern: str, ratio: float = 0.8) -> Any:
     return model
 
 
+def with_dead_channels(model: Any) -> Any:
+    """Pruned by 4x1; most fours of queries and keys have no weights, all of one head's, and most
+    channels of values and of the hidden layer nobody reads.
+    """
+    random = np.random.default_rng(3)
+    for layer in pruned(model, "4x1", 0.5).bert.encoder.layer:
+        attention, hidden = layer.attention, layer.intermediate.dense
+        keep = (random.random(16) < 0.4).repeat(4)
+        keep[32:] = False
+        for linear in (attention.self.query, attention.self.key):
+            linear.weight.data[~torch.from_numpy(keep)] = 0
+            linear.bias.data += 0.3  # what is the same for every token is not nothing
+        unread = torch.from_numpy((random.random(16) < 0.6).repeat(4))
+        attention.output.dense.weight.data[:, unread] = 0
+        unread = torch.from_numpy((random.random(len(hidden.weight) // 4) < 0.5).repeat(4))
+        layer.output.dense.weight.data[:, unread] = 0
+    return model
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """(pattern, form) -> a file, made once."""
@@ -64,7 +83,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
         source = folder / f"{pattern}.onnx"
         if not source.exists():
             whole = exported.bert(**SIZES)
-            exported.export(whole if pattern == "dense" else pruned(whole, pattern), source)
+            if pattern == "dead":
+                whole = with_dead_channels(whole)
+            elif pattern != "dense":
+                whole = pruned(whole, pattern)
+            exported.export(whole, source)
         make = forms[form]
         if make is None:
             return source
@@ -105,7 +128,7 @@ def test_float32_is_onnx_runtimes(model: Callable[[str, str], Path], pattern: st
 
 
 @pytest.mark.parametrize("form", ["int8", "float_head", "without_product"])
-@pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
+@pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense", "dead"])
 def test_int8_means_what_the_graph_says(
     model: Callable[[str, str], Path], pattern: str, form: str
 ) -> None:
@@ -127,6 +150,28 @@ def test_int8_means_what_the_graph_says(
         checked = engine.Session(graph)
     for shape in SHAPES[:3]:
         checked.run(feeds(*shape, 0))
+
+
+class Whole(engine.Session):
+    """Makes channels too that nobody reads."""
+
+    _whole = True
+
+
+@pytest.mark.parametrize("form", ["int8", "without_product"])
+def test_channels_that_nobody_reads_change_nothing(
+    model: Callable[[str, str], Path], form: str
+) -> None:
+    graph = models.read(model("dead", form))
+    some, whole, shared = engine.Session(graph), Whole(graph), engine.Session(graph, threads=2)
+    assert some.plan is not None and whole.plan is not None
+    spared = {step.kernel for step in some.plan.steps if step.spared}
+    assert {"attention_u8"} < spared and not any(step.spared for step in whole.plan.steps)
+    for number, (batch, length) in enumerate(SHAPES):
+        given = feeds(batch, length, number)
+        want = whole.run(given)["logits"]
+        assert np.array_equal(some.run(given)["logits"], want), (batch, length)
+        assert np.array_equal(shared.run(given)["logits"], want), (batch, length)
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])

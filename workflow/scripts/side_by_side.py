@@ -191,10 +191,14 @@ def compare(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[s
 def note(servers: Sequence[Server], batch: int, length: int, record: dict[str, Any]) -> None:
     """The peaks after all turns, the multiply-adds needed, and who could not do it."""
     peaks = servers[0].ask(facts=True).get("facts", {})
-    needed = {s.contender.precision: s.facts["macs"] for s in servers if "macs" in s.facts}
+    counting = [server for server in servers if "macs" in server.facts]
+    counts = {
+        name: {server.contender.precision: server.facts[name] for server in counting}
+        for name in ("macs", "done")
+    }
     turns = {server.contender.precision: server.turns for server in servers if server.turns}
-    shape = {"batch": batch, "length": length, "macs": needed, "peaks": peaks.get("rates", {})}
-    record["shapes"].append({**shape, "turns": turns})
+    shape = {"batch": batch, "length": length, "peaks": peaks.get("rates", {}), "turns": turns}
+    record["shapes"].append({**shape, **counts})
     record["cpu_model"], record["isa"] = peaks.get("cpu_model", ""), peaks.get("isa", "")
     for server in servers:
         if server.failed:

@@ -9,7 +9,7 @@ import numpy as np
 
 import engine
 from engine.peaks import Peaks
-from engine.profile import needed_macs, work_of
+from engine.profile import done_macs, needed_macs, work_of
 
 Feed = dict[str, np.ndarray]
 PEAK_ROUNDS = 5
@@ -41,5 +41,8 @@ def after(prepared: Any) -> dict[str, Any]:
 def facts(prepared: Any) -> dict[str, Any]:
     session, feed = prepared
     work = work_of(session.timed(feed))
-    macs = sum(needed_macs(step, work) for step in session.plan.steps)
-    return {"version": engine.__version__, "macs": macs, "isa": engine.isa.chosen().name}
+    macs, done = (
+        sum(count(step, work) for step in session.plan.steps) for count in (needed_macs, done_macs)
+    )
+    isa = engine.isa.chosen().name
+    return {"version": engine.__version__, "macs": macs, "done": done, "isa": isa}
