@@ -54,19 +54,19 @@ f32, i32 = nb.float32, nb.int32
 MOST_KEYS = 520  # of a sentence, rounded up with its neighbours
 
 
-def fetching(depth):
-    """A routine that starts to load the keys and values of a sentence: another core may have made
-    those of other tiles, and each row of V begins with a wait otherwise.  A head ahead.
+@routine
+def fetch(keys, k_tile, fours, values, v_tile, made, start, end):
+    """Starts to load the keys and values of a sentence: another core may have made those of other
+    tiles, and each row of V begins with a wait otherwise.  A head ahead.
     """
-
-    def fetch(keys, k_tile, values, v_tile, start, end):
-        for tile in range(start // TILE, (end + TILE - 1) // TILE):
-            key, value = keys + k_tile * tile, values + v_tile * tile
-            for line in range(0, depth * TILE, TILE):
-                prefetch(key + line)
-                prefetch(value + line)
-
-    return routine(fetch)
+    for tile in range(start // TILE, (end + TILE - 1) // TILE):
+        key = keys + k_tile * tile
+        for line in range(key, key + 4 * TILE * load_int(fours), TILE):
+            prefetch(line)
+        for number in range(load_int(made)):
+            value = values + v_tile * tile + TILE * load_int(made + 4 + 4 * number)
+            for line in range(value, value + 4 * TILE, TILE):
+                prefetch(line)
 
 
 def block(depth, lanes, softmax, channels):
@@ -129,7 +129,7 @@ def block(depth, lanes, softmax, channels):
 
 def attention_u8(depth, softmax, channels):
     """Every token is a query; channels "all": of queries and keys, "some" otherwise."""
-    turn, fetch = interleave_queries(depth, TILE), fetching(depth)
+    turn = interleave_queries(depth, TILE)
     wide, half, quarter = (block(depth, lanes, softmax, channels) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
@@ -162,7 +162,7 @@ def attention_u8(depth, softmax, channels):
                 arena + load_i64(params + 16) + channel,
                 arena + load_i64(params + 24) + 4 * TILE * head,
             )
-            v_tile = load_i64(params + 40)
+            k_tile, v_tile = heads * depth * TILE, load_i64(params + 40)
             values = arena + load_i64(params + 32) + channel
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
             low, high = tile * TILE, tile * TILE + TILE
@@ -172,14 +172,15 @@ def attention_u8(depth, softmax, channels):
                     continue
                 if start < low or stop > high:
                     if unit == begin:
-                        fetch(keys, heads * depth * TILE, values, v_tile, start, stop)
+                        fetch(keys, k_tile, fours, values, v_tile, made, start, stop)
                     if head + 1 < heads:
-                        following, row = keys + depth * TILE, values + depth * TILE
-                        fetch(following, heads * depth * TILE, row, v_tile, start, stop)
+                        key, value = keys + depth * TILE, values + depth * TILE
+                        after, later = fours + 4 + depth, made + 4 + depth
+                        fetch(key, k_tile, after, value, v_tile, later, start, stop)
                 first, last = max(start, low) - low, min(stop, high) - low
                 sentence = (
                     (queries, sums, fours),
-                    (keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
+                    (keys, key_sums, k_tile, heads * 4 * TILE),
                     (values, v_tile, made),
                     (start, stop, constants, work, out, first, last),
                 )

@@ -127,6 +127,9 @@ def _emit(
     pattern, tiles = choice.pattern, choice.pattern in PACKINGS
     if tiles and more:  # no tile kernel has such an epilogue
         pattern, tiles = node.attributes.get("pattern", "dense"), False
+    few = precision == "int8" and not more and _has_few_rows(isa, y, constants)
+    if few and pattern == "dense" and len(weight) % 4 == 0:
+        pattern = "4x1"  # whose kernel makes a few rows one by one
     if weight.shape[1] > MOST_INPUTS and pattern != "1x4":  # further than 16 bits reach
         pattern, tiles = "dense", False
     if tiles:
@@ -149,8 +152,7 @@ def _emit(
     params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
     epilogue = constants.epilogue if precision == "int8" else y.dtype
     variant = (*lanes, epilogue, constants.activation)
-    by_rows = lanes == (ROWS,) and epilogue in OF_FEW_ROWS and isa.has("avx512vbmi")
-    if kernel == WIDE and by_rows:
+    if kernel == WIDE and few:
         kernel, variant = FEW_ROWS, variant[1:]
         params += few_rows_params(weight, constants, operands, y.lanes)
     planner.emit(
@@ -165,6 +167,11 @@ def _emit(
         keep=operands,
     )
     _describe(planner, node, weight, operands.nbytes)
+
+
+def _has_few_rows(isa: Isa, y: Buffer, constants: OutputConstants) -> bool:
+    """Whether FEW_ROWS can make y."""
+    return y.lanes == ROWS and constants.epilogue in OF_FEW_ROWS and isa.has("avx512vbmi")
 
 
 def _choice(planner: Planner, node: Node, x: Buffer, weight: Array, precision: str) -> Choice:

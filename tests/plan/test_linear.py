@@ -26,6 +26,19 @@ def test_inputs_that_offsets_do_not_reach_are_multiplied_densely() -> None:
         assert kind in trial.steps[-1].kernel
 
 
+@pytest.mark.skipif(not chosen().has("avx512vbmi"), reason="bytes are looked up by AVX512-VBMI")
+@pytest.mark.parametrize("pattern", ["4x1", "dense"])
+def test_a_few_rows_are_made_one_by_one(pattern: str) -> None:
+    for outputs in (8, 6):
+        weight = sparse(outputs, 8, 2)
+        trial = linear_trial(chosen(), weight, "int8", pattern, tokens=1, lanes=16)
+        trial.run()
+        by_rows = trial.steps[-1].kernel.startswith("rows_dot")
+        assert by_rows == (outputs == 8)
+        if pattern == "4x1":  # blocks of four outputs: there are no six
+            break
+
+
 @pytest.mark.parametrize(
     ("inputs", "blocks", "panels"),
     [

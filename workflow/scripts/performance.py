@@ -145,9 +145,9 @@ def needed_table(times: Times, run: dict[str, Any]) -> str:
             batch, length = shape["batch"], shape["length"]
             ms = times.ms("engine", precision, batch, length)
             rate, peak = macs / ms * 1e3, shape["peaks"][PEAK_OF[precision]]
-            cells = (f"{macs / 1e6:.1f}", f"{rate / 1e9:.0f}", f"{peak / 1e9:.0f}")
+            cells = [f"{macs / 1e6:.1f}", f"{rate / 1e9:.0f}", f"{peak / 1e9:.0f}"]
             share, done = needed_share(run, batch, length, precision), shape["done"][precision]
-            cells += (f"{share:.0%}", f"{done / 1e6:.1f}", f"{share * done / macs:.0%}")
+            cells += [f"{share:.0%}", f"{done / 1e6:.1f}", f"{share * done / macs:.0%}"]
             rows.append([precision, f"{batch} x {length}", *cells])
     head = ["precision", "shape", "M needed", "G a second", "highest peak", "share"]
     head += ["M done", "share"]
