@@ -197,6 +197,7 @@ def pack_panels(
     lanes: int = 64,
     parts: int = 1,
     out_bytes: int = 1,
+    read: Array | None = None,
 ) -> list[Packed]:
     """Pattern 1x4, in panels of about as many inputs each.  Inputs and outputs are padded to a
     multiple of 4; the rest is as in pack_linear.
@@ -204,7 +205,11 @@ def pack_panels(
     weight = _padded(weight, 4)
     quads = weight.reshape(len(weight), -1, 4)
     there = quads.any(axis=2)
-    alike = np.argsort(there.sum(axis=1), kind="stable").reshape(-1, GROUP)
+    made = np.arange(len(weight))
+    if read is not None:  # and some that are not, to make up fours
+        made = np.argsort(~np.pad(read, (0, len(weight) - len(read))), kind="stable")
+        made = np.sort(made[: max(GROUP, -(-np.count_nonzero(read) // GROUP) * GROUP)])
+    alike = made[np.argsort(there[made].sum(axis=1), kind="stable")].reshape(-1, GROUP)
     dealt = _deal(there.sum(axis=1)[alike].max(axis=1), parts)
     packed = []
     for first, last in pairwise(np.arange(panels + 1) * quads.shape[1] // panels):

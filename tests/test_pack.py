@@ -93,6 +93,26 @@ def test_steps_add_up_to_the_weight(pattern: str, precision: str, data: st.DataO
             assert not behind.any()
 
 
+@pytest.mark.parametrize("pattern", ["4x1", "1x4"])
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_outputs_that_nobody_reads_are_left_out(pattern: str, data: st.DataObject) -> None:
+    weight, parts, panels = data.draw(layers(pattern))
+    outputs = len(weight)
+    read = np.array(data.draw(st.lists(st.booleans(), min_size=outputs, max_size=outputs)))
+    if pattern == "1x4":
+        packed = pack_panels(weight, panels, precision="int8", parts=parts, read=read)
+        most = max(4, -(-int(read.sum()) // 4) * 4)
+    else:
+        packed = [pack_linear(weight, pattern, precision="int8", parts=parts, read=read)]
+        most = 4 * max(1, int(read.reshape(-1, 4).any(1).sum()))
+    found = unpacked(packed, weight.shape, 4)
+    assert np.array_equal(found[read], weight[read])
+    for each in packed:
+        made = each.outputs.ravel()
+        assert len(made) == len(set(made)) == most and set(np.flatnonzero(read)) <= set(made)
+
+
 def test_places_in_headers_are_bytes_of_a_tile() -> None:
     weight = np.eye(12, 16, dtype=np.int8)
     packed = pack_linear(weight, "4x1", precision="int8", lanes=LANES, out_bytes=4)

@@ -145,7 +145,8 @@ def _emit(
     panels = 1
     if pattern == "1x4":
         panels = panel_count(weight, precision, y.lanes, width)
-    read = planner.read_of(y) if x.domain == "tokens" and packing == "4x1" and not tiles else None
+    some = x.domain == "tokens" and packing in ("4x1", "1x4") and not tiles
+    read = planner.read_of(y) if some else None
     operands = linear_operands(
         weight, packing, packed_as, constants, y, tiles=tiles, panels=panels, read=read
     )

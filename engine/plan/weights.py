@@ -132,7 +132,7 @@ def linear_operands(
     read: Array | None = None,
 ) -> Operands:
     """Weights packed for y's lanes (or for AMX tiles), every array on a cache line of its own;
-    panels: of a 1x4 layer (`panel_count`); read: bool, the outputs of a 4x1 layer that are read.
+    panels: of a 1x4 layer (`panel_count`); read: bool, the outputs of a sparse layer that are read.
     """
     parts = part_count(weight, pattern)
     how: dict[str, Any] = {"precision": precision, "lanes": y.lanes, "parts": parts}
@@ -141,7 +141,7 @@ def linear_operands(
     if tiles:
         packed = [pack_tiles(weight, pattern, **how)]
     elif pattern == "1x4":
-        packed = pack_panels(weight, panels, **how)
+        packed = pack_panels(weight, panels, read=read, **how)
     else:
         packed = [pack_linear(weight, pattern, read=read, **how)]
     arrays: list[Array] = []
@@ -159,7 +159,8 @@ def linear_operands(
     stored = sum(array.nbytes for array in held)
     macs = int(np.count_nonzero(weight))
     order = packed[-1].outputs.ravel()
-    spared = 0 if read is None else macs - int(np.count_nonzero(weight[order]))
+    made = order[order < len(weight)]
+    spared = 0 if read is None else macs - int(np.count_nonzero(weight[made]))
     parts_rows = aligned(table_of(rows, pattern))
     return Operands(parts, parts_rows, macs, spared, stored, order, tuple(held))
 

@@ -85,45 +85,70 @@ def test_floats(slow: bool, name: str, width: int, depth: int) -> None:
 
 
 def run_bytes(
-    isa: Isa, lengths: list[int], q: Array, k: Array, v: Array, node: Node, *, rows: bool
+    isa: Isa,
+    lengths: list[int],
+    q: Array,
+    k: Array,
+    v: Array,
+    node: Node,
+    *,
+    rows: bool,
+    varying: Array | None,
+    read: Array | None,
 ) -> Array:
+    """varying, read: bool [heads, depth / 4], which fours of queries and keys differ from token to
+    token and which of the context are made; None for all.  What is in others nobody may read.
+    """
     lanes, channels, heads = (16 if rows else 64), q.shape[1], node.attributes["heads"]
     depth, tiles = channels // heads, -(-sum(lengths) // 64)
     stand = Stand((sum(lengths) + 64) * channels * 8 + (1 << 15), lengths)
     y, result = stand.room((-(-len(q) // lanes), channels, lanes), np.uint8)
+    factor, extra = key_factors(node, np.full(heads, depth))
+    if varying is not None:
+        same = ~varying.ravel().repeat(4)
+        less = [int(QUANTISED[name].zero_point) for name in ("query", "key")]
+        known = np.where(same, (q[0].astype(int) - less[0]) * (k[0].astype(int) - less[1]), 0)
+        extra = key_factors(node, 4 * varying.sum(1))[1] + known.reshape(heads, -1).sum(1)
+        q, k = np.where(same, np.uint8(0xA5), q), np.where(same, np.uint8(0x7E), k)
+    if read is not None:
+        v = np.where(read.ravel().repeat(4), v, np.uint8(0xC3))
     places = [put(stand, x, n, 0x5A) for x, n in ((q, lanes), (k, 64), (v ^ np.uint8(128), 64))]
     keys, _ = stand.room((tiles, channels, 64), np.uint8)
     sums, _ = stand.room((tiles, heads, 64), np.int32)
-    fours = stand.address(fours_of(None, heads, depth))
-    factor, extra = key_factors(node, np.full(heads, depth))
+    made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
     extra_at = stand.address(extra.astype(np.int32))
     turn = stand.params(*places[1], keys, sums, heads, -0x7F7F7F80, factor, extra_at, fours)
     stand.run(kernel(isa, "interleave_keys", depth), turn, 0, tiles * heads)
     constants = aligned(attention_constants(node, depth))
     block = stand.params(
         *places[0], keys, sums, *places[2], y, lanes * channels, heads, constants.ctypes.data,
-        fours, fours,
+        made, fours,
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     softmax = "floats" if node.attributes["scores"] is None else "bytes"
-    variant = (depth, softmax) if rows else (depth, softmax, "all")
+    variant = (depth, softmax, "all" if varying is None else "some")[: 2 if rows else 3]
     stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 
 
 @pytest.mark.parametrize(
-    ("slow", "name", "softmax", "depth"),
+    ("slow", "name", "softmax", "depth", "channels"),
     rows_of(
-        [("attention_u8", "bytes", 32), ("attention_u8_rows", "floats", 32)],
         [
-            ("attention_u8", "floats", 64),
-            ("attention_u8_rows", "bytes", 64),
-            ("attention_u8", "bytes", 16),
+            ("attention_u8", "bytes", 32, "all"),
+            ("attention_u8", "bytes", 64, "some"),
+            ("attention_u8_rows", "floats", 32, "some"),
+        ],
+        [
+            ("attention_u8", "floats", 64, "all"),
+            ("attention_u8", "floats", 32, "some"),
+            ("attention_u8_rows", "bytes", 64, "all"),
+            ("attention_u8", "bytes", 16, "all"),
         ],
     ),
 )
-def test_bytes(slow: bool, name: str, softmax: str, depth: int) -> None:
-    heads, rows = 2, name.endswith("rows")
+def test_bytes(slow: bool, name: str, softmax: str, depth: int, channels: str) -> None:
+    heads, rows = 3, name.endswith("rows")
     scores = Quantization(0.0813, 128) if softmax == "bytes" else None
     attributes = {
         **QUANTISED,
@@ -140,8 +165,20 @@ def test_bytes(slow: bool, name: str, softmax: str, depth: int) -> None:
         )
         queries = len(lengths) if rows else sum(lengths)
         q = random.integers(0, 256, (queries, heads * depth)).astype(np.uint8)
-        wanted = meaning(lengths, q, k, v, attributes)
-        results = [run_bytes(isa, lengths, q, k, v, node, rows=rows) for isa in sets(slow=slow)]
+        varying = read = None
+        compared = np.ones(heads * depth, bool)
+        if channels == "some":  # of the last head no queries and keys
+            varying, read = (random.random((heads, depth // 4)) < share for share in (0.4, 0.5))
+            varying[-1] = False
+            same, compared = ~varying.ravel().repeat(4), read.ravel().repeat(4)
+            q[:, same], k[:, same] = q[0, same], k[0, same]
+        wanted = meaning(lengths, q, k, v, attributes)[:, compared]
+        results = [
+            run_bytes(isa, lengths, q, k, v, node, rows=rows, varying=varying, read=read)[
+                :, compared
+            ]
+            for isa in sets(slow=slow)
+        ]
         off = np.abs(results[0].astype(int) - wanted)
         assert off.max() <= 2 and (off > 0).mean() < 0.05, lengths
         for isa, other in zip(sets(slow=slow), results, strict=True):
