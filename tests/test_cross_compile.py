@@ -41,6 +41,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "form": ("pairs", "rows"),
     "depth": (64,),
     "softmax": ("bytes", "floats"),
+    "channels": ("all", "some"),
     "x_type": ("u8",),
     "y_type": ("f32",),
     "residual_type": ("f32",),
