@@ -129,7 +129,7 @@ KERNELS: dict[str, Kernel] = {
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
-        Kernel("interleave_keys", "scores", "interleave_keys", ("depth",), "Attention"),
+        Kernel("interleave_keys", "scores", "interleave_keys", ("depth", "channels"), "Attention"),
         Kernel(
             "attention_u8",
             "attention",

@@ -304,7 +304,7 @@ def _block(depth, lanes, softmax):
 
 def amx_attention_u8(depth, softmax):
     """Every token is a query."""
-    turn, configure = interleave_queries(depth, TILE), configures(_shapes(depth))
+    turn, configure = interleave_queries(depth, TILE, "all"), configures(_shapes(depth))
     wide, half, quarter = (_block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
@@ -319,8 +319,7 @@ def amx_attention_u8(depth, softmax):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
             x = arena + load_i64(params) + load_i64(params + 8) * tile + channel
-            fours = load_i64(params + 88) + (4 + depth) * head
-            turn(x, queries, sums, load_i32(constants), load_i32(constants + 4), fours)
+            turn(x, queries, sums, load_i32(constants), load_i32(constants + 4), 0)
             keys = arena + load_i64(params + 16) + channel
             key_sums = arena + load_i64(params + 24) + 4 * TILE * head
             values = arena + load_i64(params + 32) + channel

@@ -47,8 +47,8 @@ from ..simd import (
     store_lanes,
     to_float,
 )
-from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
-from .scores import ONES, exps_of_bytes, exps_of_floats, interleave_queries
+from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE, TILES
+from .scores import ONES, exps_of_bytes, exps_of_floats, interleave_queries, listed
 
 f32, i32 = nb.float32, nb.int32
 MOST_KEYS = 520  # of a sentence, rounded up with its neighbours
@@ -77,7 +77,7 @@ def block(depth, lanes, softmax, channels):
     exponentiate = exps_of(depth, lanes, channels)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
-    row = 4 * lanes
+    row, (count, place) = 4 * lanes, listed(depth, channels)
 
     def attend(sentence):
         (queries, sums, fours), keys, (values, v_tile, made), rest = sentence
@@ -105,8 +105,8 @@ def block(depth, lanes, softmax, channels):
             at, to = at + 4 * row, to + row
         starting = mul(weight, whole(load_i32(constants + 20)))
         scale, zero = splat(load_f32(constants + 24)), splat(load_f32(constants + 28))
-        for number in range(load_int(made)):
-            channel = load_int(made + 4 + 4 * number)
+        for number in range(count(made)):
+            channel = place(made, number)
             a, b, c, d = starting, starting, starting, starting
             group, from_ = start // 4, probabilities
             while group < groups:
@@ -128,8 +128,8 @@ def block(depth, lanes, softmax, channels):
 
 
 def attention_u8(depth, softmax, channels):
-    """Every token is a query; channels "all": of queries and keys, "some" otherwise."""
-    turn = interleave_queries(depth, TILE)
+    """Every token is a query; channels "all" or "some" (scores.py: listed)."""
+    turn = interleave_queries(depth, TILE, channels)
     wide, half, quarter = (block(depth, lanes, softmax, channels) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
@@ -144,6 +144,7 @@ def attention_u8(depth, softmax, channels):
             load_i64(context + SENTENCES),
         )
         all_made, all_fours = load_i64(params + 80), load_i64(params + 88)
+        shared = end - begin < heads * load_i64(context + TILES)  # other workers have the rest
         queries, sums = scratch, scratch + depth * TILE
         work = sums + 4 * TILE
         for unit in range(begin, end):
@@ -170,7 +171,7 @@ def attention_u8(depth, softmax, channels):
                 start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
                 if stop <= low or start >= high:
                     continue
-                if start < low or stop > high:
+                if shared and (start < low or stop > high):
                     if unit == begin:
                         fetch(keys, k_tile, fours, values, v_tile, made, start, stop)
                     if head + 1 < heads:

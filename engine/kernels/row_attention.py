@@ -125,7 +125,7 @@ def context_of_bytes(depth):
 
 def attention_u8_rows(depth, softmax):
     """On bytes."""
-    turn, scores = interleave_queries(depth, ROWS), scores_of_bytes(softmax)
+    turn, scores = interleave_queries(depth, ROWS, "some"), scores_of_bytes(softmax)
     exps, context_of = exps_of_scores(softmax), context_of_bytes(depth)
 
     def kernel(params, context, begin, end):

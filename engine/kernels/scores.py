@@ -36,13 +36,36 @@ f32, i32, i64 = nb.float32, nb.int32, nb.int64
 ONES = 0x01010101
 
 
-def interleave_keys(depth):
+def listed(depth, channels):
+    """Routines: how many fours of a head's channels there are, and the first channel of one.
+    Channels are "all", constants of the kernel, or "some": int32 count, first[count] at `fours`.
+    """
+
+    def count_of_all(fours):
+        return depth // 4
+
+    def first_of_all(fours, number):
+        return 4 * number
+
+    def count(fours):
+        return load_int(fours)
+
+    def first(fours, number):
+        return load_int(fours + 4 + 4 * number)
+
+    if channels == "all":
+        return routine(count_of_all), routine(first_of_all)
+    return routine(count), routine(first)
+
+
+def interleave_keys(depth, channels):
     """keys and sums of every (tile, head).  params: 0 k, 1 bytes of a k tile, 2 keys, 3 key sums, 4
     heads, 5 flip, 6 factor, 7 address of int32 extra [heads], 8 address of fours of channels.
 
     sum[t] = factor * (sum over channels of the flipped byte's unsigned value) + extra[head].  Zeros
     follow the last four, up to a multiple of four."""
     load, whole, row = loads("u8", TILE), splats("i32", TILE), 4 * TILE
+    count, first = listed(depth, channels)
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -57,15 +80,15 @@ def interleave_keys(depth):
             )
             out, sums = arena + load_i64(params + 16) + depth * TILE * unit, whole(i32(0))
             fours = load_i64(params + 64) + (4 + depth) * (unit % heads)
-            count = load_int(fours)
-            for number in range(count):
-                x = at + TILE * load_int(fours + 4 + 4 * number)
+            there = count(fours)
+            for number in range(there):
+                x = at + TILE * first(fours, number)
                 v = interleave_in_order(
                     load(x), load(x + TILE), load(x + 2 * TILE), load(x + 3 * TILE)
                 )
                 store(out + row * number, xor(as_int(v), flip))
                 sums = dot4(sums, v, i32(ONES))
-            for number in range(count, (count + 3) & ~3):
+            for number in range(there, (there + 3) & ~3):
                 store(out + row * number, whole(i32(0)))
             more = whole(load_i32(extra + 4 * (unit % heads)))
             store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), more))
@@ -73,14 +96,15 @@ def interleave_keys(depth):
     return kernel
 
 
-def interleave_queries(depth, lanes):
+def interleave_queries(depth, lanes, channels):
     """[depth][lanes] -> [fours][lanes][4] and the zero-point sums of each query."""
     load, whole = loads("u8", lanes), splats("i32", lanes)
+    count, first = listed(depth, channels)
 
     def turn(at, out, sums, factor, extra, fours):
         column = whole(i32(0))
-        for number in range(load_int(fours)):
-            x = at + lanes * load_int(fours + 4 + 4 * number)
+        for number in range(count(fours)):
+            x = at + lanes * first(fours, number)
             v = interleave_in_order(
                 load(x), load(x + lanes), load(x + 2 * lanes), load(x + 3 * lanes)
             )
@@ -162,20 +186,6 @@ def conversion_of_columns(lanes, softmax):
     return ready, routine(columns)
 
 
-def turns_of(depth, lanes, channels):
-    """A routine: turns of the products' loop until 16 queries are converted.  Channels are "all", a
-    constant of the kernel, or "some" of each head.
-    """
-
-    def constant(fours):
-        return 4 * depth // lanes
-
-    def counted(fours):
-        return (load_int(fours) + 3) // 4 * (64 // lanes)
-
-    return routine(constant if channels == "all" else counted)
-
-
 def all_scores(depth, lanes, softmax, channels):
     """A routine that leaves the (converted) scores of all groups of keys in `kept` and returns the
     totals of exps.
@@ -188,11 +198,12 @@ def all_scores(depth, lanes, softmax, channels):
     ready, columns = conversion_of_columns(lanes, softmax)
     splat, whole, load_totals = splats("f32", lanes), splats("i32", lanes), loads("f32", lanes)
     load_queries, row = loads("u8", 4 * lanes), 4 * lanes  # bytes of a score's row
-    turns_for = turns_of(depth, lanes, channels)
+    count, _ = listed(depth, channels)
 
     def scores(query, keys, start, end, constants, kept, totals):
         (queries, query_sums, fours), (first, sums, tile_bytes, sums_bytes) = query, keys
-        at, waiting, held, turns = kept, i64(0), ready(constants), turns_for(fours)
+        at, waiting, held = kept, i64(0), ready(constants)
+        turns = (count(fours) + 3) // 4 * (64 // lanes)  # of products, to 16 queries converted
         store(totals, splat(f32(0)))
         for group in range(start // 4, (end + 3) // 4):
             q, k = queries, first + (group >> 4) * tile_bytes + 16 * (group & 15)

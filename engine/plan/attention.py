@@ -60,36 +60,26 @@ def _bytes(
     factor, extra = key_factors(node, 4 * fours[:, 0].astype(np.int64))
     if varying is not None:
         extra = extra + constant_scores(planner.graph, node, varying)
-    turn = "amx_transpose_keys" if tiles else "interleave_keys"
-    params = (
-        key,
-        key.tile_bytes,
-        keys,
-        sums,
-        heads,
-        FLIP,
-        factor,
-        aligned(extra.astype(np.int32)),
-        fours,
-    )
-    planner.emit(node, turn, (depth,), params, "tokens", units=heads)
+    extra = aligned(extra.astype(np.int32))
+    softmax = "floats" if node.attributes["scores"] is None else "bytes"
     y = planner.make(name, query.domain, query.channels, node.attributes["output"])
     read = planner.read_of(y) if query.domain == "tokens" and not tiles else None
     made = fours_of(None if read is None else read.reshape(heads, -1, 4).any(2), heads, depth)
-    softmax = "floats" if node.attributes["scores"] is None else "bytes"
-    variant: tuple[Any, ...] = (depth, softmax)
+    channels = "all" if varying is None and read is None else "some"
+    turn: tuple[str, tuple[Any, ...]] = ("interleave_keys", (depth, channels))
+    kernel: tuple[str, tuple[Any, ...]] = ("attention_u8", (depth, softmax, channels))
     if tiles:
-        kernel = "amx_attention_u8"
-    elif query.domain == "tokens":
-        kernel, variant = "attention_u8", (*variant, "all" if varying is None else "some")
-    else:
-        kernel = "attention_u8_rows"
+        turn, kernel = ("amx_transpose_keys", (depth,)), ("amx_attention_u8", (depth, softmax))
+    elif query.domain == "rows":
+        kernel = ("attention_u8_rows", (depth, softmax))
+    params = (key, key.tile_bytes, keys, sums, heads, FLIP, factor, extra, fours)
+    planner.emit(node, *turn, params, "tokens", units=heads)
     operands = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes)
     constants = aligned(attention_constants(node, depth))
     block = (*operands, heads, constants, made, fours)
     spared = 2 * y.channels - 4 * int(made[:, 0].sum() + fours[:, 0].sum())
     how = {"units": heads, "macs": 2 * query.channels, "spared": spared}
-    planner.emit(node, kernel, variant, block, query.domain, own_tiles=False, **how)
+    planner.emit(node, *kernel, block, query.domain, own_tiles=False, **how)
 
 
 def fours_of(there: Array | None, heads: int, depth: int) -> Array:

@@ -284,13 +284,13 @@ def attend(
     extra = stand.address(np.full(heads, depth * 120 * 131, np.int32))
     fours = stand.address(fours_of(None, heads, depth))
     turned = stand.params(k, row, keys, sums, heads, FLIP, -120, extra, fours)
-    stand.run(kernel(which, names[0], depth), turned, 0, tiles * heads)
+    channels = () if names[0].startswith("amx") else ("all",)
+    stand.run(kernel(which, names[0], depth, *channels), turned, 0, tiles * heads)
     params = stand.params(
         q, row, keys, sums, v, row, y_at, row, heads, stand.address(constants.view(np.int32)),
         fours, fours,
     )  # fmt: skip
-    variant = (depth, softmax) if names[1].startswith("amx") else (depth, softmax, "all")
-    stand.run(kernel(which, names[1], *variant), params, 0, tiles * heads)
+    stand.run(kernel(which, names[1], depth, softmax, *channels), params, 0, tiles * heads)
     return from_tiles(y, tokens)
 
 

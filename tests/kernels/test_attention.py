@@ -118,7 +118,8 @@ def run_bytes(
     made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
     extra_at = stand.address(extra.astype(np.int32))
     turn = stand.params(*places[1], keys, sums, heads, -0x7F7F7F80, factor, extra_at, fours)
-    stand.run(kernel(isa, "interleave_keys", depth), turn, 0, tiles * heads)
+    which = "all" if varying is None and read is None else "some"
+    stand.run(kernel(isa, "interleave_keys", depth, which), turn, 0, tiles * heads)
     constants = aligned(attention_constants(node, depth))
     block = stand.params(
         *places[0], keys, sums, *places[2], y, lanes * channels, heads, constants.ctypes.data,
@@ -126,7 +127,7 @@ def run_bytes(
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     softmax = "floats" if node.attributes["scores"] is None else "bytes"
-    variant = (depth, softmax, "all" if varying is None else "some")[: 2 if rows else 3]
+    variant = (depth, softmax, which)[: 2 if rows else 3]
     stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 
