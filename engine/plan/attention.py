@@ -14,7 +14,7 @@ from .planner import Planner, Unplanned, block_width
 from .quantized import FLIP, attention_constants, attention_is_bytes, key_factors
 from .shared import aligned
 from .tiles import TILE_DEPTHS
-from .unread import constant_scores, varying_fours
+from .unread import constant_scores
 
 __all__ = ["fours_of", "plan_attention"]
 
@@ -55,7 +55,7 @@ def _bytes(
     keys = Buffer(f"{name}.keys", "tokens", key.channels, "u8")
     sums = Buffer(f"{name}.sums", "tokens", heads, "i32")
     tiles = query.domain == "tokens" and planner.isa.has("amx-int8") and depth in TILE_DEPTHS
-    varying = varying_fours(planner.graph, node) if planner.some_scores else None
+    varying = planner.varying.get(name)
     fours = fours_of(varying, heads, depth)
     factor, extra = key_factors(node, 4 * fours[:, 0].astype(np.int64))
     if varying is not None:

@@ -38,6 +38,7 @@ WIDE = "sparse_dot_u8s8_4x1"  # the 4x1 kernel for 512 bits, a whole tile at a t
 NARROW = "narrow_dot_u8s8_4x1"  # in pieces of a tile: few registers, or scales of tokens
 FEW_ROWS = "rows_dot_u8s8_4x1"  # for rows: few of them one by one
 OF_FEW_ROWS = ("table", "plain", "bytes")  # epilogues it has
+OF_16_BITS = ("4x1", "tiles 16x1")  # patterns whose offsets name MOST_INPUTS inputs
 SIXTEEN_BITS = "sparse_dot_u8s16_4x1"  # where no instruction multiplies bytes exactly
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once for four sentences
 
@@ -130,7 +131,7 @@ def _emit(
     few = precision == "int8" and not more and _has_few_rows(isa, y, constants)
     if few and pattern == "dense" and len(weight) % 4 == 0:
         pattern = "4x1"  # whose kernel makes a few rows one by one
-    if weight.shape[1] > MOST_INPUTS and pattern != "1x4":  # further than 16 bits reach
+    if weight.shape[1] > MOST_INPUTS and pattern in OF_16_BITS:
         pattern, tiles = "dense", False
     if tiles:
         kernel, form = TILE_KERNELS[precision, pattern]

@@ -20,7 +20,7 @@ from . import Plan, Result, Step
 from .choice import Choice, Choices
 from .memory import Buffer
 from .quantized import attention_is_bytes, stored
-from .unread import channels_read
+from .unread import channels_read, varying_fours
 
 __all__ = ["Handler", "Planner", "Unplanned"]
 
@@ -57,8 +57,8 @@ class Planner:
         self.inputs = {"ids": "", "types": "", "mask": ""}
         self.embedding: Node | None = None
         # tiles multiply all channels of queries and keys
-        self.some_scores = not whole and not isa.has("amx-int8")
-        self.read = {} if whole else channels_read(graph, scores=self.some_scores)
+        self.varying = {} if whole or isa.has("amx-int8") else varying_fours(graph)
+        self.read = {} if whole else channels_read(graph, self.varying)
         self._forms: dict[str, Buffer] = {}  # a value rounded or interleaved for a kernel
         attentions = [node for node in graph if node.op == "Attention"]
         # what attention_u8 reads as its second operand: stored less 128

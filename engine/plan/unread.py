@@ -10,6 +10,7 @@ queries and keys both are so add the same number to every score of a head, known
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,34 +25,38 @@ __all__ = ["channels_read", "constant_scores", "varying_fours"]
 Array = NDArray[Any]
 
 
-def channels_read(graph: Graph, *, scores: bool) -> dict[str, Array]:
-    """Value -> bool [channels]: which of them are read, for values of which not all are; scores:
-    those of attention leave constant channels of queries and keys out.
+def channels_read(graph: Graph, varying: Mapping[str, Array]) -> dict[str, Array]:
+    """Value -> bool [channels]: which of them are read, for values of which not all are; varying:
+    attentions that leave constant channels of queries and keys out, as varying_fours has them.
     """
     read: dict[str, Array | None] = {value.name: None for value in graph.outputs}  # None: all
     for node in reversed(graph.nodes):
         for place, name in enumerate(node.inputs):
             if not name or name in graph.constants:
                 continue
-            mask = _read_by(graph, node, place, read.get(node.outputs[0]), scores=scores)
+            mask = _read_by(graph, node, place, read.get(node.outputs[0]), varying)
             before = read.get(name, mask)
             read[name] = None if mask is None or before is None else before | mask
     return {name: mask for name, mask in read.items() if mask is not None and not mask.all()}
 
 
 def _read_by(
-    graph: Graph, node: Node, place: int, result: Array | None, *, scores: bool
+    graph: Graph, node: Node, place: int, result: Array | None, varying: Mapping[str, Array]
 ) -> Array | None:
     """What a node reads of an input, if `result` is what is read of its own."""
-    if node.domain == "engine" and node.op == "Attention" and attention_is_bytes(node):
+    if _is_attention(node):
         if place == 2:
             return result
-        fours = varying_fours(graph, node) if scores and place < 2 else None
+        fours = varying.get(node.outputs[0]) if place < 2 else None
         return None if fours is None else fours.ravel().repeat(4)
     weight = _weight(graph, node) if place == 0 else None
     if weight is None:
         return None
     return np.asarray((weight if result is None else weight[result]).any(axis=0))
+
+
+def _is_attention(node: Node) -> bool:
+    return (node.domain, node.op) == ("engine", "Attention") and attention_is_bytes(node)
 
 
 def _weight(graph: Graph, node: Node | None) -> Array | None:
@@ -63,38 +68,34 @@ def _weight(graph: Graph, node: Node | None) -> Array | None:
     return weight if static and weight is not None and weight.dtype == np.int8 else None
 
 
-def _makers(graph: Graph, node: Node) -> tuple[Node, Node] | None:
-    """The Linears that make an attention's queries and keys, where both do from bytes to bytes."""
-    producer = graph.producer()
-    makers = [producer.get(name) for name in node.inputs[:2]]
-    for maker in makers:
-        if _weight(graph, maker) is None or maker is None or maker.attributes.get("output") is None:
-            return None
-    return makers[0], makers[1]  # type: ignore[return-value]
-
-
-def varying_fours(graph: Graph, node: Node) -> Array | None:
-    """bool [heads, depth / 4]: fours of channels in which queries or keys differ from token to
-    token; None where all do.
+def varying_fours(graph: Graph) -> dict[str, Array]:
+    """Output of an attention -> bool [heads, depth / 4]: fours of channels in which queries or keys
+    differ from token to token; for attentions in which not all do.
     """
-    makers = _makers(graph, node)
-    if makers is None:
-        return None
-    varying = [graph.constants[maker.inputs[1]].any(axis=1) for maker in makers]
-    channels, heads = len(varying[0]), int(node.attributes["heads"])
-    if len(varying[1]) != channels or channels % (4 * heads):
-        return None
-    fours = (varying[0] | varying[1]).reshape(heads, -1, 4).any(axis=2)
-    return None if fours.all() else np.asarray(fours)
+    found, producer = {}, graph.producer()
+    for node in graph:
+        if not _is_attention(node):
+            continue
+        query, key = (
+            None if maker is None or maker.attributes.get("output") is None
+            else _weight(graph, maker)
+            for maker in (producer.get(name) for name in node.inputs[:2])
+        )  # fmt: skip
+        heads = int(node.attributes["heads"])
+        if query is None or key is None or len(query) != len(key) or len(query) % (4 * heads):
+            continue
+        varying = query.any(axis=1) | key.any(axis=1)
+        fours = varying.reshape(heads, -1, 4).any(axis=2)
+        if not fours.all():
+            found[node.outputs[0]] = fours
+    return found
 
 
 def constant_scores(graph: Graph, node: Node, fours: Array) -> Array:
     """int64 [heads]: what the other fours add to every score of a head."""
-    makers = _makers(graph, node)
-    assert makers is not None
-    parts = []
-    for maker, name in zip(makers, ("query", "key"), strict=True):
-        value = _of_no_weights(graph, maker) - int(node.attributes[name].zero_point)
+    producer, parts = graph.producer(), []
+    for made, name in zip(node.inputs[:2], ("query", "key"), strict=True):
+        value = _of_no_weights(graph, producer[made]) - int(node.attributes[name].zero_point)
         parts.append(np.where(fours.ravel().repeat(4), 0, value))
     return np.asarray((parts[0] * parts[1]).reshape(len(fours), -1).sum(axis=1))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.isa import chosen
+from engine.isa import chosen, named
 from engine.pack import MOST_INPUTS, MOST_QUADS
+from engine.plan import trial
+from engine.plan.choice import Choice
 from engine.plan.planner import Unplanned
 from engine.plan.trial import linear_trial
 from engine.plan.weights import panel_count
@@ -21,9 +23,17 @@ def sparse(outputs: int, inputs: int, blocks: int) -> np.ndarray:
 
 def test_inputs_that_offsets_do_not_reach_are_multiplied_densely() -> None:
     for inputs, kind in ((MOST_INPUTS, "sparse_dot"), (MOST_INPUTS + 1, "dense_dot")):
-        trial = linear_trial(chosen(), sparse(4, inputs, 3), "int8", "4x1", tokens=1)
-        trial.run()
-        assert kind in trial.steps[-1].kernel
+        made = linear_trial(chosen(), sparse(4, inputs, 3), "int8", "4x1", tokens=1)
+        made.run()
+        assert kind in made.steps[-1].kernel
+
+
+def test_tiles_of_all_inputs_have_no_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_ready", lambda isa, steps, tokens: steps)  # no AMX is needed
+    for pattern, kind in (("tiles", "amx_dot"), ("tiles 16x1", "dense_dot")):
+        weight, choice = sparse(16, 8256, 3), Choice(pattern, 0)
+        steps = linear_trial(named("amx_bf16"), weight, "int8", "4x1", tokens=1, choice=choice)
+        assert kind in steps[-1].kernel
 
 
 @pytest.mark.skipif(not chosen().has("avx512vbmi"), reason="bytes are looked up by AVX512-VBMI")
@@ -31,9 +41,9 @@ def test_inputs_that_offsets_do_not_reach_are_multiplied_densely() -> None:
 def test_a_few_rows_are_made_one_by_one(pattern: str) -> None:
     for outputs in (8, 6):
         weight = sparse(outputs, 8, 2)
-        trial = linear_trial(chosen(), weight, "int8", pattern, tokens=1, lanes=16)
-        trial.run()
-        by_rows = trial.steps[-1].kernel.startswith("rows_dot")
+        made = linear_trial(chosen(), weight, "int8", pattern, tokens=1, lanes=16)
+        made.run()
+        by_rows = made.steps[-1].kernel.startswith("rows_dot")
         assert by_rows == (outputs == 8)
         if pattern == "4x1":  # blocks of four outputs: there are no six
             break

@@ -61,12 +61,13 @@ def without(rows: list[int]) -> Array:
 
 
 def test_all_is_read_where_nothing_is_zero() -> None:
-    assert channels_read(layer(), scores=True) == {}
+    assert channels_read(layer(), varying_fours(layer())) == {}
 
 
 def test_values_are_read_where_the_context_is() -> None:
     columns = without([0, 1, 5, 30]).T
-    read = channels_read(layer(z=columns), scores=True)
+    graph = layer(z=columns)
+    read = channels_read(graph, varying_fours(graph))
     assert sorted(read) == ["v", "y"]
     for mask in read.values():
         assert np.flatnonzero(~mask).tolist() == [0, 1, 5, 30]
@@ -75,32 +76,31 @@ def test_values_are_read_where_the_context_is() -> None:
 def test_what_the_graph_gives_is_read() -> None:
     graph = layer(z=without([0]).T)
     both = graph.changed(outputs=(*graph.outputs, Value("y", "uint8", (None, CHANNELS))))
-    assert channels_read(both, scores=True) == {}
+    assert channels_read(both, varying_fours(both)) == {}
 
 
 def test_a_reader_in_floats_reads_all() -> None:
     graph = layer(z=without([0]).T)
     more = Node("Softmax", ("y",), ("p",), {}, "p")
     graph = graph.changed(nodes=(*graph.nodes, more), outputs=(*graph.outputs, Value("p", "", ())))
-    assert channels_read(graph, scores=True) == {}
+    assert channels_read(graph, varying_fours(graph)) == {}
 
 
 def test_fours_count_where_queries_or_keys_vary() -> None:
     gone = list(range(4, 12))
     graph = layer(q=without(gone), k=without([*gone[:4], *gone[5:]]))
-    node = graph.nodes[3]
-    fours = varying_fours(graph, node)
+    fours = varying_fours(graph).get("y")
     assert fours is not None and fours.tolist() == [[True, False, True, True], [True] * 4]
-    read = channels_read(graph, scores=True)
+    read = channels_read(graph, varying_fours(graph))
     assert sorted(read) == ["k", "q"] and np.flatnonzero(~read["q"]).tolist() == [4, 5, 6, 7]
-    assert channels_read(graph, scores=False) == {}
+    assert channels_read(graph, {}) == {}
 
 
 @pytest.mark.parametrize("gone", [[0, 1, 2, 3], list(range(CHANNELS))], ids=["one", "all"])
 def test_the_rest_of_the_scores_is_known(gone: list[int]) -> None:
     graph = layer(q=without(gone), k=without(gone))
     node = graph.nodes[3]
-    fours = varying_fours(graph, node)
+    fours = varying_fours(graph).get("y")
     assert fours is not None
     added = constant_scores(graph, node, fours)
     x = np.random.default_rng(1).integers(0, 256, (5, INPUTS)).astype(np.uint8)
