@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ __all__ = [
     "cpu_model",
     "describe",
     "detected",
+    "first_cache",
     "missing",
     "named",
     "pretend",
@@ -181,6 +183,15 @@ def cpu_model() -> str:
     name = info.get("model name") or platform.processor() or platform.machine()
     family, model = info.get("cpu family"), info.get("model")
     return f"{name} (family {family} model {model})" if family else name
+
+
+@lru_cache(maxsize=1)
+def first_cache() -> int:
+    """Bytes of the first-level data cache: 32 KB where the system does not tell."""
+    try:
+        return max(os.sysconf("SC_LEVEL1_DCACHE_SIZE"), 0) or 32 << 10
+    except (ValueError, OSError):  # names are those of glibc
+        return 32 << 10
 
 
 # --- what it permits

@@ -12,7 +12,8 @@ Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any 4
 as many blocks make a group, and the rows that an epilogue adds for an output of four are taken
 off).  Offsets are u16, 8 * input; those of 1x4 are u8, input / 4 counted from the panel's first.
 Where blocks are missing an offset is repeated with weight 0; a group of 4x1 has one step at least.
-Empty steps end a sparse layer: kernels read ahead.  Groups are dealt to parts of about equal work
+A group of int8 1x4 is stored to a multiple of four steps, which are loaded together.  Empty steps
+end a sparse layer: kernels read ahead.  Groups are dealt to parts of about equal work
 and sorted by steps inside a part: the loop's end is then predicted.
 
 A 1x4 product loads x as often as it multiplies.  Where x overflows the first-level cache, or has
@@ -46,7 +47,8 @@ MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
 MOST_QUADS = 256  # of a panel
 PER_PRODUCT = {"int8": 4, "int16": 2, "bfloat16": 2, "float32": 1}
 X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
-STEPS_AHEAD = {"4x1": 2, "1x4": 4}  # that kernels may read behind the last one
+STEPS_AHEAD = {"4x1": 2, "1x4": 8}  # that kernels may read behind the last one
+TURN = {"int8": 4}  # steps of 1x4 that are loaded together: a group begins at such a multiple
 EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
 
 
@@ -61,7 +63,7 @@ class Packed:
     weights: Array  # int8, int16, uint16 (bits of bfloat16) or float32
     outputs: Array  # int64 [groups, 4]
     bounds: Array  # int64 [parts + 1]: groups of a part
-    starts: Array  # int64 [groups + 1]: steps before a group
+    starts: Array  # int64 [groups + 1]: stored steps before a group
 
     @property
     def steps(self) -> int:
@@ -220,12 +222,13 @@ def pack_panels(
             for part in (alike[groups].ravel() for groups in dealt)
         ]).reshape(-1, GROUP)  # fmt: skip
         steps = blocks[members].max(axis=1)
+        stored = -(-steps // TURN.get(precision, 1)) * TURN.get(precision, 1)
         headers = np.zeros((len(members), 8), np.int64)
         headers[:, 0], headers[:, 1] = steps, first
         headers[:, 4:] = (members - np.arange(GROUP)) * lanes * out_bytes
         pairs = [
             _quads(quads[group, first:last], int(count))
-            for group, count in zip(members, steps, strict=True)
+            for group, count in zip(members, stored, strict=True)
         ]
         packed.append(_assemble("1x4", headers, pairs, members, _bounds(dealt), precision))
     return packed
@@ -244,6 +247,7 @@ def _assemble(
     precision: str,
 ) -> Packed:
     """pairs: offsets and weights of each group."""
+    counts = [len(values) for _, values in pairs]
     weights = np.concatenate([values for _, values in pairs])
     stored = to_bfloat16(weights) if precision == "bfloat16" else weights.astype(precision)
     offsets = np.concatenate([places for places, _ in pairs])
@@ -258,5 +262,5 @@ def _assemble(
         np.ascontiguousarray(stored),
         members,
         bounds,
-        np.concatenate([[0], np.cumsum(headers[:, 0])]).astype(np.int64),
+        np.cumsum([0, *counts]).astype(np.int64),
     )

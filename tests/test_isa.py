@@ -131,3 +131,12 @@ def test_this_machine_is_described():
     described = isa.describe()
     assert described["isa"] in {row.name for row in isa.LADDER}
     assert described["cpu_model"]
+
+
+@pytest.mark.parametrize(("told", "size"), [(49152, 49152), (0, 32768), (-1, 32768)])
+def test_the_first_cache(told, size, monkeypatch):
+    monkeypatch.setattr(isa.os, "sysconf", lambda name: told)
+    isa.first_cache.cache_clear()
+    assert isa.first_cache() == size
+    monkeypatch.undo()
+    isa.first_cache.cache_clear()

@@ -25,12 +25,11 @@ def values_of(packed: Packed) -> Array:
 
 def steps_of(packed: Packed) -> list[tuple[Array, Array, Array]]:
     """Outputs, offsets and weights of each step, in the order in which a kernel walks them."""
-    found, at = [], 0
-    for header, outputs in zip(packed.headers, packed.outputs, strict=True):
+    found = []
+    for header, outputs, at in zip(packed.headers, packed.outputs, packed.starts[:-1], strict=True):
         for step in range(at, at + header[0]):
             offsets = packed.offsets[step] if packed.pattern != "dense" else np.empty(0)
             found.append((outputs, offsets, values_of(packed)[step]))
-        at += header[0]
     return found
 
 

@@ -33,11 +33,12 @@ INPUTS = {  # name -> array; each starts at a cache line
     "b": RANDOM.normal(size=L).astype(np.float32),
     "quads": RANDOM.integers(0, 256, (L, 4)).astype(np.uint8),
     "four": RANDOM.integers(-128, 128, (4, 4)).astype(np.int8),
+    "weights": RANDOM.integers(-128, 128, (4, 4, 4)).astype(np.int8),
     "pairs": RANDOM.integers(-(2**15), 2**15, (L, 2)).astype(np.int16),
     "table": RANDOM.permutation(256).astype(np.uint8),
     "floats": RANDOM.normal(size=16).astype(np.float32),
     "places": np.array([3, 1, 0, 2], np.uint16) * L,
-    "numbers": np.array([3, 1, 0, 2, 255, 255, 255, 255], np.uint8),
+    "numbers": np.array([3, 1, 0, 2, 255, 255, 255, 255, *range(4), 2, 0, 1, 3], np.uint8),
     "halves": (RANDOM.normal(size=(L, 2)).astype(np.float32).view(np.uint32) >> 16).astype(
         np.uint16
     ),
@@ -83,6 +84,8 @@ LOADS = {
     "floats_": f"loads('f32', 16)(x + {PLACE['floats']})",
     "weight": f"load_i32(x + {PLACE['four']})",
     "fours": f"load_four(x + {PLACE['four']})",
+    "all_fours": f"load_four_fours(x + {PLACE['weights']})",
+    "numbers_": f"load_words(x + {PLACE['numbers']})",
     "number": f"load_f32(x + {PLACE['floats']})",
     "table": f"(x + {PLACE['table']})",
 }
@@ -92,6 +95,9 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
        lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
     *((f"loads('u8', {L})(x + {L} * four_places(load_early(x + {PLACE['numbers']}))[{n}])",
        lambda n=n: I["rows"][(3, 1, 0, 2)[n]]) for n in range(4)),
+    *((f"loads('u8', {L})(x + bytes_at({first}, {L})(word({half})(numbers_))[{n}])",
+       lambda at=8 * half + first + n: I["rows"][I["numbers"][at]])
+      for half, first in ((0, 0), (1, 0), (1, 4)) for n in range(4)),
     ("add(i, j)", lambda: I["i"] + I["j"]),
     ("sums_of_quads(w0, w1, w2, w3)",
      lambda: I["words"].reshape(4, -1, 4).sum(2, dtype=np.int32).T),
@@ -121,6 +127,8 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
         f"dot4(i, quads_, spreads(2, {L})(fours))",
         lambda: I["i"] + wide(I["quads"]) @ wide(I["four"][2]),
     ),
+    *((f"dot4(i, quads_, spreads(2, {L})(four_of({n})(all_fours)))",
+       lambda n=n: I["i"] + wide(I["quads"]) @ wide(I["weights"][n, 2])) for n in range(4)),
     ("dot2_words(i, pairs_, weight)",
      lambda: I["i"] + wide(I["pairs"]) @ wide(I["four"][0].view(np.int16))),
     ("interleave(r0, r1, r2, r3)", lambda: I["rows"].T[QUAD]),
@@ -162,7 +170,16 @@ def kernel_of(expressions: list[str]) -> Callable[[], Any]:
             lines.append(f"    store(x + {INPUT_BYTES + 512 * number}, {expression})")
         scope = {name: getattr(simd, name) for name in dir(simd) if not name.startswith("__")}
         text = "\n".join(lines)
-        for name in ("loads", "splats", "shifts", "spreads", "parts"):
+        for name in (
+            "loads",
+            "splats",
+            "shifts",
+            "spreads",
+            "parts",
+            "bytes_at",
+            "word",
+            "four_of",
+        ):
             text = _named(text, name, scope)
         scope["MAGIC"] = numba.float32(MAGIC)
         exec("def kernel(params, context, begin, end):\n" + text, scope)

@@ -26,11 +26,9 @@ from ..simd import (
     dot2_words,
     dot4,
     fma,
-    four_places,
     in_token_order,
     interleave,
     load_f32,
-    load_four,
     load_i32,
     load_i64,
     load_offsets,
@@ -212,13 +210,12 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
     first, second, third, fourth = (spreads(n, width) for n in range(4))
     quad = 4 * width  # bytes
 
-    def step(x, places, weights, a, b, c, d):
-        p, q, r, s = four_places(places)
-        four = load_four(weights)
-        a = dot4(a, load(x + quad * p), first(four))
-        b = dot4(b, load(x + quad * q), second(four))
-        c = dot4(c, load(x + quad * r), third(four))
-        d = dot4(d, load(x + quad * s), fourth(four))
+    def step(x, at, four, a, b, c, d):
+        p, q, r, s = at
+        a = dot4(a, load(x + p), first(four))
+        b = dot4(b, load(x + q), second(four))
+        c = dot4(c, load(x + r), third(four))
+        d = dot4(d, load(x + s), fourth(four))
         return a, b, c, d
 
     finish, size = finish_at(lanes, width, epilogue, activation), SIZE.get(epilogue, 1)
@@ -228,5 +225,5 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
         return splat(load_i32(first))
 
     table_bytes = 0 if epilogue == "dynamic" else 1024
-    loop = four_by_four(routine(step), 16)
+    loop = four_by_four(routine(step), quad)
     return in_panels(loop, routine(start), finish, "i32", size, quad, table_bytes, lanes, width)

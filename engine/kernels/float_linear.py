@@ -27,7 +27,6 @@ from ..simd import (
     bf16_rows,
     dot2_bf16,
     fma,
-    four_places,
     interleave_words,
     load_f32,
     load_four,
@@ -234,8 +233,8 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
 
     dot = routine(dot)
 
-    def step(x, places, weights, a, b, c, d):
-        p, q, r, s = four_places(places)
+    def step(x, at, weights, a, b, c, d):
+        p, q, r, s = at
         a = dot(a, x + quad * p, weights)
         b = dot(b, x + quad * q, weights + 16)
         c = dot(c, x + quad * r, weights + 32)
@@ -283,8 +282,8 @@ def sparse_dot_bf16_1x4(lanes, width, output, activation):
     one, two, three, four = (spreads(n, width) for n in range(4))
     quad = 8 * width  # bytes
 
-    def step(x, places, weights, a, b, c, d):
-        p, q, r, s = four_places(places)
+    def step(x, at, weights, a, b, c, d):
+        p, q, r, s = at
         p, q, r, s = x + quad * p, x + quad * q, x + quad * r, x + quad * s
         v, w = load_four(weights), load_four(weights + 16)
         a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))

@@ -10,7 +10,21 @@ own order, what the epilogue needs.
 import numba as nb
 
 from ..lower import routine
-from ..simd import add, load_early, load_i32, load_i64, loads, splats, store
+from ..simd import (
+    add,
+    bytes_at,
+    four_of,
+    four_places,
+    load_early,
+    load_four_fours,
+    load_i32,
+    load_i64,
+    load_words,
+    loads,
+    splats,
+    store,
+    word,
+)
 from .context import ARENA, SCRATCH
 
 ROW_BYTES = 48
@@ -59,7 +73,8 @@ def on_group(start, finish, dtype, size, lanes, width):
 
 
 def one_by_one(step, weight_bytes):
-    """Routines: the offsets to begin with; all steps of a group.
+    """Routines: what is loaded ahead at the beginning; all steps of a group, each step(x, four
+    offsets, address of weights, a, b, c, d).
 
     Loads of x keep both load ports busy and depend on offsets: these are loaded two steps ahead, or
     they would wait behind the loads of x before them.
@@ -68,39 +83,63 @@ def one_by_one(step, weight_bytes):
     def ready(offsets):
         return load_early(offsets), load_early(offsets + 4)
 
-    def walk(steps, x, now, following, offsets, weights, a, b, c, d):
+    def walk(steps, x, ahead, offsets, weights, a, b, c, d):
+        now, following = ahead
         for _ in range(steps):
-            ahead = load_early(offsets + 8)
-            a, b, c, d = step(x, now, weights, a, b, c, d)
-            now, following = following, ahead
+            later = load_early(offsets + 8)
+            a, b, c, d = step(x, four_places(now), weights, a, b, c, d)
+            now, following = following, later
             offsets, weights = offsets + 4, weights + weight_bytes
-        return now, following, offsets, weights, a, b, c, d
+        return (now, following), offsets, weights, a, b, c, d
 
     return routine(ready), routine(walk)
 
 
-def four_by_four(step, weight_bytes):
-    """The same for steps so short that the loads of their offsets count: one for two steps."""
+def four_by_four(step, quad_bytes):
+    """The same for step(x, places, weights of four outputs, a, b, c, d) so short that the loads of
+    its offsets and weights count: one of each for a turn of four steps.
+
+    Offsets come through a vector register, behind the products that wait for the vector unit: they
+    leave it a turn ahead, so that loads of x run on through steps and groups.
+    """
+    even, odd = bytes_at(0, quad_bytes), bytes_at(4, quad_bytes)
+    low, high = word(0), word(1)
+    first, second, third, fourth = (four_of(n) for n in range(4))
 
     def ready(offsets):
-        return load_early(offsets), load_early(offsets + 8)
+        now, after = load_i64(offsets), load_i64(offsets + 8)
+        return even(now), now, after, load_words(offsets + 16)
 
-    def walk(steps, x, now, following, offsets, weights, a, b, c, d):
+    def walk(steps, x, ahead, offsets, weights, a, b, c, d):
+        at, now, after, later = ahead
         for _ in range(steps >> 2):
-            a, b, c, d = step(x, now, weights, a, b, c, d)
-            a, b, c, d = step(x, now >> 32, weights + weight_bytes, a, b, c, d)
-            now = load_early(offsets + 16)
-            a, b, c, d = step(x, following, weights + 2 * weight_bytes, a, b, c, d)
-            a, b, c, d = step(x, following >> 32, weights + 3 * weight_bytes, a, b, c, d)
-            following = load_early(offsets + 24)
-            offsets, weights = offsets + 16, weights + 4 * weight_bytes
+            next_now, next_after = low(later), high(later)
+            later, w = load_words(offsets + 32), load_four_fours(weights)
+            a, b, c, d = step(x, at, first(w), a, b, c, d)
+            at = odd(now)
+            a, b, c, d = step(x, at, second(w), a, b, c, d)
+            at = even(after)
+            a, b, c, d = step(x, at, third(w), a, b, c, d)
+            at = odd(after)
+            a, b, c, d = step(x, at, fourth(w), a, b, c, d)
+            now, after = next_now, next_after
+            at = even(now)
+            offsets, weights = offsets + 16, weights + 64
         left = steps & 3
-        offsets += 4 * left
-        after, later = load_early(offsets), load_early(offsets + 8)  # of the next group
-        for _ in range(left):
-            a, b, c, d = step(x, now, weights, a, b, c, d)
-            now, weights = now >> 32 & 0xFFFFFFFF | following << 32, weights + weight_bytes
-        return after, later, offsets, weights, a, b, c, d
+        if left > 0:
+            next_now, next_after = low(later), high(later)
+            later, w = load_words(offsets + 32), load_four_fours(weights)
+            a, b, c, d = step(x, at, first(w), a, b, c, d)
+            if left > 1:
+                at = odd(now)
+                a, b, c, d = step(x, at, second(w), a, b, c, d)
+                if left > 2:
+                    at = even(after)
+                    a, b, c, d = step(x, at, third(w), a, b, c, d)
+            now, after = next_now, next_after
+            at = even(now)
+            offsets, weights = offsets + 16, weights + 64
+        return (at, now, after, later), offsets, weights, a, b, c, d
 
     return routine(ready), routine(walk)
 
@@ -114,13 +153,13 @@ def one_panel(loop, group, quad_bytes, table_bytes):
         headers, offsets = load_i64(part + 8), load_i64(part + 16)
         weights, record = load_i64(part + 24), load_i64(part + 32)
         x = source + quad_bytes * load_i32(headers + 4)
-        now, following = ready(offsets)
+        ahead = ready(offsets)
         for _ in range(load_i64(part)):
             steps, p, q = load_i32(headers), load_i32(headers + 16), load_i32(headers + 20)
             places = p, q, load_i32(headers + 24), load_i32(headers + 28)
             a, b, c, d = begun(first, record)
-            now, following, offsets, weights, a, b, c, d = walk(
-                steps, x, now, following, offsets, weights, a, b, c, d
+            ahead, offsets, weights, a, b, c, d = walk(
+                steps, x, ahead, offsets, weights, a, b, c, d
             )
             if not first:
                 a, b, c, d = gathered(kept, places, a, b, c, d)
@@ -134,10 +173,9 @@ def one_panel(loop, group, quad_bytes, table_bytes):
 
 
 def in_panels(loop, start, finish, dtype, size, quad_bytes, table_bytes, lanes, width):
-    """loop: one_by_one or four_by_four of step(x, four u8 offsets in the low bits of an int64,
-    weights, a, b, c, d) -> four sums of dtype; start(address of where an output's sums start) ->
-    sums; finish(address of output 0's tokens, sums, record, n, table, params); size: bytes of a
-    result; quad_bytes: of a quad of x.
+    """loop: one_by_one or four_by_four of a step -> four sums of dtype; start(address of where an
+    output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n, table,
+    params); size: bytes of a result; quad_bytes: of a quad of x.
 
     Where a tile has a table of its own (table_bytes 0) params 6 is its place in the arena, 7 bytes
     of a tile of it.

@@ -60,7 +60,7 @@ class _Step:
 
 _STEPS = {  # per_product inputs (4x1, dense) or blocks of 4 inputs for each output (1x4)
     ("int8", "4x1"): _Step(16, 8, 20),
-    ("int8", "1x4"): _Step(16, 0, 20),
+    ("int8", "1x4"): _Step(16, 5, 17),
     ("int8", "dense"): _Step(16, 0, 8),
     ("bfloat16", "4x1"): _Step(16, 4, 8),
     ("bfloat16", "1x4"): _Step(32, 0, 40),

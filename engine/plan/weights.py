@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..isa import first_cache
 from ..kernels.context import SCRATCH_BYTES
 from ..pack import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
 from ..pack_amx import PackedTiles, pack_tiles
@@ -33,8 +34,8 @@ STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring 
 MOST_PARTS = 8
 OUTPUTS_A_PART = 128
 LINE = 64  # bytes
-FIRST_CACHE = 32 << 10  # bytes of x: recent CPUs have 48 KB, and weights pass through
-CYCLES_A_MISS, CYCLES_A_PANEL = 0.35, 40  # Zen 5: of a line of x, of a group
+FIRST_CACHE = 0.9  # of it for x: weights and sums pass through
+CYCLES_A_MISS, CYCLES_A_PANEL = 0.3, 40  # Zen 5: of a line of x, of a group
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,25 @@ def few_rows_params(
     return (weight.shape[1], len(packed.steps), *arrays, tables)
 
 
-def panel_count(weight: Array, precision: str, lanes: int, width: int) -> int:
+def panel_count(
+    weight: Array, precision: str, lanes: int, width: int, *, cache: int | None = None
+) -> int:
     """Panels of a 1x4 layer: where x overflows the first-level cache, loads of it that miss weigh
-    against groups begun again and sums put away.
+    against groups begun again and sums put away.  cache: its bytes, those of this CPU if None.
 
     Raises Unplanned where sums of panels do not fit the scratch.
     """
     outputs, inputs = weight.shape
     size = width * inputs * X_BYTES[precision]
+    room = FIRST_CACHE * (cache or first_cache())
     lines = np.count_nonzero(weight) / outputs * GROUP * width * X_BYTES[precision] / LINE
 
     def cycles(panels: int) -> float:
-        missing = max(0.0, 1 - panels * FIRST_CACHE / size)
+        missing = max(0.0, 1 - panels * room / size)
         return lines * missing * CYCLES_A_MISS + panels * CYCLES_A_PANEL * (panels > 1)
 
     fewest = -(-inputs // (4 * MOST_QUADS))
-    panels = min(range(fewest, fewest + -(-size // FIRST_CACHE) + 1), key=cycles)
+    panels = min(range(fewest, fewest + int(size // room) + 2), key=cycles)
     if panels > 1 and (outputs + GROUP) * 4 * lanes > SCRATCH_BYTES:
         raise Unplanned(f"{outputs} outputs of blocks 1x4")
     return panels

@@ -148,6 +148,59 @@ def load_early(typing, address):
     return nb.int64(nb.int64), emit
 
 
+def _load_words(b, isa, address):
+    words = b.load(pointer_to(b, address, ir.VectorType(I32, 4)), align=16)
+    return held(b, words, here=True) if isa.width == 512 else words
+
+
+@instruction(_load_words)
+def load_words(address):
+    """Two int64 (`word`) on 16 bytes, by the kind of load that vectors take: a scalar one keeps two
+    of these from starting together.  It is made here, well before they are needed.
+    """
+    return Vec("i32", 4)
+
+
+def word(n):
+    """A function of load_words' value: its int64 number n."""
+
+    @intrinsic
+    def take_one(typing, words):
+        def emit(ctx, b, sig, args):
+            two = b.bitcast(args[0], ir.VectorType(I64, 2))
+            return b.extract_element(two, ir.Constant(I32, n))
+
+        return nb.int64(words), emit
+
+    return take_one
+
+
+def bytes_at(first, scale):
+    """A function of an int64: its bytes first .. first + 3 times scale, a power of two.
+
+    Loads stay before or behind it.  It goes before work that does not need it, or loads would wait
+    for their addresses.
+    """
+    shift = scale.bit_length() - 1
+
+    @intrinsic
+    def four(typing, word):
+        def emit(ctx, b, sig, args):
+            found = []
+            for bit in range(8 * first, 8 * first + 32, 8):
+                move = b.lshr if bit >= shift else b.shl
+                moved = move(args[0], ir.Constant(I64, abs(bit - shift)))
+                found.append(b.and_(moved, ir.Constant(I64, 255 * scale)))
+            same = ir.FunctionType(ir.LiteralStructType([I64] * 4), [I64] * 4)
+            stay = ir.InlineAsm(same, "", "=r,=r,=r,=r,0,1,2,3,~{memory}", side_effect=True)
+            there = b.call(stay, found)
+            return ctx.make_tuple(b, sig.return_type, [b.extract_value(there, n) for n in range(4)])
+
+        return nb.types.UniTuple(nb.int64, 4)(nb.int64), emit
+
+    return four
+
+
 def _load_four(b, isa, address):
     four = take(
         b,
@@ -163,6 +216,32 @@ def _load_four(b, isa, address):
 def load_four(address):
     """16 bytes, as 4 i32, to every 128 bits of 512: one load instead of four broadcasts."""
     return Vec("i32", 16)
+
+
+def _load_four_fours(b, isa, address):
+    fours = b.load(pointer_to(b, address, ir.VectorType(I32, 16)), align=64)
+    return held(b, fours) if isa.width == 512 else fours
+
+
+@instruction(_load_four_fours)
+def load_four_fours(address):
+    """64 bytes on a cache line: the weights of four load_four, by one load (`four_of`)."""
+    return Vec("i32", 16)
+
+
+def _four_of(b, isa, fours, n):
+    four = take(b, fours, [4 * n + i % 4 for i in range(16)])
+    return held(b, four) if isa.width == 512 else four
+
+
+def four_of(n):
+    """A function of load_four_fours' value: what load_four makes of its 16 bytes number n."""
+
+    @instruction(_four_of, static=(n,))
+    def pick_four(fours):
+        return Vec("i32", 16)
+
+    return pick_four
 
 
 def spreads(which, lanes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import llvmlite.ir as ir
 
 from ..lower import instruction
-from .vectors import I8, I16, I32, call, constant, cut, join, registers, spread, take
+from .vectors import I8, I16, I32, call, constant, cut, held, join, registers, spread, take
 
 
 def _dot4_register(b, isa, acc, x, w):
@@ -23,7 +23,8 @@ def _dot4_register(b, isa, acc, x, w):
     x, w, eight = b.bitcast(x, words), b.bitcast(w, words), constant(words, 8)
     even = _pairs(b, isa, b.and_(x, constant(words, 255)), b.ashr(b.shl(w, eight), eight))
     odd = _pairs(b, isa, b.lshr(x, eight), b.ashr(w, eight))
-    return b.add(acc, b.add(even, odd))
+    total = b.add(acc, b.add(even, odd))
+    return total if isa.width < 256 else held(b, total)  # or LLVM adds up those of many steps first
 
 
 def _pairs(b, isa, x, w):

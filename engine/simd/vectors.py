@@ -75,12 +75,12 @@ def call(b, name, result, *args):
     )
 
 
-def held(b, value):
+def held(b, value, *, here=False):
     """A value of one register, of which LLVM does not see where it comes from: it would fold the
-    instruction into others that take longer.
+    instruction into others that take longer.  here: it is made at this place, not where it is used.
     """
     same = ir.FunctionType(value.type, [value.type])
-    return b.call(ir.InlineAsm(same, "", "=v,0"), [value])
+    return b.call(ir.InlineAsm(same, "", "=v,0", side_effect=here), [value])
 
 
 def constant(type_, value):

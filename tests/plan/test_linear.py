@@ -56,12 +56,19 @@ def test_a_few_rows_are_made_one_by_one(pattern: str) -> None:
         (1024, 25, 1),  # loads that miss the first-level cache cost less than another panel
         (1024, 250, 2),
         (4096, 10, 4),  # as many as a byte can name
-        (3072, 77, 6),
+        (3072, 77, 4),
+        (3072, 230, 5),
     ],
 )
 def test_panels(inputs: int, blocks: int, panels: int) -> None:
-    assert panel_count(sparse(8, inputs, blocks), "int8", 64, 64) == panels
+    assert panel_count(sparse(8, inputs, blocks), "int8", 64, 64, cache=48 << 10) == panels
     assert panels * MOST_QUADS * 4 >= inputs
+
+
+def test_panels_follow_the_cache() -> None:
+    weight = sparse(8, 3072, 230)
+    counts = [panel_count(weight, "int8", 64, 64, cache=size << 10) for size in (128, 48, 32)]
+    assert counts == sorted(set(counts))
 
 
 def test_wider_elements_take_more_panels() -> None:
