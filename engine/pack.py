@@ -55,7 +55,7 @@ EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
 @dataclass(frozen=True)
 class Packed:
     """One layer; outputs[i]: rows of the weight in group i (N and above: padding), whose order
-    records and tables have to follow."""
+    records have to follow."""
 
     pattern: str
     headers: Array  # int32 [groups, 2 or 8]
@@ -89,7 +89,7 @@ class Packed:
             offsets + offset_bytes * step,
             weights + weight_bytes * step,
         ]
-        places += [records + record_bytes * first, tables + 1024 * first if tables else 0 * first]
+        places += [records + record_bytes * first, tables + 0 * first]
         return np.stack([np.diff(self.bounds), *places], axis=1).astype(np.int64)
 
 

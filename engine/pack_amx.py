@@ -8,7 +8,7 @@ A tile is 16 outputs times 64 inputs of int8 or 32 of bfloat16, rows of 64 bytes
 
 dense leaves out blocks that are zero in all outputs of the panel; 16x1 leaves out inputs that are,
 and repeats one with weight 0 where a step is not full.  A group is 4 outputs, as everywhere: its
-record and table stand where `outputs` says.
+record stands where `outputs` says.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TILE_BYTES, HEADER_BYTES = 1024, 16
 @dataclass(frozen=True)
 class PackedTiles:
     """One layer; outputs[i]: rows of the weight in group i (N and above: padding), whose order
-    records and tables have to follow."""
+    records have to follow."""
 
     pattern: str
     headers: Array  # int32 [panels, 4]
@@ -71,7 +71,7 @@ class PackedTiles:
             offsets + 2 * self.offsets.shape[1] * step,
             weights + TILE_BYTES * PANEL[self.pattern] // 16 * step,
             records + record_bytes * group,
-            tables + 1024 * group if tables else 0 * group,
+            tables + 0 * group,
         ]
         return np.stack([np.diff(self.bounds), *places], axis=1).astype(np.int64)
 

@@ -206,7 +206,7 @@ def _finish_panel(epilogue, y_row, lanes):
         for _ in range(load_i32(header + 8)):
             for n in range(4):
                 epilogue(sums, record, n, out, table, params)
-            sums, out, record, table = sums + 16 * lanes, out + 4 * y_row, record + 64, table + 1024
+            sums, out, record = sums + 16 * lanes, out + 4 * y_row, record + 64
 
     return routine(finish)
 
@@ -235,7 +235,7 @@ def _dense(kind, lanes, epilogue, activation):
                     square(x + at, offsets, weights, steps, scratch + SUMS + at)
                 finish(header, scratch + SUMS, target, record, table, params)
                 offsets, weights = offsets + 2 * steps, weights + 2 * TILE_BYTES * steps
-                header, record, table = header + 16, record + 64 * groups, table + 1024 * groups
+                header, record = header + 16, record + 64 * groups
         release()
 
     return kernel
@@ -281,7 +281,7 @@ def _blocks_16x1(kind, lanes, epilogue, activation):
                     here, other, weights = other, here, weights + TILE_BYTES
                 save(sums)
                 finish(header, sums, target, record, table, params)
-                header, record, table = header + 16, record + 64 * groups, table + 1024 * groups
+                header, record = header + 16, record + 64 * groups
         release()
 
     return kernel

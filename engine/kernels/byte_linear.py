@@ -113,7 +113,6 @@ def product(accumulate, pieces, step, lanes, width, epilogue, activation):
     finish, size = finish_at(lanes, width, epilogue, activation), SIZE.get(epilogue, 1)
     splat, dynamic = splats("i32", width), epilogue == "dynamic"
     offset_bytes, weight_bytes = step
-    table_bytes = 0 if dynamic else 1024
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + ARENA)
@@ -145,7 +144,6 @@ def product(accumulate, pieces, step, lanes, width, epilogue, activation):
                         weights + weight_bytes * steps,
                     )
                     headers, record = headers + 8, record + 64
-                    table += table_bytes
 
     return kernel
 
@@ -224,6 +222,5 @@ def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
     def start(first):
         return splat(load_i32(first))
 
-    table_bytes = 0 if epilogue == "dynamic" else 1024
-    loop = four_by_four(routine(step), quad)
-    return in_panels(loop, routine(start), finish, "i32", size, quad, table_bytes, lanes, width)
+    loop, dynamic = four_by_four(routine(step), quad), epilogue == "dynamic"
+    return in_panels(loop, routine(start), finish, "i32", size, quad, dynamic, lanes, width)

@@ -171,7 +171,7 @@ def blocks_of_four(step, quad_bytes, weight_bytes, lanes, width, output, activat
 
     return in_panels(
         one_by_one(routine(step), weight_bytes), routine(start), routine(place),
-        "f32", SIZE[output], quad_bytes, 1024, lanes, width,
+        "f32", SIZE[output], quad_bytes, False, lanes, width,
     )  # fmt: skip
 
 

@@ -7,10 +7,11 @@ of about equal work, so that workers can share one tile.
 
 params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts, 5 address of the parts' rows,
 6.. the epilogue's own. A part's row: groups, addresses of headers, offsets, weights, records,
-tables.
+tables of bytes.
 header (8 bytes): int32 steps, at least 1, int32 offset of the first output in a y tile.  offsets: 4
 x u16 a step, 8 * k.  weights: 4 outputs x 4 blocks. record (64 bytes): float32 scale[4]; int32
-start[4] (bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.
+start[4] (bias and zero points of x); float32 shift[4]; float32 a, b; int32 flip; unused.  Epilogue
+"table" has int32 table[4] in the place of the last: where each output's 256 bytes begin.
 """
 
 import numba as nb
@@ -27,6 +28,7 @@ from ..simd import (
     load_f32,
     load_i32,
     load_i64,
+    load_int,
     load_offsets,
     loads,
     lookup,
@@ -47,7 +49,7 @@ f32 = nb.float32
 
 def table_epilogue(lanes, activation):
     """y = table_n[u8(round(sum * scale) + zero)]: whatever follows a quantised product is a
-    function of one byte.
+    function of one byte, the same for outputs whose biases are alike.
     """
     splat = splats("f32", lanes)
 
@@ -59,7 +61,7 @@ def table_epilogue(lanes, activation):
                 splat(load_f32(record + 32 + 4 * n)),
             )
         )
-        store(out + lanes * n, lookup(table + 256 * n, product))
+        store(out + lanes * n, lookup(table + load_int(record + 48 + 4 * n), product))
 
     return routine(finish)
 
@@ -210,6 +212,6 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
                 finish(out, d, record, 3, table, params)
                 d = begun(record + 92, v, weights + 12)
                 offsets, weights = offsets + 8, weights + 16
-                headers, record, table = headers + 8, record + 64, table + 1024
+                headers, record = headers + 8, record + 64
 
     return kernel

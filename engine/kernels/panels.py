@@ -144,7 +144,7 @@ def four_by_four(step, quad_bytes):
     return routine(ready), routine(walk)
 
 
-def one_panel(loop, group, quad_bytes, table_bytes):
+def one_panel(loop, group, quad_bytes):
     """A routine: all groups of one panel of a part."""
     ready, walk = loop
     begun, gathered, keep, ended = group
@@ -167,22 +167,22 @@ def one_panel(loop, group, quad_bytes, table_bytes):
                 ended(target, places, record, table, params, a, b, c, d)
             else:
                 keep(kept, places, a, b, c, d)
-            headers, record, table = headers + 32, record + 64, table + table_bytes
+            headers, record = headers + 32, record + 64
 
     return routine(sum_up)
 
 
-def in_panels(loop, start, finish, dtype, size, quad_bytes, table_bytes, lanes, width):
+def in_panels(loop, start, finish, dtype, size, quad_bytes, of_tiles, lanes, width):
     """loop: one_by_one or four_by_four of a step -> four sums of dtype; start(address of where an
     output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n, table,
     params); size: bytes of a result; quad_bytes: of a quad of x.
 
-    Where a tile has a table of its own (table_bytes 0) params 6 is its place in the arena, 7 bytes
+    Where each tile has a table of its own (of_tiles) params 6 is its place in the arena, 7 bytes
     of a tile of it.
     """
     stretch = 4 // size
     group = on_group(start, finish, dtype, size, lanes, width)
-    sum_up = one_panel(loop, group, quad_bytes, table_bytes)
+    sum_up = one_panel(loop, group, quad_bytes)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
@@ -203,7 +203,7 @@ def in_panels(loop, start, finish, dtype, size, quad_bytes, table_bytes, lanes, 
                     for each in range(part, part + count):
                         row = rows + ROW_BYTES * (1 + panels * each + panel)
                         table = load_i64(row + 40)
-                        if table_bytes == 0:
+                        if of_tiles:
                             of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
                             table = arena + of_tile + 4 * token
                         sum_up(row, source, target, kept, first, last, table, params)

@@ -57,7 +57,8 @@ class OutputConstants:
     a: float = 0.0
     b: float = 0.0
     flip: int = 0
-    table: Array | None = None  # uint8 [N, 256]
+    table: Array | None = None  # uint8 [tables, 256], each of them once
+    which: Array | None = None  # int64 [N], the table of an output
     total: Array | None = None  # int32 [N], sums of weights
 
 
@@ -124,12 +125,14 @@ def of_bytes(
         )
 
     if product is not None and output is not None:
-        table = _table(product, output, shift, activation)
+        every = _table(product, output, shift, activation)
+        table, which = np.unique(every, axis=0, return_inverse=True)
         made_activation = made(
             "table",
             scale / product.scale,
             np.float64(product.zero_point + MAGIC),
             table=table ^ np.uint8(128) if flip else table,
+            which=which.ravel(),
         )
         return replace(made_activation, activation="none")
     if product is not None:

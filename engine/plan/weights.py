@@ -34,6 +34,7 @@ STEPS_A_PART = 64  # parts smaller than this cost more in calls than they bring 
 MOST_PARTS = 8
 OUTPUTS_A_PART = 128
 LINE = 64  # bytes
+TABLE_BYTES = 256
 FIRST_CACHE = 0.9  # of it for x: weights and sums pass through
 CYCLES_A_MISS, CYCLES_A_PANEL = 0.3, 40  # Zen 5: of a line of x, of a group
 
@@ -47,7 +48,6 @@ class Operands:
     macs: int
     spared: int  # of these, in groups that are left out
     nbytes: int
-    outputs: Array  # in the order of groups and tables
     keep: tuple[Any, ...]
 
 
@@ -68,6 +68,9 @@ def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
     if constants.total is not None:
         whole[:, 12:16] = np.where(there, constants.total[rows], 0)
         return behind
+    if constants.which is not None:
+        whole[:, 12:16] = np.where(there, TABLE_BYTES * constants.which[rows], 0)
+        return behind
     records[:, 12], records[:, 13] = constants.a, constants.b
     whole[:, 14] = constants.flip
     return behind
@@ -84,7 +87,8 @@ def few_rows_params(
     whole[:, 16:32] = constants.start[packed.outputs]
     records[:, 32:48] = constants.shift[packed.outputs]
     whole[:, 48:64] = packed.outputs * lanes
-    whole[:, 64:80] = 256 * np.argsort(operands.outputs)[packed.outputs]
+    if constants.which is not None:
+        whole[:, 64:80] = TABLE_BYTES * constants.which[packed.outputs]
     records[:, 80], records[:, 81] = constants.a, constants.b
     whole[:, 82] = constants.flip
     arrays = shared([packed.steps, packed.places, packed.weights, records])
@@ -152,7 +156,7 @@ def linear_operands(
     for each in packed:
         arrays += [each.headers, each.offsets, each.weights, _records(each, constants)]
     if constants.table is not None:
-        arrays.append(constants.table[np.minimum(packed[-1].outputs, len(weight) - 1)])
+        arrays.append(constants.table)
     held = shared(arrays)
     places = [array.ctypes.data for array in held]
     table = places[-1] if constants.table is not None else 0
@@ -162,11 +166,11 @@ def linear_operands(
         rows.append(each.rows(headers, offsets, weights, records, table))
     stored = sum(array.nbytes for array in held)
     macs = int(np.count_nonzero(weight))
-    order = packed[-1].outputs.ravel()
-    made = order[order < len(weight)]
+    made = packed[-1].outputs.ravel()
+    made = made[made < len(weight)]
     spared = 0 if read is None else macs - int(np.count_nonzero(weight[made]))
     parts_rows = aligned(table_of(rows, pattern))
-    return Operands(parts, parts_rows, macs, spared, stored, order, tuple(held))
+    return Operands(parts, parts_rows, macs, spared, stored, tuple(held))
 
 
 def table_of(rows: list[Array], pattern: str) -> Array:
