@@ -10,8 +10,9 @@ packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] 
 other ids, from it on) or -1, 17 vocabulary, 18 kinds of token, 19 set by prepare: 1 + the place of
 the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
 attended to, or the first token masked), 21 address of control, 22 first of the steps on rows
-alone, 23 address of the steps for workers that share a pack, 24 workers, 25 set by call: a worker
-sleeps.  call sets 8 and 10 again where workers share each pack, which is where that should end
+alone, 23 address of the steps for workers that share a pack, 24 workers, 25 set by call: it was
+left because a worker sleeps, and the next call goes on, 26 address of the first worker's context.
+call sets 8 and 10 again where workers share each pack, which is where that should end
 before each has done packs of its own.
 control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have
 finished, 3 spins before sleep, 8.. state of worker n: 0 awake, 1 asleep.
@@ -336,22 +337,20 @@ def begin_together(params):
 
 
 def call(profiled):
-    """A whole call, by the first worker.  params: call; context: the worker's; begin 1: the call
-    was left because another worker slept, and goes on.
-    """
+    """A whole call, by the first worker.  params: call; nothing else is read."""
     share = work(profiled)
 
     def kernel(params, context, begin, end):
-        workers = load_i64(params + 192)
+        workers, goes_on = load_i64(params + 192), load_i64(params + 200)
         store_unaligned(params + 200, i64(0))
-        if begin == 0:
+        if not goes_on:
             cut_into_packs(params)
             if load_i64(params + 152) or load_i64(params + 160):
                 return
             if workers > 1 and begin_together(params):
                 store_unaligned(params + 200, i64(1))
                 return
-        share(params, context, 0)
+        share(params, load_i64(params + 208), 0)
         if workers > 1:
             wait_until(load_i64(params + 168) + 16, workers - 1)
 

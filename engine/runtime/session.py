@@ -20,12 +20,13 @@ from ..graph import Graph
 from ..kernels import context as slots
 from ..kernels import kernel
 from ..plan import PACK_TOKENS, Plan, Program, make_plan
-from .workers import KERNEL, Team, Worker, give_back, memory
+from .workers import CALL, Team, Worker, give_back, memory
 
 __all__ = ["Session", "Timed", "load"]
 
 Array = NDArray[Any]
 CALL_SLOTS = 32
+INT64 = np.dtype(np.int64)  # arrays have this very object
 MOST_SHAPES = 4096  # of calls, whose programs and results are known
 SLOTS_OF_A_CALL = struct.Struct("11q")  # the first, all set at once: kernels/drive.py
 _NO_BYTES = ctypes.c_char * 0
@@ -104,7 +105,7 @@ class Session:
             Team(self.isa, threads, tuple(cpus) or available_cpus()) if threads > 1 else None
         )
         if self.plan is not None:
-            self._run = KERNEL(kernel(self.isa, "call", False).address)
+            self._run = CALL(kernel(self.isa, "call", False).address)
             self._known = {value.name for value in graph.inputs}
             self._names = [result.name for result in self.plan.results]
             self._table = (ctypes.c_int64 * len(self.plan.results))()
@@ -172,7 +173,7 @@ class Session:
             steps = [self._program(tokens, shared=way).steps for way in ways]
             for each in steps:
                 each[:, 4:6] = 0
-            run = KERNEL(kernel(self.isa, "call", True).address)
+            run = CALL(kernel(self.isa, "call", True).address)
             self._run_plan(self.plan, ids, types, mask, run=run)
             used = steps[int(self._call[10] > 1)]
             packs = self._packs[: int(self._call[12])]
@@ -199,7 +200,7 @@ class Session:
             array = feeds.get(name)
             if (
                 type(array) is not np.ndarray
-                or array.dtype != np.int64
+                or array.dtype is not INT64
                 or not array.flags.c_contiguous
             ):
                 array = _as_integers(name, feeds)
@@ -262,12 +263,12 @@ class Session:
         if self._team is not None:
             call[23] = known.shared
             self._team.ready(self._workers)
-        run, address, worker = run or self._run, self._call_address, self._workers[0].address
-        run(address, worker, 0, 0)
+        run, address = run or self._run, self._call_address
+        run(address)
         if call[25]:
             assert self._team is not None
             self._team.wake()
-            run(address, worker, 1, 0)
+            run(address)
         if call[19]:
             self._complain(call[19] - 1, ids, types)
         return None if call[20] else results  # None: no token, or not the first, to attend to
@@ -326,6 +327,7 @@ class Session:
                     first = self._workers[0] if self._workers else None
                     self._workers.append(Worker(*capacity, first, ctypes.addressof(self._table)))
                 self._capacity = capacity
+                self._slots[26] = self._workers[0].address
         return program
 
     # --- what it is

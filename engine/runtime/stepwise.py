@@ -73,9 +73,10 @@ class Stepwise(Session):
             self._whole_run = KERNEL(kernel(self.isa, "run", False).address)
             self._run = self._step_by_step  # type: ignore[assignment]
 
-    def _step_by_step(self, address: int, context: int, begin: int, end: int) -> None:
+    def _step_by_step(self, address: int) -> None:
         assert self.plan is not None
-        self._prepare(address, context, begin, end)
+        context = self._workers[0].address
+        self._prepare(address, context, 0, 0)
         if self._call[19] or self._call[20]:
             return
         call, kept = self._call, self._call.copy()
@@ -84,7 +85,7 @@ class Stepwise(Session):
             call[11], call[12] = kept[11] + 8 * pack, 1
             for number in range(len(self.plan.steps)):
                 call[6], call[8], call[9], call[22] = 0, kept[8] + STEP_BYTES * number, 1, 1
-                self._whole_run(address, context, begin, end)
+                self._whole_run(address, context, 0, 0)
                 self._keep(self.plan, number, program.offsets)
         call[:] = kept
 
