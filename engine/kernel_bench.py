@@ -7,8 +7,8 @@ What calling a kernel from Python takes is measured beside it, with nothing to d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from .pack import X_BYTES, pack_linear, pack_panels, piece_width
 from .peaks import Peaks, fitting
 from .plan.weights import panel_count, part_count, table_of
 
-__all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "cases", "measure"]
+__all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "best", "cases", "measure"]
 
 Array = NDArray[Any]
 SHAPES = (  # outputs, inputs
@@ -150,6 +150,12 @@ def measure(group: tuple[Case, ...], rounds: int = 12) -> list[Timing]:
         Timing(case, each.kernel, seconds - calling, each.macs, rates[fitting(each.kernel)])
         for case, seconds, each in zip(group, least, prepared, strict=True)
     ]
+
+
+def best(found: Sequence[Timing]) -> Timing:
+    """Of one case, measured more than once: its shortest time against the highest peak."""
+    least, peak = min(each.seconds for each in found), max(each.peak for each in found)
+    return replace(found[0], seconds=least, peak=peak)
 
 
 def _took(call: Callable[[], None]) -> float:

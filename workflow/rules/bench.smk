@@ -99,7 +99,7 @@ rule kernel_table:
     params:
         code=code("engine/commands/kernels.py", "engine/cli.py"),
     shell:
-        "python -m engine kernels --csv {output} > {log} 2>&1"
+        "python -m engine kernels --passes 2 --csv {output} > {log} 2>&1"
 
 
 rule profile_steps:

@@ -23,6 +23,7 @@ from workflow.scripts.writing import StepError, run_main, write_json
 LENGTH = 128
 BATCH = 32
 ROUNDS = 3
+ROUNDS_OF_CORES = 8  # a neighbour on one core of two disturbs for seconds
 
 
 # --- start: a new process loads the model and answers once ---
@@ -98,7 +99,7 @@ def two_cores(model: str, dataset: str, iterations: int) -> dict[str, Any]:
     shapes = {"one": (1, 1), "both": (2, 1), "two": (1, 2)}  # cores of an instance, instances
     found: dict[str, list[Measurement]] = {name: [] for name in shapes}
     load = Load(model, iterations=iterations, warmup=20, dataset=dataset)
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS_OF_CORES):
         for name, (cores, instances) in shapes.items():
             split = split_cores(cores, instances=instances)
             found[name].append(measure(load, split, jemalloc=False))
