@@ -61,7 +61,7 @@ def run_bytes(
     scale = random.uniform(0.0005, 0.002, outputs).astype(np.float32)
     x = random.integers(0, 256, (tokens, inputs)).astype(np.uint8)
     quantised, has_bias = QUANTISED[epilogue]
-    bias = random.normal(size=outputs).astype(np.float32) if has_bias else None
+    bias = random.normal(size=outputs).round(1).astype(np.float32) if has_bias else None
     attributes = {**quantised, "activation": None if activation == "none" else activation}
     node = Node("Linear", ("x", "w", "s", "b"), ("y",), attributes)
     constants = of_bytes(node, weight, scale, bias, INPUT, flip=False)
@@ -80,6 +80,18 @@ def run_bytes(
     block = (lanes, width) if width else (lanes,)
     variant = (*block, constants.epilogue, constants.activation)
     return layer.run(isa, name, variant, source, operands.parts, operands.rows.ctypes.data), wanted
+
+
+def test_outputs_of_one_bias_share_a_table() -> None:
+    attributes = {**QUANTISED["table"][0], "activation": "gelu"}
+    node = Node("Linear", ("x", "w", "s", "b"), ("y",), attributes)
+    bias = np.array([0, 1, 0, -2, 1, 0, 0, -2], np.float32)
+    weight, scale = np.ones((8, 4), np.int8), np.full(8, 0.001, np.float32)
+    constants = of_bytes(node, weight, scale, bias, INPUT, flip=False)
+    assert constants.table is not None and constants.which is not None
+    assert constants.table.shape == (3, 256)
+    same = bias[:, None] == bias
+    assert np.array_equal(constants.which[:, None] == constants.which, same)
 
 
 def cases(pattern: str) -> list[tuple[int, int, int, str]]:
