@@ -35,10 +35,8 @@ MOST_PARTS = 8
 OUTPUTS_A_PART = 128
 LINE = 64  # bytes
 TABLE_BYTES = 256
-# Of a Zen 5: the share of the first-level cache that x fills before loads miss, and the cycles of
-# such a load; int8 kernels know the places of x further ahead.
-CACHE_OF_X = {"int8": (0.9, 0.3), "bfloat16": (2 / 3, 0.35), "float32": (2 / 3, 0.35)}
-CYCLES_A_PANEL = 40  # of a group
+FIRST_CACHE = 0.9  # of it for x: weights and sums pass through
+CYCLES_A_MISS, CYCLES_A_PANEL = 0.3, 40  # Zen 5: of a line of x, of a group
 
 
 @dataclass(frozen=True)
@@ -108,13 +106,12 @@ def panel_count(
     """
     outputs, inputs = weight.shape
     size = width * inputs * X_BYTES[precision]
-    share, miss = CACHE_OF_X[precision]
-    room = share * (cache or first_cache())
+    room = FIRST_CACHE * (cache or first_cache())
     lines = np.count_nonzero(weight) / outputs * GROUP * width * X_BYTES[precision] / LINE
 
     def cycles(panels: int) -> float:
         missing = max(0.0, 1 - panels * room / size)
-        return lines * missing * miss + panels * CYCLES_A_PANEL * (panels > 1)
+        return lines * missing * CYCLES_A_MISS + panels * CYCLES_A_PANEL * (panels > 1)
 
     fewest = -(-inputs // (4 * MOST_QUADS))
     panels = min(range(fewest, fewest + int(size // room) + 2), key=cycles)
