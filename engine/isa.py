@@ -13,8 +13,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 _AVX2 = ("sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
@@ -187,11 +189,20 @@ def cpu_model() -> str:
 
 @lru_cache(maxsize=1)
 def first_cache() -> int:
-    """Bytes of the first-level data cache: 32 KB where the system does not tell."""
-    try:
-        return max(os.sysconf("SC_LEVEL1_DCACHE_SIZE"), 0) or 32 << 10
-    except (ValueError, OSError):  # names are those of glibc
-        return 32 << 10
+    """Bytes of the first-level data cache: 32 KB where the system does not tell.
+
+    Source: Documentation/ABI/testing/sysfs-devices-system-cpu of Linux.
+    """
+    for cache in sorted(_CACHES.glob("index*")):
+        try:
+            level, kind, size = (
+                (cache / name).read_text().strip() for name in ("level", "type", "size")
+            )
+        except OSError:  # a container may show part of it
+            continue
+        if level == "1" and kind != "Instruction" and (told := re.fullmatch(r"(\d+)K", size)):
+            return int(told[1]) << 10
+    return 32 << 10
 
 
 # --- what it permits

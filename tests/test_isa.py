@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -133,10 +135,41 @@ def test_this_machine_is_described():
     assert described["cpu_model"]
 
 
-@pytest.mark.parametrize(("told", "size"), [(49152, 49152), (0, 32768), (-1, 32768)])
-def test_the_first_cache(told, size, monkeypatch):
-    monkeypatch.setattr(isa.os, "sysconf", lambda name: told)
+CACHES = {
+    "index0": ("1", "Instruction", "32K"),
+    "index1": ("1", "Data", "48K"),
+    "index2": ("2", "Unified", "1024K"),
+}
+
+
+@pytest.mark.parametrize(
+    ("caches", "size"),
+    [
+        (CACHES, 48 << 10),
+        ({"index0": ("1", "Unified", "16K")}, 16 << 10),
+        ({"index0": CACHES["index0"], "index2": CACHES["index2"]}, 32 << 10),
+        ({"index0": ("1", "Data", "")}, 32 << 10),
+        ({"index0": ("1", "Data"), "index1": CACHES["index1"]}, 48 << 10),
+        ({}, 32 << 10),
+    ],
+)
+def test_the_first_cache(
+    caches: dict[str, tuple[str, ...]], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index, told in caches.items():
+        (tmp_path / index).mkdir()
+        for name, value in zip(("level", "type", "size"), told, strict=False):
+            (tmp_path / index / name).write_text(value + "\n")
+    monkeypatch.setattr(isa, "_CACHES", tmp_path)
     isa.first_cache.cache_clear()
     assert isa.first_cache() == size
     monkeypatch.undo()
     isa.first_cache.cache_clear()
+
+
+@pytest.mark.skipif(not list(isa._CACHES.glob("index*/size")), reason="caches are not told here")
+def test_the_first_cache_is_the_c_librarys() -> None:
+    told = subprocess.run(["getconf", "LEVEL1_DCACHE_SIZE"], capture_output=True, text=True).stdout
+    if int(told or 0) == 0:
+        pytest.skip("the C library does not know the cache")
+    assert isa.first_cache() == int(told)
