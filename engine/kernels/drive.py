@@ -11,9 +11,11 @@ other ids, from it on) or -1, 17 vocabulary, 18 kinds of token, 19 set by prepar
 the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
 attended to, or the first token masked), 21 address of control, 22 first of the steps on rows
 alone, 23 address of the steps for workers that share a pack, 24 workers, 25 set by call: it was
-left because a worker sleeps, and the next call goes on, 26 address of the first worker's context.
-call sets 8 and 10 again where workers share each pack, which is where that should end
-before each has done packs of its own.
+left because a worker sleeps, and the next call goes on, 26 address of the first worker's context,
+27 outputs.
+The caller of call or prepare tells in 0 to 2 and for outputs where an address is found; they put
+the address itself there.  call sets 8 and 10 again where workers share each pack, which is where
+that should end before each has done packs of its own.
 control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have
 finished, 3 spins before sleep, 8.. state of worker n: 0 awake, 1 asleep.
 step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the
@@ -62,6 +64,18 @@ i32, i64 = nb.int32, nb.int64
 STEP_BYTES = 64
 MOST_SPINS = 2000  # then another process has one of our cores: let it have this one
 SHARING_COST = 115  # percent: meetings and uneven steps, against one worker a pack
+
+
+@routine
+def find_arrays(params):
+    """Puts the addresses of arrays where the caller told where these are found."""
+    for slot in range(3):
+        at = load_i64(params + 8 * slot)
+        if at:
+            store_unaligned(params + 8 * slot, load_i64(at))
+    table = load_i64(params + 40)
+    for number in range(load_i64(params + 216)):
+        store_unaligned(table + 8 * number, load_i64(load_i64(table + 8 * number)))
 
 
 @routine
@@ -303,6 +317,7 @@ def prepare():
     """The first part of a call alone.  params: call."""
 
     def kernel(params, context, begin, end):
+        find_arrays(params)
         cut_into_packs(params)
 
     return kernel
@@ -344,6 +359,7 @@ def call(profiled):
         workers, goes_on = load_i64(params + 192), load_i64(params + 200)
         store_unaligned(params + 200, i64(0))
         if not goes_on:
+            find_arrays(params)
             cut_into_packs(params)
             if load_i64(params + 152) or load_i64(params + 160):
                 return

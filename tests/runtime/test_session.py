@@ -259,6 +259,29 @@ def test_an_instruction_set_below_gives_the_same_bytes(model: Callable[[str, str
             np.testing.assert_allclose(engine.load(file).run(given)["logits"], best, atol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_arrays_of_every_kind_are_read(model: Callable[[str, str], Path], threads: int) -> None:
+    """Kernels find the elements of an array by themselves."""
+    session, given = engine.load(model("4x1", "int8"), threads=threads), feeds(3, 31)
+    wanted = session.run(given)["logits"]
+    one_more = {name: np.pad(array, ((1, 0), (0, 1))) for name, array in given.items()}
+    for name, array in given.items():
+        array.flags.writeable = False
+        kinds = {
+            "rows": np.concatenate([array[:1], array])[1:],
+            "strided": one_more[name][1:, :-1],
+            "columns": np.asfortranarray(array),
+            "buffer": np.frombuffer(array.tobytes(), np.int64).reshape(array.shape),
+            "int32": array.astype(np.int32),
+            "big_endian": array.astype(">i8"),
+            "subclass": array.view(np.recarray),
+            "list": array.tolist(),
+        }
+        for kind, other in kinds.items():
+            made = session.run({**given, name: other})["logits"]
+            np.testing.assert_array_equal(made, wanted, err_msg=f"{name} {kind}")
+
+
 def test_a_session_is_pickled(model: Callable[[str, str], Path]) -> None:
     session, given = engine.load(model("4x1", "int8")), feeds(2, 12)
     copy = pickle.loads(pickle.dumps(session))

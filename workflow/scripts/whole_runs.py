@@ -129,6 +129,6 @@ if __name__ == "__main__":
     parser.add_argument("--name", required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--dataset", type=Path)
-    parser.add_argument("--iterations", type=int, default=500)
+    parser.add_argument("--iterations", type=int, default=5000)
     parser.add_argument("--out", type=Path, required=True)
     run_main(main, parser, EngineError)
