@@ -32,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     rows = [Labelled(text, label) for text, label in sentences.embedded_split("train")]
     np.savez(calibration, **tokenize_sentences.tokenize(MODEL, rows[:600], 128))
     prepared = quantize.prepared(fp32, folder)
-    quantize.quantize_static(prepared, int8, calibration, 128, "minmax")
+    quantize.quantize_static(prepared, int8, calibration, 128, "minmax", 8)
     rows = [Labelled(text, label) for text, label in sentences.embedded_split("validation")]
     tokens = tokenize_sentences.tokenize(MODEL, rows, 128)
     return SimpleNamespace(fp32=fp32, int8=int8, tokens=tokens)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
 from workflow.scripts import bfloat16, export, quantize
+from workflow.scripts.calibrate import Range
 from workflow.scripts.labelled import Labelled, read_labelled
 from workflow.scripts.tokenize_sentences import tokenize
 from workflow.scripts.writing import StepError
@@ -66,6 +68,49 @@ def feed(batch=3, length=7):
 def logits(path, inputs):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(["logits"], inputs)[0]
+
+
+def test_biases_are_rounded_to_parts_of_a_step():
+    """Behind quantised products alone, and not where the sum goes on to a residual."""
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 2] x) => (float[2, 2] y) <
+            float[2, 2] w = {1, 0, 0, 1}, float[2] b = {0.06, -0.19}, float[2] c = {0.06, -0.19},
+            float[2] d = {0.06, -0.19}, float[2] e = {0.06, -0.19}
+        > {
+            p = MatMul(x, w)  q = Add(b, p)  r = Relu(q)
+            s = MatMul(r, w)  t = Add(s, c)  u = Add(t, r)
+            v = MatMul(u, w)  i = Add(v, d)  j = Relu(i)  y = Add(j, e)
+        }""")
+    found = Range(-12.75, 12.75, 40.0)  # steps of 0.1
+    assert quantize.round_biases(graph, {"p": found, "s": found}, 4) == 1
+    made = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    np.testing.assert_allclose(made["b"], [0.05, -0.2], rtol=1e-6)
+    for name in "cde":
+        np.testing.assert_array_equal(made[name], np.float32([0.06, -0.19]))
+
+
+@pytest.mark.slow
+def test_a_rounded_model_is_near_the_one_that_is_not(files, tmp_path):
+    model = onnx.load(quantize.prepared(files / "fp32.onnx", tmp_path))
+    added = next(n for n in model.graph.node if n.name.endswith("0/intermediate/dense/Add"))
+    biases = {tensor.name: tensor for tensor in model.graph.initializer}
+    place = next(i for i, name in enumerate(added.input) if name in biases)  # zeros, of many layers
+    (count,), name = biases[added.input[place]].dims, "random"
+    values = np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(values, name))
+    added.input[place] = name
+    onnx.save(model, tmp_path / "prepared.onnx")
+    made, counts = [], []
+    for parts in (0, 1):
+        path = tmp_path / f"{parts}.onnx"
+        sentences = files / "train.npz"
+        quantize.quantize_static(tmp_path / "prepared.onnx", path, sentences, 8, "minmax", parts)
+        made.append(logits(path, feed()))
+        kept = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}[name]
+        counts.append(len(np.unique(numpy_helper.to_array(kept))))
+    assert counts[1] < counts[0] == len(values)
+    np.testing.assert_allclose(made[1], made[0], atol=0.05)
 
 
 @pytest.mark.slow

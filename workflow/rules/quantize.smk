@@ -16,10 +16,11 @@ rule quantize_int8:
         code=code("workflow/scripts/quantize.py"),
         sentences=config["quantize"]["sentences"],
         method=config["quantize"]["method"],
+        bias_parts=config["quantize"]["bias_parts"],
     shell:
         "python -m workflow.scripts.quantize int8 --model {input.model} --out {output}"
         " --calibration {input.sentences} --sentences {params.sentences}"
-        " --method {params.method} > {log} 2>&1"
+        " --method {params.method} --bias_parts {params.bias_parts} > {log} 2>&1"
 
 
 rule quantize_dynamic_int8:
