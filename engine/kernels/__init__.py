@@ -148,6 +148,9 @@ KERNELS: dict[str, Kernel] = {
             "attention_f32", "float_attention", "attention_f32", ("depth", "width"), "Attention"
         ),
         Kernel(
+            "attention_bf16", "float_attention", "attention_bf16", ("depth", "width"), "Attention"
+        ),
+        Kernel(
             "attention_f32_rows", "row_attention", "attention_f32_rows", ("depth",), "Attention"
         ),
         Kernel("output_tokens", "outputs", "output_tokens", (), ""),

@@ -1,4 +1,5 @@
-"""Attention in float32, one head and one tile of queries at a time: no transposition, no mask.
+"""Attention in float32 or bfloat16, one head and one tile of queries at a time: no transposition,
+no mask.
 
     s[j, t] = scale * sum over d of k[d, j] q[d, t];  p = softmax(s)
     y[c, t] = sum over j of p[j, t] v[c, j]
@@ -8,12 +9,17 @@ and share the loads of a row of queries; so do four channels of v the loads of a
 probabilities.  The greatest score is found while scores are made, exps are divided by their sum at
 the very end.  Sentences stand end to end: each is visited for the lanes it has in the tile.
 
+In bfloat16 q and k are "pairs" of channels as round_rows (float_linear.py) makes them of a whole
+tile, v its "words": a dot2_bf16 takes two channels of a key, or two keys of a channel.  exps are
+rounded, their sum is that of float32.  Of a pair that the sentence has only half of, the other
+half of v is masked: it may be anything, NaN too.
+
 The "rows" domain has one query a sentence, so there keys are in lanes: a query's channel is
 broadcast, and a channel of the result is a sum across lanes.
 
 A unit is (tile, head).  params: 0 q, 1 bytes of a q tile, 2 k, 3 bytes of a k tile, 4 v, 5 bytes of
-a v tile, 6 y, 7 bytes of a y tile, 8 heads, 9 float32 scale.  Scratch: 256 bytes a key of the
-longest sentence.
+a v tile, 6 y (float32), 7 bytes of a y tile, 8 heads, 9 float32 scale.  Scratch: 256 bytes a key of
+the longest sentence.
 """
 
 import numba as nb
@@ -21,8 +27,11 @@ import numba as nb
 from ..lower import routine
 from ..simd import (
     add,
+    bf16_pairs,
     div,
+    dot2_bf16,
     load_f32,
+    load_i32,
     load_i64,
     load_int,
     loads,
@@ -39,13 +48,31 @@ from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
 
 f32, i32 = nb.float32, nb.int32
 LEAST = -3.0e38
-ROW = 4 * TILE  # bytes of a channel of a tile of tokens
+ROW = 4 * TILE  # bytes of a channel of a tile of tokens, or of a pair of channels
+PER_WORD = {"f32": 1, "bf16": 2}  # numbers that are multiplied together
+V_ROW = {kind: ROW // n for kind, n in PER_WORD.items()}  # bytes of a channel of v
+LOW, HIGH = 0xFFFF, -0x10000  # bits of a word that are its first number, or its second
 
 
-def score(lanes, depth):
+def products_of(kind, lanes):
+    """Routines: 32 bits a lane from an address, and sums + those times the 32 bits at another."""
+    splat = splats("f32", lanes)
+
+    def of_floats(sums, x, at):
+        return multiply_add(x, splat(load_f32(at)), sums)
+
+    def of_pairs(sums, x, at):
+        return dot2_bf16(sums, x, load_i32(at))
+
+    if kind == "bf16":
+        return loads("bf16", 2 * lanes), routine(of_pairs)
+    return loads("f32", lanes), routine(of_floats)
+
+
+def score(kind, lanes, rows):
     """Scores of the keys start .. end - 1, a row each; returns the greatest of each query."""
-    splat, load = splats("f32", lanes), loads("f32", lanes)
-    row = 4 * lanes
+    splat, (load_query, product) = splats("f32", lanes), products_of(kind, lanes)
+    load, row = loads("f32", lanes), 4 * lanes
 
     def make(queries, keys, k_tile, start, end, scores):
         greatest_yet, at = splat(f32(LEAST)), scores
@@ -53,16 +80,10 @@ def score(lanes, depth):
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
             a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
             query = queries
-            for _ in range(depth):
-                x = load(query)
-                a, b = (
-                    multiply_add(x, splat(load_f32(key)), a),
-                    multiply_add(x, splat(load_f32(key + 4)), b),
-                )
-                c, d = (
-                    multiply_add(x, splat(load_f32(key + 8)), c),
-                    multiply_add(x, splat(load_f32(key + 12)), d),
-                )
+            for _ in range(rows):
+                x = load_query(query)
+                a, b = product(a, x, key), product(b, x, key + 4)
+                c, d = product(c, x, key + 8), product(d, x, key + 12)
                 query, key = query + ROW, key + ROW
             store(at, a)
             store(at + row, b)
@@ -81,40 +102,103 @@ def score(lanes, depth):
     return routine(make)
 
 
-def attend(depth, lanes):
-    """One sentence's keys for `lanes` queries; only lanes first .. last - 1 are stored."""
-    make_scores, exp = score(lanes, depth), exponential(lanes)
-    splat, load = splats("f32", lanes), loads("f32", lanes)
+def exps_of(kind, lanes):
+    """exp((score - greatest) * factor) of the keys start .. end - 1 instead of their scores, in
+    bfloat16 two keys a row and from the first row on; returns the sums.
+    """
+    splat, load, exp = splats("f32", lanes), loads("f32", lanes), exponential(lanes)
     row = 4 * lanes
+
+    def floats(scores, start, end, greatest, factor):
+        sums, at = splat(f32(0)), scores + row * (start & 3)
+        for _ in range(start, end):
+            p = exp(mul(sub(load(at), greatest), factor))
+            store(at, p)
+            sums, at = add(sums, p), at + row
+        return sums
+
+    def pairs(scores, start, end, greatest, factor):
+        sums, at, to = splat(f32(0)), scores + row * (start & 3), scores
+        if start & 1:
+            q = exp(mul(sub(load(at), greatest), factor))
+            store(to, bf16_pairs(splat(f32(0)), q))
+            sums, at, to = add(sums, q), at + row, to + row
+        for _ in range((start + 1) // 2, end // 2):
+            p = exp(mul(sub(load(at), greatest), factor))
+            q = exp(mul(sub(load(at + row), greatest), factor))
+            store(to, bf16_pairs(p, q))
+            sums, at, to = add(sums, add(p, q)), at + 2 * row, to + row
+        if end & 1:
+            p = exp(mul(sub(load(at), greatest), factor))
+            store(to, bf16_pairs(p, splat(f32(0))))
+            sums = add(sums, p)
+        return sums
+
+    return routine(pairs if kind == "bf16" else floats)
+
+
+def four_sums(kind, lanes):
+    """Sums of exps times the values of four channels, from the address of the first tile's."""
+    splat, (load, product) = splats("f32", lanes), products_of(kind, lanes)
+    row, v_row, per_row = 4 * lanes, V_ROW[kind], TILE // PER_WORD[kind]
+
+    def add_words(a, b, c, d, tiles, v_tile, first, last, exps):
+        for tile in range(first // per_row, (last + per_row - 1) // per_row):
+            begin, stop = max(first - per_row * tile, 0), min(last - per_row * tile, per_row)
+            value = tiles + v_tile * tile + 4 * begin
+            for _ in range(begin, stop):
+                p = load(exps)
+                a, b = product(a, p, value), product(b, p, value + v_row)
+                c, d = product(c, p, value + 2 * v_row), product(d, p, value + 3 * v_row)
+                exps, value = exps + row, value + 4
+        return a, b, c, d
+
+    add_words = routine(add_words)
+
+    def add_half(a, b, c, d, tiles, v_tile, key, exps, kept):
+        """Of one key, whose bits of a word are `kept`."""
+        p, value = load(exps), tiles + v_tile * (key // TILE) + 4 * (key % TILE // 2)
+        a = dot2_bf16(a, p, i32(load_i32(value) & kept))
+        b = dot2_bf16(b, p, i32(load_i32(value + v_row) & kept))
+        c = dot2_bf16(c, p, i32(load_i32(value + 2 * v_row) & kept))
+        d = dot2_bf16(d, p, i32(load_i32(value + 3 * v_row) & kept))
+        return a, b, c, d
+
+    def floats(tiles, v_tile, start, end, scratch):
+        zero, exps = splat(f32(0)), scratch + row * (start & 3)
+        return add_words(zero, zero, zero, zero, tiles, v_tile, start, end, exps)
+
+    def pairs(tiles, v_tile, start, end, exps):
+        a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
+        first, last = (start + 1) // 2, end // 2
+        if start & 1:
+            a, b, c, d = add_half(a, b, c, d, tiles, v_tile, start, exps, HIGH)
+            exps += row
+        a, b, c, d = add_words(a, b, c, d, tiles, v_tile, first, last, exps)
+        if end & 1:
+            exps += row * (last - first)
+            a, b, c, d = add_half(a, b, c, d, tiles, v_tile, end, exps, LOW)
+        return a, b, c, d
+
+    if kind == "f32":
+        return routine(floats)
+    add_half = routine(add_half)
+    return routine(pairs)
+
+
+def attend(kind, depth, lanes):
+    """One sentence's keys for `lanes` queries; only lanes first .. last - 1 are stored."""
+    make_scores = score(kind, lanes, depth // PER_WORD[kind])
+    make_exps, sums_of = exps_of(kind, lanes), four_sums(kind, lanes)
+    splat, v_row = splats("f32", lanes), V_ROW[kind]
 
     def sentence(
         queries, keys, k_tile, values, v_tile, start, end, scale, scratch, out, first, last
     ):
-        greatest_yet, factor = make_scores(queries, keys, k_tile, start, end, scratch), splat(scale)
-        sums, exps = splat(f32(0)), scratch + row * (start & 3)
-        at = exps
-        for _ in range(start, end):
-            p = exp(mul(sub(load(at), greatest_yet), factor))
-            store(at, p)
-            sums, at = add(sums, p), at + row
-        factor = div(splat(f32(1)), sums)
+        greatest = make_scores(queries, keys, k_tile, start, end, scratch)
+        factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
         for channel in range(0, depth, 4):
-            a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
-            at = exps
-            for tile in range(start // TILE, (end + TILE - 1) // TILE):
-                begin, stop = max(start - TILE * tile, 0), min(end - TILE * tile, TILE)
-                value = values + v_tile * tile + ROW * channel + 4 * begin
-                for _ in range(begin, stop):
-                    p = load(at)
-                    a, b = (
-                        multiply_add(p, splat(load_f32(value)), a),
-                        multiply_add(p, splat(load_f32(value + ROW)), b),
-                    )
-                    c, d = (
-                        multiply_add(p, splat(load_f32(value + 2 * ROW)), c),
-                        multiply_add(p, splat(load_f32(value + 3 * ROW)), d),
-                    )
-                    at, value = at + row, value + 4
+            a, b, c, d = sums_of(values + v_row * channel, v_tile, start, end, scratch)
             to = out + ROW * channel
             store_lanes(to, mul(a, factor), first, last)
             store_lanes(to + ROW, mul(b, factor), first, last)
@@ -124,11 +208,11 @@ def attend(depth, lanes):
     return routine(sentence)
 
 
-def lanes_of_tile(depth, lanes):
+def lanes_of_tile(kind, depth, lanes):
     """A routine: one sentence for blocks of `lanes` queries, as many as have first .. last - 1 of a
     tile among them.
     """
-    attend_block = attend(depth, lanes)
+    attend_block = attend(kind, depth, lanes)
 
     def some(sentence):
         (queries, keys, k_tile, values, v_tile, start, stop), rest = sentence
@@ -152,9 +236,13 @@ def lanes_of_tile(depth, lanes):
     return routine(some)
 
 
-def attention_f32(depth, width):
+def attention(kind, depth, width):
     """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
-    quarter, half, all_lanes = (lanes_of_tile(depth, min(width, lanes)) for lanes in (16, 32, 64))
+    quarter, half, all_lanes = (
+        lanes_of_tile(kind, depth, min(width, lanes)) for lanes in (16, 32, 64)
+    )
+    key_bytes = ROW * depth // PER_WORD[kind]  # of a head in a tile
+    value_bytes, result_bytes = V_ROW[kind] * depth, ROW * depth
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -169,13 +257,11 @@ def attention_f32(depth, width):
         )
         k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
         for unit in range(begin, end):
-            tile, channel = unit // heads, depth * ROW * (unit % heads)
-            queries = arena + load_i64(params) + load_i64(params + 8) * tile + channel
-            keys, values = (
-                arena + load_i64(params + 16) + channel,
-                arena + load_i64(params + 32) + channel,
-            )
-            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
+            tile, head = unit // heads, unit % heads
+            queries = arena + load_i64(params) + load_i64(params + 8) * tile + key_bytes * head
+            keys = arena + load_i64(params + 16) + key_bytes * head
+            values = arena + load_i64(params + 32) + value_bytes * head
+            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + result_bytes * head
             low, high = tile * TILE, tile * TILE + TILE
             for number in range(sentences):
                 start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
@@ -194,3 +280,13 @@ def attention_f32(depth, width):
                     all_lanes(sentence)
 
     return kernel
+
+
+def attention_f32(depth, width):
+    """In float32."""
+    return attention("f32", depth, width)
+
+
+def attention_bf16(depth, width):
+    """In bfloat16, sums in float32; depth is even."""
+    return attention("bf16", depth, width)

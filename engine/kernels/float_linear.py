@@ -11,6 +11,7 @@ round_rows makes of it once a tile:
     "rows"    bfloat16 [input][token] for 4x1: two rows are unpacked into pairs for four outputs
     "pairs"   bfloat16 [piece][input / 2][token][2] for 1x4 and dense: nothing is shuffled
     "pieces"  float32 [piece][input][token] for 1x4
+    "words"   bfloat16 [input][token] for attention, token after token
 A piece is `width` tokens: where an x of 64 tokens overflows the first-level cache one of 32 or 16
 may fit, and a 1x4 product loads x as often as it multiplies.  round_rows: a unit is a tile; params:
 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs.  Pairs and pieces have
@@ -23,6 +24,7 @@ from ..lower import routine
 from ..simd import (
     as_float,
     as_int,
+    bf16_in_order,
     bf16_pairs,
     bf16_rows,
     dot2_bf16,
@@ -51,10 +53,12 @@ SIZE = {"f32": 4, "u8": 1}
 
 def round_rows(lanes, width, form):
     """What the kernels read, from float32; see the head of the file."""
-    return _rows(lanes, width) if form == "rows" else _pieces(lanes, width, form)
+    if form in ("rows", "words"):
+        return _rows(lanes, width, bf16_rows if form == "rows" else bf16_in_order)
+    return _pieces(lanes, width, form)
 
 
-def _rows(lanes, width):
+def _rows(lanes, width, rounded):
     load = loads("f32", width)
 
     def kernel(params, context, begin, end):
@@ -63,7 +67,7 @@ def _rows(lanes, width):
             x = arena + load_i64(params) + load_i64(params + 8) * tile
             y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
             for at in range(0, lanes * inputs, width):
-                store(y + 2 * at, bf16_rows(load(x + 4 * at)))
+                store(y + 2 * at, rounded(load(x + 4 * at)))
 
     return kernel
 

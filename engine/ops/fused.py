@@ -148,12 +148,20 @@ def attention(
     probabilities: Quantization | None = None,
     product: Quantization | None = None,
     output: Quantization | None = None,
+    precision: str = "float32",
 ) -> Array:
     """y [B, Sq, C]."""
+    low = precision == "bfloat16"
+    if low:
+        q, k, v = (round_to_bfloat16(x) for x in (q, k, v))
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
     s = dequantized(quantized(s, scores), scores) * np.float32(scale)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
         s = np.where(mask[:, None, None, :] != 0, s, np.finfo(np.float32).min)
+    if low:  # exps are rounded, their sum is not
+        exps = np.exp(s - s.max(axis=-1, keepdims=True))
+        y = round_to_bfloat16(exps) @ _heads(v, heads) / exps.sum(axis=-1, keepdims=True)
+        return np.asarray(np.moveaxis(y, 1, 2).reshape(q.shape), np.float32)
     p = quantized(softmax(s), probabilities)
     y = _product(p, probabilities, _heads(v, heads), value)
     y = np.moveaxis(y, 1, 2).reshape(q.shape)

@@ -217,6 +217,7 @@ def build(match: Match) -> Sequence[Node]:
         "probabilities": softmax.attributes["quantization"] if softmax else None,
         "product": None,
         "output": None,
+        "precision": precision_of(match, parts),
     }
     later = [node for node in after_product(match) if node.op == "FakeQuantize"]
     results = [f"{out}.context{i}" for i in range(len(later))] + [out]
@@ -225,6 +226,17 @@ def build(match: Match) -> Sequence[Node]:
     for i, node in enumerate(later):
         nodes.append(node.changed(inputs=(results[i],), outputs=(results[i + 1],)))
     return nodes
+
+
+def precision_of(match: Match, parts: Parts) -> str:
+    """bfloat16 where query, key and value are results of bfloat16 products, and nothing between
+    them and the weighted sum is quantised.
+    """
+    chains = (parts.query, parts.key, parts.value)
+    makers = [match.search.producer.get(chain.source) for chain in chains]
+    low = all(maker and maker.attributes.get("precision") == "bfloat16" for maker in makers)
+    whole = all(chain.quantization is None for chain in (*chains, parts.scores))
+    return "bfloat16" if low and whole and "probabilities" not in match else "float32"
 
 
 def divided(how: Quantization | None, factor: float) -> Quantization | None:

@@ -97,7 +97,7 @@ def fours_of(there: Array | None, heads: int, depth: int) -> Array:
 def _floats(
     planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int
 ) -> None:
-    """In float32 throughout; what is stored in bytes is converted before and after."""
+    """In float32 or bfloat16; what is stored in bytes is converted before and after."""
     attributes = node.attributes
     if any(attributes.get(name) is not None for name in ("scores", "probabilities", "product")):
         raise Unplanned("partly quantised attention")
@@ -106,13 +106,16 @@ def _floats(
     y = planner.make(
         name if output is None else f"{name}.float", query.domain, query.channels, None
     )
+    variant: tuple[int, ...] = (depth, block_width(planner.isa, query.lanes))
+    kernel = "attention_f32"
+    if query.domain == "rows":
+        kernel, variant = "attention_f32_rows", (depth,)
+    elif attributes.get("precision") == "bfloat16" and planner.isa.has("avx512bf16"):
+        # one query a sentence, and what emulates the instruction, are as fast in float32
+        query, key = (planner.formed(each, "pairs", each.lanes) for each in (query, key))
+        kernel, value = "attention_bf16", planner.formed(value, "words", value.lanes)
     operands = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes)
     params = (*operands, y, y.tile_bytes, heads, float(attributes["scale"]))
-    if query.domain == "tokens":
-        variant: tuple[int, ...] = (depth, block_width(planner.isa, query.lanes))
-        kernel = "attention_f32"
-    else:
-        kernel, variant = "attention_f32_rows", (depth,)
     how = {"units": heads, "macs": 2 * query.channels}
     planner.emit(node, kernel, variant, params, query.domain, own_tiles=False, **how)
     if output is not None:

@@ -32,6 +32,7 @@ FORMS = {  # a form of x -> the kernel that makes it, and its type
     "rows": ("round_rows", "bf16"),
     "pairs": ("round_rows", "bf16"),
     "pieces": ("round_rows", "f32"),
+    "words": ("round_rows", "bf16"),
 }
 
 

@@ -83,7 +83,7 @@ from .moving import (
     word,
 )
 from .products import dot2_bf16, dot2_words, dot4
-from .rounding import bf16_pairs, bf16_rows, interleave_words
+from .rounding import bf16_in_order, bf16_pairs, bf16_rows, interleave_words
 from .running import call_kernel, cycles, exchange, fetch_add, load_shared, pause, yield_core
 from .vectors import (
     BYTES,
@@ -126,6 +126,7 @@ __all__ = [
     "as_bytes",
     "as_float",
     "as_int",
+    "bf16_in_order",
     "bf16_pairs",
     "bf16_rows",
     "both",

@@ -17,6 +17,11 @@ def _high_halves(b, x):
     return b.select(b.fcmp_unordered("uno", x, x), constant(whole, 0x7FC00000), rounded)
 
 
+def _truncated(b, x):
+    sixteen = constant(ir.VectorType(I32, x.type.count), 16)
+    return b.trunc(b.lshr(_high_halves(b, x), sixteen), ir.VectorType(I16, x.type.count))
+
+
 @intrinsic
 def bf16_pairs(typing, p, q):
     """Two rows of float32 -> lanes of two bfloat16 (p, q): the operand of dot2_bf16."""
@@ -35,10 +40,7 @@ def bf16_rows(typing, x):
 
     def emit(ctx, b, sig, args):
         n = x.lanes
-        high = b.trunc(
-            b.lshr(_high_halves(b, args[0]), constant(ir.VectorType(I32, n), 16)),
-            ir.VectorType(I16, n),
-        )
+        high = _truncated(b, args[0])
         return take(
             b,
             high,
@@ -49,6 +51,16 @@ def bf16_rows(typing, x):
                 for i in range(4)
             ],
         )
+
+    return Vec("bf16", x.lanes)(x), emit
+
+
+@intrinsic
+def bf16_in_order(typing, x):
+    """float32 -> bfloat16, lane by lane."""
+
+    def emit(ctx, b, sig, args):
+        return _truncated(b, args[0])
 
     return Vec("bf16", x.lanes)(x), emit
 
