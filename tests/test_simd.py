@@ -143,6 +143,7 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
     ("pick(i, floats_)", lambda: I["floats"][I["i"] & 15]),
     ("zip_low(r0, r1)", lambda: np.stack([I["rows"][0, :HALF], I["rows"][1, :HALF]], 1)),
     ("zip_high(r0, r1)", lambda: np.stack([I["rows"][0, HALF:], I["rows"][1, HALF:]], 1)),
+    ("bf16_in_order(a)", lambda: rounded(I["a"])),
     ("bf16_pairs(a, b)", lambda: np.stack([rounded(I["a"]), rounded(I["b"])], 1)),
     ("interleave_words(bf16_rows(a), bf16_rows(b))",
      lambda: np.stack([rounded(I["a"]), rounded(I["b"])], 1)),

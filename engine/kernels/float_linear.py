@@ -4,7 +4,8 @@ Sums are float32 and stay in registers: 4 outputs x `width` tokens.  `width` div
 tokens of a row, so that registers suffice: 64 on 512 bits, 16 on fewer.  A unit is (tile, part).
 params and the parts' rows are those of linear.py, headers, offsets and weights those of pack.py.
 record (64 bytes): unused[4]; float32 bias[4]; unused[4]; float32 a, b; int32 flip; unused.  With
-output "u8" the result is u8(round(y * a + b)), b with MAGIC, its bits changed by flip.
+output "u8" the result is u8(round(y * a + b)), b with MAGIC, its bits changed by flip; with a form
+of bfloat16, below, what the one who reads it wants: a tile is one piece then.
 
 x of the float32 kernels for 4x1 and dense is [input][token], as everywhere.  The others read what
 round_rows makes of it once a tile:
@@ -48,7 +49,7 @@ from .context import ARENA
 from .panels import in_panels, one_by_one
 
 f32 = nb.float32
-SIZE = {"f32": 4, "u8": 1}
+SIZE = {"f32": 4, "u8": 1, "rows": 2, "words": 2, "pairs": 2}
 
 
 def round_rows(lanes, width, form):
@@ -106,16 +107,44 @@ def _pieces(lanes, width, form):
 def float_epilogue(lanes, width, output, activation):
     """A routine (address of output 0's tokens, sums in token order, record, n)."""
     splat, flip = splats("f32", width), splats("i32", width // 4)
-    act = (ACTIVATIONS if output == "f32" else ACTIVATIONS_FOR_BYTES)[activation](width)
+    act = (ACTIVATIONS_FOR_BYTES if output == "u8" else ACTIVATIONS)[activation](width)
 
     def floats(out, sums, record, n):
         store(out + 4 * lanes * n, act(sums))
+
+    def rows(out, sums, record, n):
+        store(out + 2 * lanes * n, bf16_rows(act(sums)))
+
+    def words(out, sums, record, n):
+        store(out + 2 * lanes * n, bf16_in_order(act(sums)))
 
     def bytes_(out, sums, record, n):
         v = fma(act(sums), splat(load_f32(record + 48)), splat(load_f32(record + 52)))
         store(out + lanes * n, xor(as_int(pack_in_order(v)), flip(load_i32(record + 56))))
 
-    return routine(floats if output == "f32" else bytes_)
+    return routine({"f32": floats, "rows": rows, "words": words, "u8": bytes_}[output])
+
+
+def epilogue_of_four(lanes, width, output, activation):
+    """A routine (address of output 0's tokens, sums of four outputs, record)."""
+    if output == "pairs":
+        act = ACTIVATIONS[activation](width)
+
+        def pairs(out, a, b, c, d, record):
+            store(out, bf16_pairs(act(a), act(b)))
+            store(out + 4 * lanes, bf16_pairs(act(c), act(d)))
+
+        return routine(pairs)
+
+    finish = float_epilogue(lanes, width, output, activation)
+
+    def one_by_one(out, a, b, c, d, record):
+        finish(out, a, record, 0)
+        finish(out, b, record, 1)
+        finish(out, c, record, 2)
+        finish(out, d, record, 3)
+
+    return routine(one_by_one)
 
 
 def product(accumulate, x_bytes, step, lanes, width, output, activation):
@@ -124,7 +153,7 @@ def product(accumulate, x_bytes, step, lanes, width, output, activation):
     x_bytes: from token to token of x, or 0: x is in pieces; step: bytes of offsets and of weights.
     """
     finish, size, start = (
-        float_epilogue(lanes, width, output, activation),
+        epilogue_of_four(lanes, width, output, activation),
         SIZE[output],
         splats("f32", width),
     )
@@ -150,10 +179,7 @@ def product(accumulate, x_bytes, step, lanes, width, output, activation):
                     c, d = start(load_f32(record + 24)), start(load_f32(record + 28))
                     a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
                     out = target + load_i32(headers + 4)
-                    finish(out, a, record, 0)
-                    finish(out, b, record, 1)
-                    finish(out, c, record, 2)
-                    finish(out, d, record, 3)
+                    finish(out, a, b, c, d, record)
                     offsets, weights = (
                         offsets + offset_bytes * steps,
                         weights + weight_bytes * steps,

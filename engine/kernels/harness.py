@@ -16,7 +16,7 @@ from ..compile import Compiled
 from ..pack import Packed
 from . import context as slots
 
-__all__ = ["Stand", "aligned", "from_tiles", "to_tiles"]
+__all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
 
 Array = NDArray[Any]
 
@@ -43,6 +43,17 @@ def from_tiles(tiles: Array, tokens: int) -> Array:
     """[tile][channel][lane] -> [tokens, channels]."""
     count, channels, lanes = tiles.shape
     return tiles.transpose(0, 2, 1).reshape(count * lanes, channels)[:tokens]
+
+
+def in_order(flat: Array, shape: tuple[int, int, int], form: str = "") -> Array:
+    """[tile][channel][lane] from a form of float_linear.py, each tile one piece."""
+    tiles, channels, lanes = shape
+    if form == "pairs":
+        return flat.reshape(tiles, channels // 2, lanes, 2).transpose(0, 1, 3, 2).reshape(shape)
+    if form == "rows":  # fours of either half in turn
+        fours = flat.reshape(tiles, channels, lanes // 8, 2, 4)
+        return fours.transpose(0, 1, 3, 2, 4).reshape(shape)
+    return flat.reshape(shape)
 
 
 class Stand:

@@ -16,7 +16,7 @@ from .shared import aligned
 from .tiles import TILE_DEPTHS
 from .unread import constant_scores
 
-__all__ = ["fours_of", "plan_attention"]
+__all__ = ["forms_read", "fours_of", "plan_attention"]
 
 Array = NDArray[Any]
 DEPTH = 16  # channels of a head come in multiples of it
@@ -94,6 +94,17 @@ def fours_of(there: Array | None, heads: int, depth: int) -> Array:
     return aligned(found)
 
 
+def forms_read(planner: Planner, node: Node) -> tuple[str, str, str]:
+    """The forms in which attention_bf16 reads query, key and value; "" where it is another kernel.
+
+    One query a sentence is as fast in float32; so is all of it where dot2_bf16 is emulated.
+    """
+    low = node.attributes.get("precision") == "bfloat16" and planner.isa.has("avx512bf16")
+    if low and not planner.of_rows(node.inputs[0]):
+        return "pairs", "pairs", "words"
+    return "", "", ""
+
+
 def _floats(
     planner: Planner, node: Node, query: Buffer, key: Buffer, value: Buffer, depth: int
 ) -> None:
@@ -102,18 +113,18 @@ def _floats(
     if any(attributes.get(name) is not None for name in ("scores", "probabilities", "product")):
         raise Unplanned("partly quantised attention")
     heads, output, name = attributes["heads"], attributes.get("output"), node.outputs[0]
-    query, key, value = (converted(planner, node, each, None) for each in (query, key, value))
+    forms = forms_read(planner, node)
+    query, key, value = (
+        planner.formed(each, form, each.lanes) if form else converted(planner, node, each, None)
+        for each, form in zip((query, key, value), forms, strict=True)
+    )
     y = planner.make(
         name if output is None else f"{name}.float", query.domain, query.channels, None
     )
     variant: tuple[int, ...] = (depth, block_width(planner.isa, query.lanes))
-    kernel = "attention_f32"
+    kernel = "attention_bf16" if forms[0] else "attention_f32"
     if query.domain == "rows":
         kernel, variant = "attention_f32_rows", (depth,)
-    elif attributes.get("precision") == "bfloat16" and planner.isa.has("avx512bf16"):
-        # one query a sentence, and what emulates the instruction, are as fast in float32
-        query, key = (planner.formed(each, "pairs", each.lanes) for each in (query, key))
-        kernel, value = "attention_bf16", planner.formed(value, "words", value.lanes)
     operands = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes)
     params = (*operands, y, y.tile_bytes, heads, float(attributes["scale"]))
     how = {"units": heads, "macs": 2 * query.channels}

@@ -19,13 +19,14 @@ LINE = 64
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Activations [tile][channel][lane]; domain "tokens" has 64 lanes, "rows" 16 (a lane a
-    sentence).
+    sentence).  form: the order of bfloat16 (kernels/float_linear.py), of a tile as one piece.
     """
 
     name: str
     domain: str
     channels: int
     dtype: str
+    form: str = ""
 
     @property
     def lanes(self) -> int:

@@ -181,11 +181,20 @@ class Planner:
         return self.channels[self.buffer(name).name]
 
     def make(
-        self, name: str, domain: str, channels: int, output: Quantization | None, *, group: int = 4
+        self,
+        name: str,
+        domain: str,
+        channels: int,
+        output: Quantization | None,
+        *,
+        group: int = 4,
+        form: str = "",
     ) -> Buffer:
-        """A new buffer for a value; kernels write whole groups of channels."""
-        dtype = "f32" if output is None else "u8"
-        buffer = Buffer(name, domain, -(-channels // group) * group, dtype)
+        """A new buffer for a value, in a form of FORMS if named; kernels write whole groups of
+        channels.
+        """
+        dtype = FORMS[form][1] if form else "f32" if output is None else "u8"
+        buffer = Buffer(name, domain, -(-channels // group) * group, dtype, form)
         self.buffers[name], self.quantized[name] = buffer, stored(output)
         self.channels[name] = channels
         return buffer
@@ -196,15 +205,25 @@ class Planner:
 
     def formed(self, x: Buffer, form: str, width: int) -> Buffer:
         """x as a kernel wants it (FORMS), `width` tokens together; made once."""
+        if x.form:
+            assert (x.form, x.lanes) == (form, width), f"{x.name} was made for other readers"
+            return x
         kernel, dtype = FORMS[form]
         name = f"{x.name}.{form}{width}"
         if name not in self._forms:
-            y = Buffer(name, x.domain, -(-x.channels // 4) * 4, dtype)
+            y = Buffer(name, x.domain, -(-x.channels // 4) * 4, dtype, form)
             variant = (x.lanes, width) if dtype == "u8" else (x.lanes, width, form)
             params = (x, x.tile_bytes, y, y.tile_bytes, x.channels)
             self.emit(Node(form, (x.name,), (name,), name=name), kernel, variant, params, x.domain)
             self._forms[name] = y
         return self._forms[name]
+
+    def of_rows(self, value: str) -> bool:
+        """Whether a value has one token a sentence; it need not be planned yet."""
+        if value in self.buffers:
+            return self.buffers[value].domain == "rows"
+        node = self.graph.producer().get(value)
+        return node is not None and (node.op == "Select" or self.of_rows(node.inputs[0]))
 
     def quantized_tokens(self, x: Buffer) -> tuple[Buffer, Buffer]:
         """x in bytes, a scale for each token; and those scales and zero points.  Made once."""

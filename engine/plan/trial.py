@@ -17,8 +17,9 @@ from ..isa import Isa
 from ..kernels.harness import Stand
 from . import Plan, Step
 from .choice import Choice, Choices, Layer
-from .linear import LINEAR_KERNELS, plan_linear
+from .linear import plan_linear
 from .planner import Planner, Unplanned, block_width
+from .product import LINEAR_KERNELS
 from .tiles import tile_patterns
 
 __all__ = ["Trial", "best_choice", "linear_trial"]

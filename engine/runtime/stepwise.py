@@ -20,6 +20,7 @@ from ..graph import Graph, Node, Quantization
 from ..kernels import context as slots
 from ..kernels import kernel
 from ..kernels.drive import STEP_BYTES
+from ..kernels.harness import from_tiles, in_order
 from ..ops.numbers import dequantized
 from ..plan import Buffer, Plan
 from ..plan.elementwise import ELEMENTWISE
@@ -130,12 +131,10 @@ class Stepwise(Session):
         count = self._slot(slots.TOKENS if buffer.domain == "tokens" else slots.SENTENCES)
         tiles = -(-count // buffer.lanes)
         raw = self._workers[0].arena[offset : offset + tiles * buffer.tile_bytes]
-        array = (
-            raw.view(TYPES[buffer.dtype])
-            .reshape(tiles, buffer.channels, buffer.lanes)
-            .transpose(0, 2, 1)
-        )
-        array = array.reshape(-1, buffer.channels)[:count].copy()
+        shape = (tiles, buffer.channels, buffer.lanes)
+        array = from_tiles(
+            in_order(raw.view(TYPES[buffer.dtype]), shape, buffer.form), count
+        ).copy()
         if buffer.dtype == "bf16":
             return (array.astype(np.uint32) << 16).view(np.float32)
         if buffer.name in self._flipped:

@@ -13,7 +13,7 @@ from engine import isa as instruction_sets
 from engine.isa import Isa
 from engine.kernels import kernel
 from engine.kernels.context import ROWS, TILE
-from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.kernels.harness import Stand, from_tiles, in_order, to_tiles
 
 Array = NDArray[Any]
 BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
@@ -87,13 +87,15 @@ class Layer:
         parts: int,
         rows: int,
         *more: int,
+        form: str = "",
     ) -> Array:
-        """y [tokens, outputs]; the work is done in two calls, as two workers would."""
+        """y [tokens, outputs], from its form; in two calls, as two workers would make it."""
         block = self.stand.params(*source, self.y, self.y_bytes, parts, rows, *more)
         units, compiled = self.tiles * parts, kernel(isa, name, *variant)
         self.stand.run(compiled, block, units // 2, units)
         self.stand.run(compiled, block, 0, units // 2)
-        return from_tiles(self.result, self.tokens)[:, : self.outputs].copy()
+        tiles = in_order(self.result.reshape(-1), self.result.shape, form)
+        return from_tiles(tiles, self.tokens)[:, : self.outputs].copy()
 
 
 DOMAINS = {TILE: "tokens", ROWS: "rows"}

@@ -239,6 +239,10 @@ FLOATS = [
     ("sparse_dot_bf16_4x1", "4x1", 64, 64, "f32", "none"),
     ("sparse_dot_bf16_1x4", "1x4", 64, 64, "f32", "none"),
     ("dense_dot_bf16", "dense", 16, 64, "f32", "none"),
+    ("sparse_dot_bf16_4x1", "4x1", 64, 64, "rows", "gelu"),
+    ("sparse_dot_bf16_4x1", "4x1", 64, 64, "pairs", "none"),
+    ("sparse_dot_bf16_1x4", "1x4", 64, 64, "words", "none"),
+    ("dense_dot_bf16", "dense", 16, 16, "pairs", "tanh"),
 ]
 MORE_FLOATS = [
     ("sparse_dot_f32_4x1", "4x1", 16, 16, "f32", "tanh"),
@@ -249,6 +253,9 @@ MORE_FLOATS = [
     ("sparse_dot_bf16_4x1", "4x1", 16, 16, "f32", "none"),
     ("sparse_dot_bf16_1x4", "1x4", 16, 16, "f32", "none"),
     ("dense_dot_bf16", "dense", 64, 64, "f32", "gelu"),
+    ("sparse_dot_bf16_4x1", "4x1", 16, 16, "rows", "none"),
+    ("sparse_dot_bf16_4x1", "4x1", 64, 64, "words", "gelu"),
+    ("dense_dot_bf16", "dense", 64, 64, "rows", "none"),
 ]
 
 
@@ -260,6 +267,7 @@ def test_floats(
     slow: bool, name: str, pattern: str, width: int, lanes: int, output: str, activation: str
 ) -> None:
     precision = "bfloat16" if "bf16" in name else "float32"
+    rounded = output in ("rows", "words", "pairs")
     for tokens, outputs, inputs, kind in cases(pattern):
         random = np.random.default_rng(tokens)
         weight = random.normal(size=(outputs, inputs)).astype(np.float32)
@@ -281,11 +289,11 @@ def test_floats(
             pattern,
             precision,
             float_constants(outputs, bias, activation),
-            Buffer("y", DOMAINS[lanes], outputs, output),
+            Buffer("y", DOMAINS[lanes], outputs, *(("bf16", output) if rounded else (output,))),
             panels=panels_of(pattern, inputs),
         )
         for isa in sets(slow=slow):
-            layer = Layer(x, outputs, np.float32, lanes)
+            layer = Layer(x, outputs, np.uint16 if rounded else np.float32, lanes)
             source = (layer.x, layer.x_bytes)
             if precision == "bfloat16":
                 source = layer.made(
@@ -300,5 +308,14 @@ def test_floats(
                 source,
                 operands.parts,
                 operands.rows.ctypes.data,
+                form=output if rounded else "",
             )
-            np.testing.assert_allclose(got, wanted, atol=1e-4, err_msg=f"{isa.name} {kind}")
+            if rounded:
+                got = (got.astype(np.uint32) << 16).view(np.float32)
+            np.testing.assert_allclose(
+                got,
+                wanted,
+                atol=1e-4,
+                rtol=2**-8 if rounded else 1e-7,
+                err_msg=f"{isa.name} {kind}",
+            )

@@ -99,7 +99,9 @@ def test_int8_gives_the_same_bytes_as_vectors(
 
 
 def test_bfloat16_is_what_vectors_give(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Sums are float32 in another order, and bfloat16's steps amplify the last bit's difference."""
+    """Sums are float32 in another order; a last bit becomes a step of bfloat16 wherever x, queries,
+    keys, values or exps are rounded, and the next layers amplify it.
+    """
     exported.export(exported.bert(**MINI), tmp_path / "f.onnx")
     exported.bfloat16_weights(tmp_path / "f.onnx", tmp_path / "b.onnx")
     given = feeds([7, 12, 3])
@@ -110,7 +112,7 @@ def test_bfloat16_is_what_vectors_give(request: pytest.FixtureRequest, tmp_path:
         session = engine.load(tmp_path / "b.onnx")
         got = session.run(given)["logits"]
     assert "amx_dot_bf16" in kernels(session)
-    np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max())
+    np.testing.assert_allclose(got, want, atol=0.03 * np.abs(want).max())
     if amx is not None:
         assert amx.count["tdpbf16ps"] > 100
         assert amx.count["ldtilecfg"] == amx.count["tilerelease"] > 0
