@@ -119,6 +119,7 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
     ("shifts('left', 3)(i)", lambda: I["i"] << 3),
     ("shifts('right', 4)(i)", lambda: (I["i"].view(np.uint32) >> 4).view(np.int32)),
     (f"splats('f32', {L})(number)", lambda: np.full(L, I["floats"][0])),
+    ("literal([1.5, -0.1] * 8)()", lambda: np.float32([1.5, -0.1] * 8)),
     (f"splats('f32', {L})(greatest(b))", lambda: np.full(L, I["b"].max())),
     (f"splats('i32', {L})(total(i))", lambda: np.full(L, I["i"].sum(dtype=np.int32))),
     ("parts(4, 1)(i)", lambda: I["i"][16:32]),
@@ -180,6 +181,7 @@ def kernel_of(expressions: list[str]) -> Callable[[], Any]:
             "bytes_at",
             "word",
             "four_of",
+            "literal",
         ):
             text = _named(text, name, scope)
         scope["MAGIC"] = numba.float32(MAGIC)

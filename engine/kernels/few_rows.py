@@ -40,7 +40,7 @@ from ..simd import (
     to_float,
     xor,
 )
-from .activations import ACTIVATIONS_FOR_BYTES
+from .activations import ROUGH_ACTIVATIONS
 from .context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES
 from .linear import sparse_dot_u8s8_4x1
 
@@ -52,7 +52,7 @@ PLACE_BYTES, WEIGHT_BYTES, RECORD_BYTES = 80, 256, 384  # of a step, a step, a b
 def finish_of(epilogue, activation):
     """A routine: sums of 16 outputs -> bytes at `out`, 16 bytes of scratch at `kept`."""
     load_scale, load_start, splat = loads("f32", 16), loads("i32", 16), splats("f32", 16)
-    flip, act = splats("i32", 4), ACTIVATIONS_FOR_BYTES[activation](16)
+    flip, act = splats("i32", 4), ROUGH_ACTIVATIONS[activation](16)
 
     def scaled(sums, record):
         v = to_float(add(sums, load_start(record + 64)))

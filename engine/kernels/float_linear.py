@@ -44,7 +44,7 @@ from ..simd import (
     store,
     xor,
 )
-from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
+from .activations import ACTIVATIONS, ROUGH_ACTIVATIONS
 from .context import ARENA
 from .panels import in_panels, one_by_one
 
@@ -107,7 +107,7 @@ def _pieces(lanes, width, form):
 def float_epilogue(lanes, width, output, activation):
     """A routine (address of output 0's tokens, sums in token order, record, n)."""
     splat, flip = splats("f32", width), splats("i32", width // 4)
-    act = (ACTIVATIONS_FOR_BYTES if output == "u8" else ACTIVATIONS)[activation](width)
+    act = (ACTIVATIONS if output == "f32" else ROUGH_ACTIVATIONS)[activation](width)
 
     def floats(out, sums, record, n):
         store(out + 4 * lanes * n, act(sums))
@@ -128,7 +128,7 @@ def float_epilogue(lanes, width, output, activation):
 def epilogue_of_four(lanes, width, output, activation):
     """A routine (address of output 0's tokens, sums of four outputs, record)."""
     if output == "pairs":
-        act = ACTIVATIONS[activation](width)
+        act = ROUGH_ACTIVATIONS[activation](width)
 
         def pairs(out, a, b, c, d, record):
             store(out, bf16_pairs(act(a), act(b)))

@@ -41,7 +41,7 @@ from ..simd import (
     to_float,
     xor,
 )
-from .activations import ACTIVATIONS, ACTIVATIONS_FOR_BYTES
+from .activations import ACTIVATIONS, ROUGH_ACTIVATIONS
 from .context import ARENA
 
 f32 = nb.float32
@@ -86,7 +86,7 @@ def bytes_epilogue(lanes, activation):
     round(sum * scale + shift).
     """
     splat, flip = splats("f32", lanes), splats("i32", lanes // 4)
-    act = ACTIVATIONS_FOR_BYTES[activation](lanes)
+    act = ROUGH_ACTIVATIONS[activation](lanes)
 
     def activated(out, sums, record, n, table, params):
         v = act(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import llvmlite.ir as ir
 import numba as nb
+import numpy as np
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -121,6 +122,22 @@ def splats(dtype, lanes):
         return vec(scalar_type), lambda ctx, b, sig, args: spread(b, args[0], lanes)
 
     return splat
+
+
+def literal(numbers):
+    """A function of nothing -> Vec of these float32."""
+    vec = Vec("f32", len(numbers))
+
+    @intrinsic
+    def made(typing):
+        def emit(ctx, b, sig, args):
+            return ir.Constant(
+                ir.VectorType(F32, len(numbers)), [float(np.float32(x)) for x in numbers]
+            )
+
+        return vec(), emit
+
+    return made
 
 
 @routine
