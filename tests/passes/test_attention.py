@@ -12,6 +12,7 @@ from engine.graph import Graph, Quantization
 from engine.passes.attention import FUSION, attention
 from engine.passes.clean import clean
 from engine.passes.fusion import why
+from engine.passes.linear import linear
 from engine.passes.simulate import simulate
 from tests.passes.sketch import Sketch, assert_same, normal, only, operators
 
@@ -232,3 +233,23 @@ def test_a_scale_before_a_quantisation_divides_its_scale() -> None:
     query = after.producer()[only(after, "Attention").inputs[0]]
     assert query.attributes["quantization"].scale == pytest.approx(0.02)
     assert_same(graph, after, atol=1e-5, **FEEDS)
+
+
+# --- precision ---
+@pytest.mark.parametrize(
+    ("exact", "quantised", "precision"),
+    [("qkv", False, "bfloat16"), ("qk", False, "float32"), ("qkv", True, "float32")],
+)
+def test_between_bfloat16_products_it_is_bfloat16(
+    exact: str, quantised: bool, precision: str
+) -> None:
+    s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=MASK)
+    matrix = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    short = (matrix.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    made = {x: s.MatMul(x, short if x in exact else matrix) for x in "qkv"}
+    scores = s.MatMul(heads(s, made["q"]), heads(s, made["k"], (0, 2, 3, 1)))
+    p = s.Softmax(additive(s, s.Mul(scores, 0.5)), axis=-1)
+    p = s.round_trip(p, 1 / 255, 0) if quantised else p
+    graph = s.graph(joined(s, s.MatMul(p, heads(s, made["v"])))).changed(has_bfloat16=True)
+    after = attention(linear(simulate(clean(graph))))
+    assert only(after, "Attention").attributes["precision"] == precision

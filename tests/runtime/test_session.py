@@ -16,6 +16,8 @@ import pytest
 import engine
 from engine import models, reference, settings
 from engine.errors import InputError
+from engine.isa import chosen
+from engine.runtime import stepwise
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -194,6 +196,22 @@ def test_other_precisions_are_near_onnx_runtimes(
         np.testing.assert_allclose(
             session.run(given)["logits"], want, atol=tolerance, err_msg=f"{batch} x {length}"
         )
+
+
+@pytest.mark.skipif(not chosen().has("avx512bf16"), reason="the kernels are AVX512-BF16's")
+@pytest.mark.parametrize("pattern", ["4x1", "1x4", "dense"])
+def test_bfloat16_is_written_as_it_is_read(model: Callable[[str, str], Path], pattern: str) -> None:
+    """Every step means its operator, whatever form its result has."""
+    session = engine.load(model(pattern, "bf16"))
+    assert session.plan is not None
+    forms = [step.kernel_name for step in session.plan.steps]
+    assert (
+        sum(name.startswith("attention_bf16") for name in forms) == SIZES["num_hidden_layers"] - 1
+    )
+    rounded = [name for name in forms if name.startswith("round_rows_64") and "words" in name]
+    assert not rounded, "values are written as attention reads them"
+    for batch, length in ((1, 1), (3, 37), (2, 128)):
+        assert stepwise.check(session.graph, feeds(batch, length)) > 20
 
 
 @pytest.mark.parametrize("workers", [2, 3])
