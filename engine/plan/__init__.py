@@ -126,6 +126,7 @@ class Plan:
     vocabulary: int = 1 << 30
     kinds: int = 1 << 30
     pack_tokens: int = PACK_TOKENS
+    places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
 
     @cached_property
     def signature(self) -> str:
@@ -193,10 +194,13 @@ def make_plan(graph: Graph, isa: Isa, *, whole: bool = False) -> Plan | None:
     """
     from .choice import read_choices
     from .handlers import HANDLERS  # they make the Steps above
+    from .heads import with_whole_heads
     from .planner import Planner
 
-    choices = read_choices(isa)
+    choices, (graph, places) = read_choices(isa), with_whole_heads(graph)
     plan = Planner(graph, isa, choices, whole=whole).plan(HANDLERS)
+    if plan is not None and places:
+        plan = replace(plan, places=places)
     if plan is None or not choices.packs:
         return plan
     return replace(plan, pack_tokens=choices.packs.get(plan.signature, PACK_TOKENS))

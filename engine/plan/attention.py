@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..graph import Node
 from .elementwise import converted
+from .heads import WHOLE
 from .memory import Buffer
 from .planner import Planner, Unplanned, block_width
 from .quantized import FLIP, attention_constants, attention_is_bytes, key_factors
@@ -19,7 +20,6 @@ from .unread import constant_scores
 __all__ = ["forms_read", "fours_of", "plan_attention"]
 
 Array = NDArray[Any]
-DEPTH = 16  # channels of a head come in multiples of it
 
 
 def plan_attention(planner: Planner, node: Node) -> None:
@@ -27,7 +27,7 @@ def plan_attention(planner: Planner, node: Node) -> None:
     query, key, value = (planner.buffer(name) for name in node.inputs[:3])
     _take_mask(planner, node.inputs[3] if len(node.inputs) > 3 else "")
     depth = query.channels // node.attributes["heads"]
-    if depth % DEPTH or key.domain != "tokens" or value.domain != "tokens":
+    if depth % WHOLE or key.domain != "tokens" or value.domain != "tokens":
         raise Unplanned(f"heads of {depth} channels")
     attend = _bytes if attention_is_bytes(node) else _floats
     attend(planner, node, query, key, value, depth)

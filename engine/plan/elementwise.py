@@ -55,7 +55,7 @@ def _convert(
     )
     factor, zero = (1.0, 0.0) if result is None else (1 / result.scale, result.zero_point + MAGIC)
     numbers = (float(scale), float(shift), float(factor), float(zero))
-    params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, *numbers)
+    params = (x, x.tile_bytes, y, y.tile_bytes, y.channels, *numbers)
     planner.emit(node, "elementwise", (x.lanes, x.dtype, activation, y.dtype), params, x.domain)
     return y
 

@@ -14,26 +14,31 @@ CHANNELS = 64  # the kernel takes rows in pieces of so many
 
 
 def plan_embedding(planner: Planner, node: Node) -> None:
-    """Tables stay where they are: a mapped model.bin is shared by all processes."""
+    """Tables stay where they are, as a mapped model.bin is shared by all processes; those of rows
+    that are no whole pieces are copied, with zeros behind them.
+    """
     ids, types, words, positions, kinds, gamma, beta = node.inputs
     if planner.embedding is not None:
         raise Unplanned("a second embedding")
     table = planner.array(words)
     channels = table.shape[1]
-    if channels % CHANNELS:
-        raise Unplanned(f"{channels} channels: no multiple of {CHANNELS}")
+    rest = -channels % CHANNELS
     planner.embedding = node
     planner.inputs.update(ids=ids, types=types)
     kind_table = planner.array(kinds) if kinds else np.zeros((1, channels), np.float32)
     tables = [float32(each) for each in (table, planner.array(positions), kind_table)]
-    y = planner.make(node.outputs[0], "tokens", channels, node.attributes.get("output"))
+    if rest:
+        tables = [np.pad(each, ((0, 0), (0, rest))) for each in tables]
+    output = node.attributes.get("output")
+    y = planner.make(node.outputs[0], "tokens", channels, output, group=CHANNELS)
     norm = np.stack([np.ones(channels), np.zeros(channels)])
     if gamma:
         norm = np.stack([planner.array(gamma), planner.array(beta)]).astype(np.float64)
-    if (output := stored(node.attributes.get("output"))) is not None:
-        norm = norm / output.scale + np.array([[0], [output.zero_point]])
+    if (result := stored(output)) is not None:
+        norm = norm / result.scale + np.array([[0], [result.zero_point]])
+    norm = np.pad(norm, ((0, 0), (0, rest)))
     epsilon = float(node.attributes.get("epsilon", 0.0))
-    params = (*tables, channels, y, y.tile_bytes, float32(norm), epsilon, 1 / channels)
+    params = (*tables, channels + rest, y, y.tile_bytes, float32(norm), epsilon, 1 / channels)
     planner.emit(node, "embedding", (y.dtype, bool(gamma)), params, "tokens")
     size = sum(each.nbytes for each in tables)
     planner.layer(node, shape=table.shape, dtype="float32", bytes=size)

@@ -35,6 +35,15 @@ SIZES: dict[str, Any] = {
 }
 
 
+FORMS: dict[str, Callable[[Path, Path], Any]] = {
+    "int8": exported.static_int8,
+    "float_head": exported.float_head,
+    "without_product": exported.without_product,
+    "bf16": exported.bfloat16_weights,
+    "dynamic_int8": exported.dynamic_int8,
+}
+
+
 def pruned(model: Any, pattern: str, ratio: float = 0.8) -> Any:
     """Every encoder Linear without the smallest blocks."""
     shape = (4, 1) if pattern == "4x1" else (1, 4)
@@ -72,14 +81,6 @@ def with_dead_channels(model: Any, pattern: str) -> Any:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """(pattern, form) -> a file, made once."""
     folder = tmp_path_factory.mktemp("models")
-    forms = {
-        "fp32": None,
-        "int8": exported.static_int8,
-        "float_head": exported.float_head,
-        "without_product": exported.without_product,
-        "bf16": exported.bfloat16_weights,
-        "dynamic_int8": exported.dynamic_int8,
-    }
 
     def path(pattern: str, form: str) -> Path:
         source = folder / f"{pattern}.onnx"
@@ -90,12 +91,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
             elif pattern != "dense":
                 whole = pruned(whole, pattern)
             exported.export(whole, source)
-        make = forms[form]
-        if make is None:
+        if form == "fp32":
             return source
         file = folder / f"{pattern}.{form}.onnx"
         if not file.exists():
-            make(source, file)
+            FORMS[form](source, file)
         return file
 
     return path
@@ -212,6 +212,29 @@ def test_bfloat16_is_written_as_it_is_read(model: Callable[[str, str], Path], pa
     assert not rounded, "values are written as attention reads them"
     for batch, length in ((1, 1), (3, 37), (2, 128)):
         assert stepwise.check(session.graph, feeds(batch, length)) > 20
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form"),
+    [("4x1", "fp32"), ("1x4", "bf16"), ("4x1", "int8"), ("1x4", "int8"), ("4x1", "dynamic_int8")],
+)
+def test_channels_in_any_number(tmp_path: Path, pattern: str, form: str) -> None:
+    """Heads of 26 channels, as a TinyBERT's, and a row that is no whole pieces of 64."""
+    sizes = {**SIZES, "hidden_size": 104, "num_attention_heads": 4, "intermediate_size": 212}
+    exported.export(pruned(exported.bert(**sizes), pattern), tmp_path / "fp32.onnx")
+    if form != "fp32":
+        FORMS[form](tmp_path / "fp32.onnx", tmp_path / f"{form}.onnx")
+    file = tmp_path / f"{form}.onnx"
+    session, team = engine.load(file), engine.load(file, threads=2)
+    assert session.plan is not None and session.plan.tail is None
+    for number, (batch, length) in enumerate([(1, 1), (3, 31), (2, 128), (20, 37)]):
+        given = feeds(batch, length, number)
+        got = session.run(given)["logits"]
+        np.testing.assert_array_equal(team.run(given)["logits"], got)
+        want = exported.runtime(file, given)["logits"]
+        tolerance = {"fp32": 1e-4, "bf16": 0.02}.get(form, 0.12)
+        np.testing.assert_allclose(got, want, atol=tolerance, err_msg=f"{batch} x {length}")
+        assert stepwise.check(session.graph, given) > 20
 
 
 @pytest.mark.parametrize("workers", [2, 3])

@@ -1,0 +1,117 @@
+"""Heads in whole sixteens of channels, as kernels take them: a TinyBERT's 26 channels become 32.
+
+The added channels of query, key and value are zero, those of the context are not read: nothing of
+what an attention means changes.  Kernels on bytes leave most of them out again (unread.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node
+from ..passes.sparsity import judged
+
+__all__ = ["WHOLE", "with_whole_heads"]
+
+Array = NDArray[Any]
+WHOLE = 16  # channels of a head come in multiples of it
+
+
+def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
+    """The graph, and for each value that has more channels now where the old ones are: int64
+    [channels].  Attentions between anything but Linears stay as they are.
+    """
+    constants, changed = dict(graph.constants), {node.outputs[0]: node for node in graph}
+    places: dict[str, Array] = {}
+    for node in graph:
+        parts = _around(graph, node)
+        if parts is None:
+            continue
+        makers, readers = parts
+        outputs, heads = len(graph.constants[makers[0].inputs[1]]), node.attributes["heads"]
+        depth = outputs // heads
+        whole = -(-depth // WHOLE) * WHOLE
+        where = (whole * np.arange(heads)[:, None] + np.arange(depth)).ravel()
+        for maker in makers:
+            changed[maker.outputs[0]] = _with_outputs(maker, constants, where, heads * whole)
+        for reader in readers:
+            before = changed[reader.outputs[0]]
+            changed[reader.outputs[0]] = _with_inputs(before, constants, where, heads * whole)
+        places.update(dict.fromkeys((*node.inputs[:3], node.outputs[0]), where))
+    if not places:
+        return graph, {}
+    nodes = tuple(changed[node.outputs[0]] for node in graph)
+    whole_graph = graph.changed(nodes=nodes, constants=constants)
+    touched = {name for name in constants if name not in graph.constants}
+    judged_nodes = (judged(n, whole_graph) if touched & set(n.inputs) else n for n in nodes)
+    return whole_graph.changed(nodes=tuple(judged_nodes)), places
+
+
+def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
+    """The Linears that make query, key and value of an attention whose heads are not whole, and
+    those that read its result; None where there is nothing to do or others take part.
+    """
+    if (node.domain, node.op) != ("engine", "Attention"):
+        return None
+    producer, wanted = graph.producer(), {value.name for value in graph.outputs}
+    made, result = list(dict.fromkeys(node.inputs[:3])), node.outputs[0]
+    makers = [producer.get(name) for name in made]
+    readers = [other for other in graph if result in other.inputs]
+    alone = all(other is node or not set(made) & set(other.inputs) for other in graph)
+    if (
+        not alone
+        or wanted & {*made, result}
+        or not all(map(_is_linear(graph), (*makers, *readers)))
+    ):
+        return None
+    linears = [maker for maker in makers if maker is not None]
+    outputs = {len(graph.constants[maker.inputs[1]]) for maker in linears}
+    heads = node.attributes["heads"]
+    if len(outputs) > 1 or min(outputs) % heads or min(outputs) // heads % WHOLE == 0:
+        return None
+    return linears, readers
+
+
+def _is_linear(graph: Graph) -> Callable[[Node | None], bool]:
+    def check(node: Node | None) -> bool:
+        return (
+            node is not None
+            and (node.domain, node.op) == ("engine", "Linear")
+            and all(name in graph.constants for name in node.inputs[1:] if name)
+        )
+
+    return check
+
+
+def _with_outputs(node: Node, constants: dict[str, Array], where: Array, count: int) -> Node:
+    """A Linear with zeros for the other outputs."""
+    weight = constants[node.inputs[1]]
+    rows = np.zeros((count, weight.shape[1]), weight.dtype)
+    rows[where] = weight
+    names = [node.inputs[0], _added(constants, node.inputs[1], rows)]
+    for name, rest in zip(node.inputs[2:], (1, 0), strict=False):
+        if name:
+            spread = np.full(count, rest, constants[name].dtype)
+            spread[where] = constants[name]
+            name = _added(constants, name, spread)
+        names.append(name)
+    return node.changed(inputs=tuple(names))
+
+
+def _with_inputs(node: Node, constants: dict[str, Array], where: Array, count: int) -> Node:
+    """A Linear that reads only the old inputs."""
+    weight = constants[node.inputs[1]]
+    columns = np.zeros((len(weight), count), weight.dtype)
+    columns[:, where] = weight
+    name = _added(constants, node.inputs[1], columns)
+    return node.changed(inputs=(node.inputs[0], name, *node.inputs[2:]))
+
+
+def _added(constants: dict[str, Array], name: str, array: Array) -> str:
+    """The name of a constant in another shape."""
+    constants[f"{name}.whole_heads"] = array
+    return f"{name}.whole_heads"
