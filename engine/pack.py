@@ -123,11 +123,13 @@ def _padded(weight: Array, inputs: int) -> Array:
     return np.pad(weight, ((0, -len(weight) % GROUP), (0, -weight.shape[1] % inputs)))
 
 
-def _columns(group: Array, m: int) -> tuple[Array, Array]:
-    """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads."""
+def _columns(group: Array, m: int, idle: int) -> tuple[Array, Array]:
+    """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads; idle:
+    what is read where there are none, which somebody has to have made.
+    """
     inputs = np.flatnonzero(group.any(axis=0))
     if len(inputs) == 0:
-        inputs = np.array([0])
+        inputs = np.array([idle])
     pad = -len(inputs) % m
     values = np.pad(group[:, inputs], ((0, 0), (0, pad)))
     inputs = np.pad(inputs, (0, pad), mode="edge")
@@ -137,8 +139,10 @@ def _columns(group: Array, m: int) -> tuple[Array, Array]:
 def _quads(group: Array, steps: int) -> tuple[Array, Array]:
     """Offsets [steps, 4] and weights [steps, 4, 4]: blocks of 4 inputs, as many for each output."""
     offsets, values = np.zeros((steps, GROUP), np.int64), np.zeros((steps, GROUP, 4), group.dtype)
+    there = group.any(axis=2)
+    offsets[:] = there.any(axis=0).argmax() if there.size else 0  # for outputs without any
     for n, row in enumerate(group):
-        blocks = np.flatnonzero(row.any(axis=1))
+        blocks = np.flatnonzero(there[n])
         if len(blocks):
             offsets[:, n] = np.pad(blocks, (0, steps - len(blocks)), mode="edge")
             values[: len(blocks), n] = row[blocks]
@@ -181,7 +185,8 @@ def pack_linear(
     order = np.concatenate(dealt)
     headers = np.stack([steps, np.arange(len(groups)) * GROUP * lanes * out_bytes], axis=1)
     if pattern == "4x1":
-        pairs = [_columns(groups[group], m) for group in order]
+        idle = int(weight.any(axis=0).argmax())
+        pairs = [_columns(groups[group], m, idle) for group in order]
     else:
         nothing = np.empty(0, np.int64)
         pairs = [

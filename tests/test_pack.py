@@ -134,3 +134,19 @@ def test_panels_reach_all_inputs() -> None:
 def test_bfloat16_rounds_to_even_and_keeps_nan() -> None:
     x = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, np.nan, -np.inf], np.float32)
     assert to_bfloat16(x).tolist() == [0x3F80, 0x3F80, 0x3F82, 0x7FC0, 0xFF80]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_input_that_nobody_multiplies_is_not_read(precision: str) -> None:
+    """It need not be made: NaN times the 0 of an output without weights would be NaN."""
+    weight = np.zeros((12, 16), np.float32)
+    weight[0:4, 5], weight[8:12, 7:10] = 1, 2  # the middle group has no weights
+    columns = pack_linear(weight, "4x1", precision=precision)
+    assert set((columns.offsets[: columns.steps] // 8).ravel()) == {5, 7, 8, 9}
+    weight[:] = 0
+    weight[1, 4:8], weight[6, 12:16], weight[7, 8:16] = 1, 2, 3
+    for panels in (1, 2):
+        for packed in pack_panels(weight, panels, precision=precision):
+            groups = np.repeat(packed.headers[:, 1], packed.headers[:, 0])  # a panel's first quad
+            quads = packed.offsets[: packed.steps] + groups[:, None]
+            assert set(quads.ravel()) <= {1, 2, 3}

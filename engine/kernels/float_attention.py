@@ -18,8 +18,9 @@ The "rows" domain has one query a sentence, so there keys are in lanes: a query'
 broadcast, and a channel of the result is a sum across lanes.
 
 A unit is (tile, head).  params: 0 q, 1 bytes of a q tile, 2 k, 3 bytes of a k tile, 4 v, 5 bytes of
-a v tile, 6 y (float32), 7 bytes of a y tile, 8 heads, 9 float32 scale.  Scratch: 256 bytes a key of
-the longest sentence.
+a v tile, 6 y (float32), 7 bytes of a y tile, 8 heads, 9 float32 scale, then addresses of int32
+[heads][1 + depth / 4], a count and the first channels of that many fours: 10 of y to make, 11 of q
+and k to multiply.  Scratch: 256 bytes a key of the longest sentence.
 """
 
 import numba as nb
@@ -69,22 +70,23 @@ def products_of(kind, lanes):
     return loads("f32", lanes), routine(of_floats)
 
 
-def score(kind, lanes, rows):
+def score(kind, lanes):
     """Scores of the keys start .. end - 1, a row each; returns the greatest of each query."""
     splat, (load_query, product) = splats("f32", lanes), products_of(kind, lanes)
     load, row = loads("f32", lanes), 4 * lanes
+    rows, per_channel = 4 // PER_WORD[kind], ROW // PER_WORD[kind]
 
-    def make(queries, keys, k_tile, start, end, scores):
+    def make(queries, keys, k_tile, start, end, scores, fours):
         greatest_yet, at = splat(f32(LEAST)), scores
         for group in range(start // 4, (end + 3) // 4):
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
             a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
-            query = queries
-            for _ in range(rows):
-                x = load_query(query)
-                a, b = product(a, x, key), product(b, x, key + 4)
-                c, d = product(c, x, key + 8), product(d, x, key + 12)
-                query, key = query + ROW, key + ROW
+            for four in range(load_int(fours)):
+                at_four = per_channel * load_int(fours + 4 + 4 * four)
+                for n in range(rows):
+                    x, k = load_query(queries + at_four + ROW * n), key + at_four + ROW * n
+                    a, b = product(a, x, k), product(b, x, k + 4)
+                    c, d = product(c, x, k + 8), product(d, x, k + 12)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
@@ -186,18 +188,32 @@ def four_sums(kind, lanes):
     return routine(pairs)
 
 
-def attend(kind, depth, lanes):
+def attend(kind, lanes):
     """One sentence's keys for `lanes` queries; only lanes first .. last - 1 are stored."""
-    make_scores = score(kind, lanes, depth // PER_WORD[kind])
+    make_scores = score(kind, lanes)
     make_exps, sums_of = exps_of(kind, lanes), four_sums(kind, lanes)
     splat, v_row = splats("f32", lanes), V_ROW[kind]
 
     def sentence(
-        queries, keys, k_tile, values, v_tile, start, end, scale, scratch, out, first, last
+        queries,
+        keys,
+        k_tile,
+        values,
+        v_tile,
+        start,
+        end,
+        scale,
+        scratch,
+        out,
+        first,
+        last,
+        made,
+        fours,
     ):
-        greatest = make_scores(queries, keys, k_tile, start, end, scratch)
+        greatest = make_scores(queries, keys, k_tile, start, end, scratch, fours)
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
-        for channel in range(0, depth, 4):
+        for four in range(load_int(made)):
+            channel = load_int(made + 4 + 4 * four)
             a, b, c, d = sums_of(values + v_row * channel, v_tile, start, end, scratch)
             to = out + ROW * channel
             store_lanes(to, mul(a, factor), first, last)
@@ -208,15 +224,15 @@ def attend(kind, depth, lanes):
     return routine(sentence)
 
 
-def lanes_of_tile(kind, depth, lanes):
+def lanes_of_tile(kind, lanes):
     """A routine: one sentence for blocks of `lanes` queries, as many as have first .. last - 1 of a
     tile among them.
     """
-    attend_block = attend(kind, depth, lanes)
+    attend_block = attend(kind, lanes)
 
     def some(sentence):
         (queries, keys, k_tile, values, v_tile, start, stop), rest = sentence
-        scale, scratch, out, first, last = rest
+        scale, scratch, out, first, last, made, fours = rest
         for at in range(first // lanes * lanes, last, lanes):
             attend_block(
                 queries + 4 * at,
@@ -231,6 +247,8 @@ def lanes_of_tile(kind, depth, lanes):
                 out + 4 * at,
                 max(first - at, 0),
                 min(last - at, lanes),
+                made,
+                fours,
             )
 
     return routine(some)
@@ -238,11 +256,10 @@ def lanes_of_tile(kind, depth, lanes):
 
 def attention(kind, depth, width):
     """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
-    quarter, half, all_lanes = (
-        lanes_of_tile(kind, depth, min(width, lanes)) for lanes in (16, 32, 64)
-    )
+    quarter, half, all_lanes = (lanes_of_tile(kind, min(width, lanes)) for lanes in (16, 32, 64))
     key_bytes = ROW * depth // PER_WORD[kind]  # of a head in a tile
     value_bytes, result_bytes = V_ROW[kind] * depth, ROW * depth
+    list_bytes = 4 + depth  # of the fours of a head
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -262,6 +279,8 @@ def attention(kind, depth, width):
             keys = arena + load_i64(params + 16) + key_bytes * head
             values = arena + load_i64(params + 32) + value_bytes * head
             out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + result_bytes * head
+            made = load_i64(params + 80) + list_bytes * head
+            fours = load_i64(params + 88) + list_bytes * head
             low, high = tile * TILE, tile * TILE + TILE
             for number in range(sentences):
                 start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
@@ -270,7 +289,7 @@ def attention(kind, depth, width):
                 first, last = max(start, low) - low, min(stop, high) - low
                 sentence = (
                     (queries, keys, k_tile, values, v_tile, start, stop),
-                    (scale, scratch, out, first, last),
+                    (scale, scratch, out, first, last, made, fours),
                 )
                 if first // 16 == (last - 1) // 16:
                     quarter(sentence)

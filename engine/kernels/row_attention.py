@@ -181,15 +181,29 @@ def attention_u8_rows(depth, softmax):
     return kernel
 
 
+def weighted_sum():
+    """A routine: one channel of the values times exps, over the tiles of a sentence."""
+    load, load_mask, splat = loads("f32", TILE), loads("i32", TILE), splats("f32", TILE)
+
+    def sum_(value, v_tile, tiles, exps, masks):
+        a = splat(f32(0))
+        for n in range(tiles):  # lanes of no sentence may hold anything, NaN too
+            v = as_float(both(as_int(load(value)), load_mask(masks + ROW * n)))
+            a, value = multiply_add(load(exps + ROW * n), v, a), value + v_tile
+        return total(a)
+
+    return routine(sum_)
+
+
 def attention_f32_rows(depth):
-    """In float32."""
+    """In float32; params as in float_attention.py."""
     load, splat, whole, exp = (
         loads("f32", TILE),
         splats("f32", TILE),
         splats("i32", TILE),
         exponential(TILE),
     )
-    load_mask = loads("i32", TILE)
+    load_mask, sum_of = loads("i32", TILE), weighted_sum()
 
     def kernel(params, context, begin, end):
         arena, scratch, starts = (
@@ -219,6 +233,8 @@ def attention_f32_rows(depth):
                 + load_i64(params + 56) * tile
                 + 4 * ROWS * depth * head
             )
+            made = load_i64(params + 80) + (4 + depth) * head
+            fours = load_i64(params + 88) + (4 + depth) * head
             low = max(first, ROWS * tile)
             for row in range(low, min(first + sentences, ROWS * tile + ROWS)):
                 lane, at = row - ROWS * tile, starts + 4 * (row - first)
@@ -232,9 +248,11 @@ def attention_f32_rows(depth):
                         keys + k_tile * (first_tile + n),
                         queries + 4 * lane,
                     )
-                    for _ in range(depth):
-                        a = multiply_add(load(key), splat(load_f32(query)), a)
-                        key, query = key + ROW, query + 4 * ROWS
+                    for four in range(load_int(fours)):
+                        channel = load_int(fours + 4 + 4 * four)
+                        for c in range(channel, channel + 4):
+                            q = splat(load_f32(query + 4 * ROWS * c))
+                            a = multiply_add(load(key + ROW * c), q, a)
                     begins, ends = (
                         max(start - TILE * (first_tile + n), 0),
                         min(stop - TILE * (first_tile + n), TILE),
@@ -251,11 +269,10 @@ def attention_f32_rows(depth):
                     store(scratch + ROW * n, p)
                     sums = add(sums, p)
                 factor = f32(1) / total(sums)
-                for channel in range(depth):
-                    a, value = splat(f32(0)), values + v_tile * first_tile + ROW * channel
-                    for n in range(tiles):  # lanes of no sentence may hold anything, NaN too
-                        v = as_float(both(as_int(load(value)), load_mask(masks + ROW * n)))
-                        a, value = multiply_add(load(scratch + ROW * n), v, a), value + v_tile
-                    store_unaligned(out + 4 * (ROWS * channel + lane), total(a) * factor)
+                for n in range(4 * load_int(made)):
+                    channel = load_int(made + 4 + 4 * (n // 4)) + n % 4
+                    value = values + v_tile * first_tile + ROW * channel
+                    weighted = sum_of(value, v_tile, tiles, scratch, masks) * factor
+                    store_unaligned(out + 4 * (ROWS * channel + lane), weighted)
 
     return kernel

@@ -126,8 +126,12 @@ def _floats(
     if query.domain == "rows":
         kernel, variant = "attention_f32_rows", (depth,)
     operands = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes)
-    params = (*operands, y, y.tile_bytes, heads, float(attributes["scale"]))
-    how = {"units": heads, "macs": 2 * query.channels}
+    read = planner.read_of(y)
+    made = fours_of(None if read is None else read.reshape(heads, -1, 4).any(2), heads, depth)
+    fours = fours_of(planner.varying.get(name), heads, depth)
+    params = (*operands, y, y.tile_bytes, heads, float(attributes["scale"]), made, fours)
+    spared = 2 * y.channels - 4 * int(made[:, 0].sum() + fours[:, 0].sum())
+    how = {"units": heads, "macs": 2 * query.channels, "spared": spared}
     planner.emit(node, kernel, variant, params, query.domain, own_tiles=False, **how)
     if output is not None:
         converted(planner, node, y, output, name)

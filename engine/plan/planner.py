@@ -57,9 +57,12 @@ class Planner:
         self.layers: list[dict[str, Any]] = []
         self.inputs = {"ids": "", "types": "", "mask": ""}
         self.embedding: Node | None = None
-        # tiles multiply all channels of queries and keys
-        self.varying = {} if whole or isa.has("amx-int8") else varying_fours(graph)
-        self.read = {} if whole else channels_read(graph, self.varying)
+        self.varying: dict[str, Array] = {}
+        self.read: dict[str, Array] = {}
+        if not whole:
+            # tiles multiply all channels of queries and keys in bytes
+            self.varying = varying_fours(graph, in_bytes=not isa.has("amx-int8"))
+            self.read = channels_read(graph, self.varying, self._block_read)
         self._forms: dict[str, Buffer] = {}  # a value rounded or interleaved for a kernel
         attentions = [node for node in graph if node.op == "Attention"]
         # what attention_u8 reads as its second operand: stored less 128
@@ -123,6 +126,11 @@ class Planner:
         kept = tuple(value for value in self.graph.inputs if value.name not in names)
         return self.graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
 
+    def _block_read(self, node: Node) -> int:
+        from .product import block_read  # it asks how this planner would make a product
+
+        return block_read(self, node)
+
     # --- what handlers use
     def emit(
         self,
@@ -146,8 +154,8 @@ class Planner:
         )
 
     def read_of(self, buffer: Buffer) -> Array | None:
-        """bool: which channels of a value in bytes somebody reads; None for all."""
-        read = self.read.get(buffer.name) if buffer.dtype == "u8" else None
+        """bool: which channels of a value somebody reads; None for all."""
+        read = self.read.get(buffer.name)
         return None if read is None else np.pad(read, (0, buffer.channels - len(read)))
 
     def layer(self, node: Node, **facts: Any) -> None:

@@ -12,7 +12,7 @@ from .. import settings
 from ..graph import Node
 from ..isa import Isa
 from ..kernels import KERNELS
-from ..kernels.context import ROWS
+from ..kernels.context import ROWS, TILE
 from ..pack import MOST_INPUTS, piece_width
 from .attention import forms_read
 from .choice import Choice, Layer
@@ -24,6 +24,7 @@ __all__ = [
     "SIXTEEN_BITS",
     "WIDE",
     "Product",
+    "block_read",
     "forms_wanted",
     "on_dense_rows",
     "product",
@@ -127,6 +128,21 @@ def on_dense_rows(node: Node, weight: Array, lanes: int) -> bool:
     """
     dense = node.attributes.get("pattern", "dense") == "dense"
     return lanes == ROWS and dense and weight.size <= MOST_DENSE_ROWS
+
+
+def block_read(planner: Planner, node: Node) -> int:
+    """How many inputs of a float Linear are read together where any of them has a weight; 0 where
+    all are read.
+    """
+    weight = planner.graph.constants[node.inputs[1]]
+    lanes = ROWS if planner.of_rows(node.inputs[0]) else TILE
+    if on_dense_rows(node, weight, lanes):
+        return 0
+    try:
+        how = product(planner, node, weight, node.attributes.get("precision", "float32"), lanes)
+    except Unplanned:
+        return 0
+    return 0 if how.tiles else {"4x1": 1, "1x4": 4}.get(how.packing, 0)
 
 
 def forms_wanted(planner: Planner, value: str, lanes: int) -> set[str]:

@@ -1,16 +1,18 @@
 """Channels that need not be made: pruned models have many.
 
-A channel of x is read by a Linear on bytes where a column of its weight is not all zero, a channel
-of V by those who read that channel of the context; everybody else reads all.  In bytes a channel
-left unmade is harmless where it is multiplied by zero; in floats it could be NaN.
+A channel of x is read by a Linear where a column of its weight is not all zero, a channel of V by
+those who read that channel of the context; everybody else reads all.  In bytes a channel left
+unmade is harmless where it is multiplied by zero.  In floats it could be NaN, so what counts there
+is what a kernel multiplies at all: sparse ones whole blocks, others everything.
 
 Where an output of a Linear has no weights it is the same for every token.  Four channels in which
-queries and keys both are so add the same number to every score of a head, known beforehand.
+queries and keys both are so add the same number to every score of a head, known beforehand.  In
+floats it is enough that keys are: softmax takes out whatever all scores of a query have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,23 +27,32 @@ __all__ = ["channels_read", "constant_scores", "varying_fours"]
 Array = NDArray[Any]
 
 
-def channels_read(graph: Graph, varying: Mapping[str, Array]) -> dict[str, Array]:
+def channels_read(
+    graph: Graph, varying: Mapping[str, Array], block_read: Callable[[Node], int]
+) -> dict[str, Array]:
     """Value -> bool [channels]: which of them are read, for values of which not all are; varying:
-    attentions that leave constant channels of queries and keys out, as varying_fours has them.
+    attentions that leave constant channels of queries and keys out, as varying_fours has them;
+    block_read: how many inputs a float Linear reads together, 0 for all.
     """
     read: dict[str, Array | None] = {value.name: None for value in graph.outputs}  # None: all
     for node in reversed(graph.nodes):
         for place, name in enumerate(node.inputs):
             if not name or name in graph.constants:
                 continue
-            mask = _read_by(graph, node, place, read.get(node.outputs[0]), varying)
+            result = read.get(node.outputs[0])
+            mask = _read_by(graph, node, place, result, varying, block_read)
             before = read.get(name, mask)
             read[name] = None if mask is None or before is None else before | mask
     return {name: mask for name, mask in read.items() if mask is not None and not mask.all()}
 
 
 def _read_by(
-    graph: Graph, node: Node, place: int, result: Array | None, varying: Mapping[str, Array]
+    graph: Graph,
+    node: Node,
+    place: int,
+    result: Array | None,
+    varying: Mapping[str, Array],
+    block_read: Callable[[Node], int],
 ) -> Array | None:
     """What a node reads of an input, if `result` is what is read of its own."""
     if _is_attention(node):
@@ -49,14 +60,26 @@ def _read_by(
             return result
         fours = varying.get(node.outputs[0]) if place < 2 else None
         return None if fours is None else fours.ravel().repeat(4)
-    weight = _weight(graph, node) if place == 0 else None
-    if weight is None:
+    weight, block = _weight(graph, node) if place == 0 else None, 1
+    if weight is None and place == 0 and _is_float(graph, node):
+        weight, block, result = graph.constants[node.inputs[1]], block_read(node), None
+    if weight is None or not block:
         return None
-    return np.asarray((weight if result is None else weight[result]).any(axis=0))
+    read = (weight if result is None else weight[result]).any(axis=0)
+    blocks = np.pad(read, (0, -len(read) % block)).reshape(-1, block).any(axis=1)
+    return np.asarray(blocks.repeat(block)[: len(read)])
 
 
 def _is_attention(node: Node) -> bool:
-    return (node.domain, node.op) == ("engine", "Attention") and attention_is_bytes(node)
+    return (node.domain, node.op) == ("engine", "Attention")
+
+
+def _is_float(graph: Graph, node: Node) -> bool:
+    """A Linear whose kernel multiplies floats."""
+    if (node.domain, node.op) != ("engine", "Linear") or node.attributes.get("dynamic"):
+        return False
+    weight = graph.constants.get(node.inputs[1])
+    return weight is not None and weight.dtype == np.float32
 
 
 def _weight(graph: Graph, node: Node | None) -> Array | None:
@@ -68,27 +91,39 @@ def _weight(graph: Graph, node: Node | None) -> Array | None:
     return weight if static and weight is not None and weight.dtype == np.int8 else None
 
 
-def varying_fours(graph: Graph) -> dict[str, Array]:
-    """Output of an attention -> bool [heads, depth / 4]: fours of channels in which queries or keys
-    differ from token to token; for attentions in which not all do.
+def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
+    """Output of an attention -> bool [heads, depth / 4]: fours of channels in which keys (in bytes:
+    queries or keys) differ from token to token; for attentions in which not all do.
     """
     found, producer = {}, graph.producer()
     for node in graph:
-        if not _is_attention(node):
+        if not _is_attention(node) or (attention_is_bytes(node) and not in_bytes):
             continue
-        query, key = (
-            None if maker is None or maker.attributes.get("output") is None
-            else _weight(graph, maker)
-            for maker in (producer.get(name) for name in node.inputs[:2])
-        )  # fmt: skip
-        heads = int(node.attributes["heads"])
-        if query is None or key is None or len(query) != len(key) or len(query) % (4 * heads):
+        heads, makers = int(node.attributes["heads"]), [producer.get(n) for n in node.inputs[:2]]
+        varying = _of_weights(graph, makers, in_bytes=attention_is_bytes(node))
+        if varying is None or len(varying) % (4 * heads):
             continue
-        varying = query.any(axis=1) | key.any(axis=1)
         fours = varying.reshape(heads, -1, 4).any(axis=2)
         if not fours.all():
             found[node.outputs[0]] = fours
     return found
+
+
+def _of_weights(graph: Graph, makers: list[Node | None], *, in_bytes: bool) -> Array | None:
+    """bool [channels]: those in which scores differ from key to key; None where it is not known."""
+    if in_bytes:
+        query, key = (
+            None if maker is None or maker.attributes.get("output") is None
+            else _weight(graph, maker)
+            for maker in makers
+        )  # fmt: skip
+        if query is None or key is None or len(query) != len(key):
+            return None
+        return np.asarray(query.any(axis=1) | key.any(axis=1))
+    if makers[1] is None or (makers[1].domain, makers[1].op) != ("engine", "Linear"):
+        return None
+    weight = graph.constants.get(makers[1].inputs[1])
+    return None if weight is None else np.asarray(weight.any(axis=1))
 
 
 def constant_scores(graph: Graph, node: Node, fours: Array) -> Array:

@@ -17,7 +17,7 @@ from engine.plan.attention import fours_of
 from engine.plan.quantized import attention_constants, key_factors
 from engine.plan.weights import aligned
 
-from .stands import rows_of, sets
+from .stands import SETS, rows_of, sets
 
 Array = NDArray[Any]
 PACKS = ([1], [31], [37, 1, 128], [200], [5, 16, 16, 27, 64, 70])
@@ -60,18 +60,34 @@ def rounded(
 
 
 def run_floats(
-    name: str, isa: Isa, lengths: list[int], q: Array, k: Array, v: Array, heads: int, width: int
+    name: str,
+    isa: Isa,
+    lengths: list[int],
+    q: Array,
+    k: Array,
+    v: Array,
+    heads: int,
+    width: int,
+    *,
+    varying: Array | None = None,
+    read: Array | None = None,
 ) -> Array:
+    """varying, read: as in run_bytes; what is in other channels nobody may read."""
     lanes, channels = (64 if width else 16), q.shape[1]
     depth = channels // heads
     stand = Stand((sum(lengths) + 64) * channels * 40 + (1 << 14), lengths)
     y, result = stand.room((-(-len(q) // lanes), channels, lanes), np.float32)
+    if varying is not None:
+        q, k = (np.where(varying.ravel().repeat(4), x, np.float32(np.nan)) for x in (q, k))
+    if read is not None:
+        v = np.where(read.ravel().repeat(4), v, np.float32(np.nan))
     places = [put(stand, x, n, np.nan) for x, n in ((q, lanes), (k, 64), (v, 64))]
     if name == "attention_bf16":
         forms = zip(places, ("pairs", "pairs", "words"), strict=True)
         places = [rounded(stand, isa, place, channels, form) for place, form in forms]
+    made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
     block = stand.params(
-        *places[0], *places[1], *places[2], y, 4 * lanes * channels, heads, depth**-0.5
+        *places[0], *places[1], *places[2], y, 4 * lanes * channels, heads, depth**-0.5, made, fours
     )
     variant = (depth, width) if width else (depth,)
     stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
@@ -107,6 +123,14 @@ def test_floats(slow: bool, name: str, width: int, depth: int) -> None:
             apart, place = np.abs(got - wanted), f"{isa.name} {lengths}"
             np.testing.assert_array_less(apart, 2e-3 if low else 5e-6, err_msg=place)
             assert np.median(apart) < 1e-6, place
+        fours = random.random((2, heads, depth // 4)) < 0.6
+        same = np.where(fours[0].ravel().repeat(4), k, np.float32(0.3))  # from token to token
+        wanted = meaning(lengths, q, same, v, attributes)
+        there = fours[1].ravel().repeat(4)
+        got = run_floats(
+            name, SETS[-1], lengths, q, same, v, heads, width, varying=fours[0], read=fours[1]
+        )
+        np.testing.assert_allclose(got[:, there], wanted[:, there], atol=2e-3 if low else 5e-6)
 
 
 def run_bytes(

@@ -60,14 +60,38 @@ def without(rows: list[int]) -> Array:
     return weight
 
 
+def of_all(_node: Node) -> int:
+    """Kernels that multiply all inputs."""
+    return 0
+
+
+def in_floats(graph: Graph) -> Graph:
+    """The same layer without quantisation."""
+    none = dict.fromkeys(("input", "output", "query", "key", "value", "scores", "probabilities"))
+    constants = {
+        name: array.astype(np.float32) if name.endswith(".w") else array
+        for name, array in graph.constants.items()
+    }
+    nodes = tuple(
+        node.changed(
+            inputs=(node.inputs[0], node.inputs[1], "", node.inputs[3])
+            if node.op == "Linear"
+            else node.inputs,
+            attributes={k: v for k, v in {**node.attributes, **none}.items() if v is not None},
+        )
+        for node in graph
+    )
+    return graph.changed(nodes=nodes, constants=constants)
+
+
 def test_all_is_read_where_nothing_is_zero() -> None:
-    assert channels_read(layer(), varying_fours(layer())) == {}
+    assert channels_read(layer(), varying_fours(layer()), of_all) == {}
 
 
 def test_values_are_read_where_the_context_is() -> None:
     columns = without([0, 1, 5, 30]).T
     graph = layer(z=columns)
-    read = channels_read(graph, varying_fours(graph))
+    read = channels_read(graph, varying_fours(graph), of_all)
     assert sorted(read) == ["v", "y"]
     for mask in read.values():
         assert np.flatnonzero(~mask).tolist() == [0, 1, 5, 30]
@@ -76,14 +100,14 @@ def test_values_are_read_where_the_context_is() -> None:
 def test_what_the_graph_gives_is_read() -> None:
     graph = layer(z=without([0]).T)
     both = graph.changed(outputs=(*graph.outputs, Value("y", "uint8", (None, CHANNELS))))
-    assert channels_read(both, varying_fours(both)) == {}
+    assert channels_read(both, varying_fours(both), of_all) == {}
 
 
 def test_a_reader_in_floats_reads_all() -> None:
     graph = layer(z=without([0]).T)
     more = Node("Softmax", ("y",), ("p",), {}, "p")
     graph = graph.changed(nodes=(*graph.nodes, more), outputs=(*graph.outputs, Value("p", "", ())))
-    assert channels_read(graph, varying_fours(graph)) == {}
+    assert channels_read(graph, varying_fours(graph), of_all) == {}
 
 
 def test_fours_count_where_queries_or_keys_vary() -> None:
@@ -91,9 +115,9 @@ def test_fours_count_where_queries_or_keys_vary() -> None:
     graph = layer(q=without(gone), k=without([*gone[:4], *gone[5:]]))
     fours = varying_fours(graph).get("y")
     assert fours is not None and fours.tolist() == [[True, False, True, True], [True] * 4]
-    read = channels_read(graph, varying_fours(graph))
+    read = channels_read(graph, varying_fours(graph), of_all)
     assert sorted(read) == ["k", "q"] and np.flatnonzero(~read["q"]).tolist() == [4, 5, 6, 7]
-    assert channels_read(graph, {}) == {}
+    assert channels_read(graph, {}, of_all) == {}
 
 
 @pytest.mark.parametrize("gone", [[0, 1, 2, 3], list(range(CHANNELS))], ids=["one", "all"])
@@ -111,3 +135,29 @@ def test_the_rest_of_the_scores_is_known(gone: list[int]) -> None:
             mine = [c for c in gone if c // DEPTH == head]
             parts.append(made[:, mine].astype(int) - BYTES[name].zero_point)
         assert np.all(parts[0] @ parts[1].T == added[head])
+
+
+def test_floats_are_read_in_whole_blocks() -> None:
+    graph = in_floats(layer(z=without([0, 1, 2, 3, 5, 30]).T))
+    for block, gone in ((0, []), (1, [0, 1, 2, 3, 5, 30]), (4, [0, 1, 2, 3])):
+        read = channels_read(graph, varying_fours(graph), lambda _, block=block: block)
+        assert sorted(read) == (["v", "y"] if gone else [])
+        for mask in read.values():
+            assert np.flatnonzero(~mask).tolist() == gone
+
+
+def test_in_floats_keys_that_are_the_same_count_for_nothing() -> None:
+    """Whatever queries are: all scores of one have it in common."""
+    graph = in_floats(layer(k=without(list(range(4, 12)))))
+    fours = varying_fours(graph).get("y")
+    assert fours is not None and fours.tolist() == [[True, False, False, True], [True] * 4]
+    x = np.random.default_rng(1).normal(size=(1, 5, INPUTS)).astype(np.float32)
+    made = {}
+    for maker in graph.nodes[:3]:
+        constants = [graph.constants.get(name) for name in maker.inputs[1:]]
+        made[maker.outputs[0]] = evaluate(maker, [x, *constants], 17)[0]
+    node = graph.nodes[3]
+    whole = evaluate(node, [made["q"], made["k"], made["v"]], 17)[0]
+    some = fours.ravel().repeat(4)
+    got = evaluate(node, [made["q"] * some, made["k"] * some, made["v"]], 17)[0]
+    np.testing.assert_allclose(got, whole, atol=1e-5)
