@@ -100,7 +100,7 @@ def forms_read(planner: Planner, node: Node) -> tuple[str, str, str]:
     One query a sentence is as fast in float32; so is all of it where dot2_bf16 is emulated.
     """
     low = node.attributes.get("precision") == "bfloat16" and planner.isa.has("avx512bf16")
-    if low and not planner.of_rows(node.inputs[0]):
+    if low and node.inputs[0] not in planner.of_rows:
         return "pairs", "pairs", "words"
     return "", "", ""
 

@@ -36,11 +36,10 @@ def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
         depth = outputs // heads
         whole = -(-depth // WHOLE) * WHOLE
         where = (whole * np.arange(heads)[:, None] + np.arange(depth)).ravel()
-        for maker in makers:
-            changed[maker.outputs[0]] = _with_outputs(maker, constants, where, heads * whole)
-        for reader in readers:
-            before = changed[reader.outputs[0]]
-            changed[reader.outputs[0]] = _with_inputs(before, constants, where, heads * whole)
+        for name in (maker.outputs[0] for maker in makers):
+            changed[name] = _with_outputs(changed[name], constants, where, heads * whole)
+        for name in (reader.outputs[0] for reader in readers):
+            changed[name] = _with_inputs(changed[name], constants, where, heads * whole)
         places.update(dict.fromkeys((*node.inputs[:3], node.outputs[0]), where))
     if not places:
         return graph, {}
@@ -92,12 +91,12 @@ def _with_outputs(node: Node, constants: dict[str, Array], where: Array, count: 
     weight = constants[node.inputs[1]]
     rows = np.zeros((count, weight.shape[1]), weight.dtype)
     rows[where] = weight
-    names = [node.inputs[0], _added(constants, node.inputs[1], rows)]
+    names = [node.inputs[0], _added(constants, f"{node.inputs[1]}.more_outputs", rows)]
     for name, rest in zip(node.inputs[2:], (1, 0), strict=False):
         if name:
             spread = np.full(count, rest, constants[name].dtype)
             spread[where] = constants[name]
-            name = _added(constants, name, spread)
+            name = _added(constants, f"{name}.more_outputs", spread)
         names.append(name)
     return node.changed(inputs=tuple(names))
 
@@ -107,11 +106,11 @@ def _with_inputs(node: Node, constants: dict[str, Array], where: Array, count: i
     weight = constants[node.inputs[1]]
     columns = np.zeros((len(weight), count), weight.dtype)
     columns[:, where] = weight
-    name = _added(constants, node.inputs[1], columns)
+    name = _added(constants, f"{node.inputs[1]}.more_inputs", columns)
     return node.changed(inputs=(node.inputs[0], name, *node.inputs[2:]))
 
 
 def _added(constants: dict[str, Array], name: str, array: Array) -> str:
-    """The name of a constant in another shape."""
-    constants[f"{name}.whole_heads"] = array
-    return f"{name}.whole_heads"
+    """The name; layers that share a constant share what it becomes."""
+    constants[name] = array
+    return name

@@ -57,6 +57,10 @@ class Planner:
         self.layers: list[dict[str, Any]] = []
         self.inputs = {"ids": "", "types": "", "mask": ""}
         self.embedding: Node | None = None
+        self.of_rows: set[str] = set()  # values of one token a sentence, planned yet or not
+        for node in graph:
+            if node.op == "Select" or self.of_rows.intersection(node.inputs[:1]):
+                self.of_rows.update(node.outputs)
         self.varying: dict[str, Array] = {}
         self.read: dict[str, Array] = {}
         if not whole:
@@ -225,13 +229,6 @@ class Planner:
             self.emit(Node(form, (x.name,), (name,), name=name), kernel, variant, params, x.domain)
             self._forms[name] = y
         return self._forms[name]
-
-    def of_rows(self, value: str) -> bool:
-        """Whether a value has one token a sentence; it need not be planned yet."""
-        if value in self.buffers:
-            return self.buffers[value].domain == "rows"
-        node = self.graph.producer().get(value)
-        return node is not None and (node.op == "Select" or self.of_rows(node.inputs[0]))
 
     def quantized_tokens(self, x: Buffer) -> tuple[Buffer, Buffer]:
         """x in bytes, a scale for each token; and those scales and zero points.  Made once."""

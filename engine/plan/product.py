@@ -135,7 +135,7 @@ def block_read(planner: Planner, node: Node) -> int:
     all are read.
     """
     weight = planner.graph.constants[node.inputs[1]]
-    lanes = ROWS if planner.of_rows(node.inputs[0]) else TILE
+    lanes = ROWS if node.inputs[0] in planner.of_rows else TILE
     if on_dense_rows(node, weight, lanes):
         return 0
     try:
