@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +52,14 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=lambda: NO_ATTRIBUTES)
     name: str = ""
     domain: str = ""  # "" is ONNX's own, "engine" the fused operators of docs/design.md
+
+    @cached_property
+    def kind(self) -> str:
+        """Operator and domain: "MatMul" (ONNX's own), "engine.Linear", "com.microsoft.Attention".
+
+        What an operator is asked by: a domain may give any meaning to a name that others have too.
+        """
+        return f"{self.domain}.{self.op}" if self.domain else self.op
 
     def __str__(self) -> str:
         return f"node '{self.name or self.outputs[0]}' ({self.op})"

@@ -114,7 +114,7 @@ def _forms(graph: Graph) -> dict[str, tuple[str, bool]]:
     """Weights of Linear: the pattern where its blocks take less room, and whether as bfloat16."""
     forms = {}
     for node in graph.nodes:
-        if node.domain != "engine" or node.op != "Linear" or node.inputs[1] not in graph.constants:
+        if node.kind != "engine.Linear" or node.inputs[1] not in graph.constants:
             continue
         weight = graph.constants[node.inputs[1]]
         short = node.attributes.get("precision") == "bfloat16" and exact_in_bfloat16(weight)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.ops import OPERATORS
+
 ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "engine"
 CONFINED = {  # package -> modules that may import it
@@ -20,6 +22,7 @@ CONFINED = {  # package -> modules that may import it
     "onnxruntime": set(),
     "transformers": set(),
 }
+BETWEEN_PASSES = {"engine.FakeQuantize", "engine.DynamicFakeQuantize"}
 FILES = sorted(ENGINE.rglob("*.py"))
 
 
@@ -64,3 +67,49 @@ def test_the_environment_is_read_in_settings_only() -> None:
     """Those that start other programs pass the environment on, and may."""
     readers = {module_of(p) for p in FILES if re.search(r"os\.(environ|getenv)", p.read_text())}
     assert readers <= {"settings", "allocator", "bench", "bench_worker"}
+
+
+# --- operators are asked for by Node.kind ---
+NAMED_ALONE = {"op", "op_type"}  # names that mean something else in every domain
+
+
+def bare_names(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """`.op` in a comparison, as a key, or looked up: nothing there says of which domain."""
+    for node in ast.walk(tree):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Subscript):
+            asked = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            asked = node.args if node.func.attr in ("get", "pop", "setdefault", "index") else []
+        elif isinstance(node, ast.Match):
+            asked = [node.subject]
+        for expression in asked:
+            for part in ast.walk(expression):
+                if isinstance(part, ast.Attribute) and part.attr in NAMED_ALONE:
+                    yield part
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ENGINE)))
+def test_no_operator_is_told_by_its_name_alone(path: Path) -> None:
+    """com.microsoft's Attention is not ours; the reader alone sees protocol buffers."""
+    if module_of(path) == "onnx_reader":
+        return
+    lines = [part.lineno for part in bare_names(ast.parse(path.read_text()))]
+    assert not lines, f"{path.name}, lines {lines}: ask for Node.kind, which names the domain too"
+
+
+@pytest.mark.parametrize(
+    "source", ["x.op == 'Add'", "'Add' != n[0].op", "x.op in NAMES", "T[x.op, 1]", "T.get(x.op)"]
+)
+def test_a_name_alone_is_found(source: str) -> None:
+    assert list(bare_names(ast.parse(source)))
+
+
+def test_kinds_are_spelled_as_operators_are() -> None:
+    """A slip in a name would be a rule that never fits."""
+    known = {str(row) for row in OPERATORS} | BETWEEN_PASSES
+    for path in FILES:
+        written = re.findall(r'"((?:engine|com\.microsoft)\.[A-Z]\w+)"', path.read_text())
+        assert known.issuperset(written), f"{path}: {sorted(set(written) - known)}"

@@ -105,7 +105,7 @@ def _by_reference(graph: Graph, path: Path, feeds: Mapping[str, Array]) -> list[
 
     def keep(node: Node, outputs: tuple[Array, ...]) -> None:
         how = node.attributes.get("output")
-        if node.op == "Select":
+        if node.kind == "engine.Select":
             how = stored.get(node.inputs[0])
         for name, array in zip(node.outputs, outputs, strict=False):
             if isinstance(how, Quantization) and name and array.dtype == how.dtype:
@@ -150,7 +150,7 @@ def _by_onnxruntime(graph: Graph, path: Path, feeds: Mapping[str, Array]) -> lis
 
 def _without_bias(graph: Graph) -> set[str]:
     """Products whose bias the LayerNorm behind adds: not the value whose name they have."""
-    norms = [node for node in graph if node.op == "LayerNorm" and node.domain == "engine"]
+    norms = [node for node in graph if node.kind == "engine.LayerNorm"]
     return {node.inputs[0] for node in norms if node.inputs[2]}
 
 

@@ -64,7 +64,7 @@ def quantize(at: Translation, operator: Operator) -> None:
 def source_of(at: Translation, name: str) -> str:
     """The value whose bytes a Select passes on."""
     for node in at.nodes:
-        if node.op == "Select" and node.outputs[0] == name:
+        if node.kind == "engine.Select" and node.outputs[0] == name:
             return node.inputs[0]
     return name
 

@@ -30,10 +30,10 @@ __all__ = [
 
 Array = NDArray[Any]
 STORAGE: dict[str, dict[str, int | None]] = {  # attribute -> input it is about; None: the result
-    "Embedding": {"output": None},
-    "Linear": {"input": 0, "output": None},
-    "LayerNorm": {"input": 0, "residual": 1, "output": None},
-    "Attention": {"query": 0, "key": 1, "value": 2, "output": None},
+    "engine.Embedding": {"output": None},
+    "engine.Linear": {"input": 0, "output": None},
+    "engine.LayerNorm": {"input": 0, "residual": 1, "output": None},
+    "engine.Attention": {"query": 0, "key": 1, "value": 2, "output": None},
 }
 
 
@@ -114,7 +114,7 @@ class Translation:
 
     def with_storage(self, node: Node) -> Node:
         """The node with the quantisation of what it reads and makes."""
-        places = STORAGE.get(node.op, {})
+        places = STORAGE.get(node.kind, {})
         how = {
             key: self.stored.get(node.outputs[0] if place is None else node.inputs[place])
             for key, place in places.items()

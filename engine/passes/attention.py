@@ -40,9 +40,9 @@ def scaled_dot_product(
     )
     softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
     softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax))
-    probabilities = either(op.FakeQuantize(softmax).named("probabilities"), softmax)
+    probabilities = either(op.engine.FakeQuantize(softmax).named("probabilities"), softmax)
     weights = Viewed(probabilities, {"Reshape"}).named("weights")
-    return Viewed(op.MatMul(weights, value).named("context"), VIEWS | {"FakeQuantize"})
+    return Viewed(op.MatMul(weights, value).named("context"), VIEWS | {"engine.FakeQuantize"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     search = match.search
     scores = chain_above(match["scores"], search)
     product = search.producer.get(scores.source)
-    if product is None or product.op != "MatMul":
+    if product is None or product.kind != "MatMul":
         return f"'{scores.source}' is not a product of query and key"
     query, key, value = (chain_above(name, search) for name in (*product.inputs, match["value"]))
     shape = facts[value.source].shape
@@ -119,7 +119,7 @@ def wrong_layout(
 
 def after_product(match: Match) -> list[Node]:
     """The views and quantisations of the result, in the order they run."""
-    product = next(i for i, node in enumerate(match.nodes) if node.op == "MatMul")
+    product = next(i for i, node in enumerate(match.nodes) if node.kind == "MatMul")
     return list(match.nodes[:product][::-1])
 
 
@@ -219,7 +219,7 @@ def build(match: Match) -> Sequence[Node]:
         "output": None,
         "precision": precision_of(match, parts),
     }
-    later = [node for node in after_product(match) if node.op == "FakeQuantize"]
+    later = [node for node in after_product(match) if node.kind == "engine.FakeQuantize"]
     results = [f"{out}.context{i}" for i in range(len(later))] + [out]
     name = layer_name([match.node("softmax"), match.root])
     nodes.append(Node("Attention", inputs, (results[0],), attributes, name, "engine"))

@@ -33,6 +33,7 @@ RANDOM = {
     "Bernoulli",
     "Multinomial",
 }
+DEQUANTIZE = {"DequantizeLinear", "com.microsoft.DequantizeLinear"}
 
 
 def clean(graph: Graph) -> Graph:
@@ -72,9 +73,9 @@ def known_contents(node: Node, facts: Mapping[str, Fact]) -> tuple[Array, ...] |
 
 def computed(node: Node, constants: Mapping[str, Array], opset: int) -> tuple[Array, ...] | None:
     """The results of a node whose inputs are all constant."""
-    if node.op in RANDOM or any(name and name not in constants for name in node.inputs):
+    if node.kind in RANDOM or any(name and name not in constants for name in node.inputs):
         return None
-    if node.op == "DequantizeLinear" and constants[node.inputs[0]].dtype.itemsize == 1:
+    if node.kind in DEQUANTIZE and constants[node.inputs[0]].dtype.itemsize == 1:
         return None
     inputs = [constants[name] if name else None for name in node.inputs]
     try:
@@ -99,7 +100,7 @@ def fix_reshapes(graph: Graph) -> Graph:
 
 def reshape_target(node: Node, facts: Mapping[str, Fact]) -> list[int] | None:
     if (
-        node.op != "Reshape"
+        node.kind != "Reshape"
         or node.attributes.get("allowzero", 0)
         and 0 in (facts[node.inputs[1]].contents or ())
     ):
@@ -124,9 +125,9 @@ def lengths_from_inputs(graph: Graph) -> Graph:
     facts, producer, constants = infer(graph), graph.producer(), dict(graph.constants)
     nodes: list[Node] = []
     for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.op in ("Gather", "Slice") else None
+        source = producer.get(node.inputs[0]) if node.kind in ("Gather", "Slice") else None
         place = None
-        if source is not None and source.op == "Shape" and source.inputs[0] in producer:
+        if source is not None and source.kind == "Shape" and source.inputs[0] in producer:
             place = place_of(facts[node.outputs[0]], graph)
         if place is None:
             nodes.append(node)
@@ -156,7 +157,7 @@ def drop_idle(graph: Graph) -> Graph:
     idle = {
         node.outputs[0]: node.inputs[0]
         for node in graph.nodes
-        if IDLE.get(node.op, never)(node, graph, facts) and unread(node, graph)
+        if IDLE.get(node.kind, never)(node, graph, facts) and unread(node, graph)
     }
     return substitute(graph, idle)
 
@@ -268,13 +269,12 @@ def merge_twins(graph: Graph) -> Graph:
     for node in graph.nodes:
         inputs = tuple(replaced.get(name, name) for name in node.inputs)
         key = (
-            node.op,
-            node.domain,
+            node.kind,
             inputs,
             frozenset((k, as_key(v)) for k, v in node.attributes.items()),
         )
         twin = first.setdefault(key, node)
-        if twin is not node and len(twin.outputs) == len(node.outputs) and node.op not in RANDOM:
+        if twin is not node and len(twin.outputs) == len(node.outputs) and node.kind not in RANDOM:
             outputs = {value.name for value in graph.outputs}
             if not outputs.intersection(node.outputs):
                 replaced.update(zip(node.outputs, twin.outputs, strict=True))

@@ -13,9 +13,9 @@ from .clean import merge_twins
 __all__ = ["dead_rows"]
 
 ROW_INPUTS = {  # inputs that have a row per token
-    "Linear": (0,),
-    "LayerNorm": (0, 1),
-    "Attention": (0,),
+    "engine.Linear": (0,),
+    "engine.LayerNorm": (0, 1),
+    "engine.Attention": (0,),
     "QuantizeLinear": (0,),
     "DequantizeLinear": (0,),
 }
@@ -35,8 +35,8 @@ def push(graph: Graph) -> tuple[Graph, bool]:
     producer, consumers = graph.producer(), graph.consumers()
     outputs = {value.name for value in graph.outputs}
     for node in reversed(graph.nodes):
-        made = producer.get(node.inputs[0]) if node.op == "Select" else None
-        if made is None or made.op not in ROW_INPUTS or made.outputs[0] in outputs:
+        made = producer.get(node.inputs[0]) if node.kind == "engine.Select" else None
+        if made is None or made.kind not in ROW_INPUTS or made.outputs[0] in outputs:
             continue
         if consumers[made.outputs[0]] == [node]:
             return exchanged(graph, made, node), True
@@ -46,7 +46,7 @@ def push(graph: Graph) -> tuple[Graph, bool]:
 def exchanged(graph: Graph, made: Node, selected: Node) -> Graph:
     """made -> Select as Select of made's inputs -> made."""
     inputs, selects = list(made.inputs), []
-    for i in ROW_INPUTS[made.op]:
+    for i in ROW_INPUTS[made.kind]:
         if made.inputs[i]:
             inputs[i] = f"{selected.outputs[0]}.{made.op}{i}"
             selects.append(selected.changed(inputs=(made.inputs[i],), outputs=(inputs[i],)))

@@ -39,7 +39,7 @@ def looked_up(
     total = either(
         *(sum_of(word, p, kind) for p in (place, rows)), *(sum_of(word, p) for p in (place, rows))
     )
-    return op.LayerNorm(total, Missing(), Missing(), gamma, beta)
+    return op.engine.LayerNorm(total, Missing(), Missing(), gamma, beta)
 
 
 def row(op: Operators, table: Tensor, index: Tensor) -> Pattern:
@@ -87,12 +87,12 @@ def table(value: str, search: Search) -> Array | None:
     """The rows of a constant, dequantised if need be."""
     array = search.graph.constants.get(value)
     node = search.producer.get(value)
-    if array is None and node is not None and node.op == "DequantizeLinear":
+    if array is None and node is not None and node.kind == "DequantizeLinear":
         parts = [search.graph.constants.get(name) for name in node.inputs]
         if any(part is None for part in parts):
             return None
         array = evaluate(node, parts, search.graph.opset)[0]
-    elif array is None and node is not None and node.op == "FakeQuantize":
+    elif array is None and node is not None and node.kind == "engine.FakeQuantize":
         inner, how = table(node.inputs[0], search), node.attributes["quantization"]
         array = None if inner is None else dequantized(quantized(inner, how), how)
     return array if array is not None and array.ndim == 2 and array.dtype == np.float32 else None

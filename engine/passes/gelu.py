@@ -44,11 +44,7 @@ def one_node(approximate: str) -> Fusion:
         return [Node("Gelu", (match["x"],), match.root.outputs, attributes, name)]
 
     def already(match: Match) -> str | None:
-        done = (
-            match.root.op == "Gelu"
-            and match.root.domain == ""
-            and "approximate" in match.root.attributes
-        )
+        done = match.root.kind == "Gelu" and "approximate" in match.root.attributes
         return "it is a Gelu already" if done else None
 
     patterns = {"none": by_erf, "tanh": by_tanh}

@@ -42,7 +42,7 @@ def one_operator(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> P
 def reductions(match: Match) -> str | None:
     """The reductions run over the last axis and keep it."""
     for node in match.nodes:
-        if node.op != "ReduceMean":
+        if node.kind != "ReduceMean":
             continue
         axes = node.attributes.get("axes")
         if axes is None and len(node.inputs) > 1 and node.inputs[1]:
@@ -86,7 +86,7 @@ def layer_norm(graph: Graph) -> Graph:
 
 # --- residual ---
 def added(op: Operators, x: Tensor, other: Tensor, gamma: Constant, beta: Constant) -> Pattern:
-    return op.LayerNorm(x + other, Missing(), Missing(), gamma, beta)
+    return op.engine.LayerNorm(x + other, Missing(), Missing(), gamma, beta)
 
 
 def not_activations(match: Match) -> str | None:
@@ -102,8 +102,8 @@ def with_residual(match: Match) -> Sequence[Node]:
     producers = [match.search.producer.get(name) for name in (x, other)]
     if (
         producers[1] is not None
-        and producers[1].op == "Linear"
-        and not (producers[0] and producers[0].op == "Linear")
+        and producers[1].kind == "engine.Linear"
+        and not (producers[0] and producers[0].kind == "engine.Linear")
     ):
         x, other = other, x
     norm = match.root

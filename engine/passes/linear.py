@@ -59,7 +59,7 @@ def weight_of(value: str, search: Search, *, transposed: bool) -> Weight | str:
         matrix = np.ascontiguousarray(array if transposed else array.T)
         return Weight(matrix, None, value, search.graph.has_bfloat16)
     node = search.producer.get(value)
-    if node is None or node.op != "DequantizeLinear" or node.inputs[0] not in constants:
+    if node is None or node.kind != "DequantizeLinear" or node.inputs[0] not in constants:
         return f"the weight '{value}' is not constant"
     return stored_weight(node, search.graph, transposed=transposed)
 
@@ -102,7 +102,7 @@ def gemm(op: Operators, x: Tensor, weight: Tensor, bias: Constant) -> Pattern:
 
 def no_weight(match: Match) -> str | None:
     root = match.root
-    if root.op == "Gemm" and (
+    if root.kind == "Gemm" and (
         root.attributes.get("transA") or root.attributes.get("alpha", 1.0) != 1.0
     ):
         return f"{root} scales or transposes its input"
@@ -158,12 +158,12 @@ def per_output(match: Match, count: int) -> str:
 
 # --- what follows the product ---
 def biased(op: Operators, layer: Tensor, bias: Constant) -> Pattern:
-    return either(layer + bias, op.FakeQuantize(layer).named("rounded") + bias)
+    return either(layer + bias, op.engine.FakeQuantize(layer).named("rounded") + bias)
 
 
 def no_bias(match: Match) -> str | None:
     node = match.search.producer.get(match["layer"])
-    if node is None or node.op != "Linear":
+    if node is None or node.kind != "engine.Linear":
         return f"'{match['layer']}' is not a linear layer's"
     if match.only_reader(match["layer"]) is None:
         return f"'{match['layer']}' is read by others too"
@@ -208,7 +208,7 @@ ACTIVATIONS = {
 
 def no_activation(match: Match) -> str | None:
     node = match.search.producer.get(match["layer"])
-    if node is None or node.op != "Linear":
+    if node is None or node.kind != "engine.Linear":
         return f"'{match['layer']}' is not a linear layer's"
     if node.attributes["activation"]:
         return f"{node} has an activation already"
@@ -219,8 +219,8 @@ def no_activation(match: Match) -> str | None:
 
 def with_activation(match: Match) -> Sequence[Node]:
     node, root = match.node("layer"), match.root
-    kind = root.attributes.get("approximate", "none") if root.op == "Gelu" else None
-    attributes = {**node.attributes, "activation": ACTIVATIONS[root.op, kind]}
+    approximate = root.attributes.get("approximate", "none") if root.kind == "Gelu" else None
+    attributes = {**node.attributes, "activation": ACTIVATIONS[root.kind, approximate]}
     return [node.changed(outputs=root.outputs, attributes=attributes)]
 
 

@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 COMMUTATIVE = {"Add", "Mul"}
-DOMAINS = {"", "ai.onnx", "engine", "com.microsoft"}
 
 
 class Search:
@@ -176,12 +175,12 @@ class Number(Pattern):
 
 
 class Operator(Pattern):
-    """The first output of a node."""
+    """The first output of a node; kind: as Node.kind has it."""
 
     def __init__(
-        self, name: str, inputs: Sequence[Pattern], attributes: dict[str, Any] | None = None
+        self, kind: str, inputs: Sequence[Pattern], attributes: dict[str, Any] | None = None
     ) -> None:
-        self.op = name
+        self.kind = kind
         self.inputs = tuple(inputs)
         self.attributes = attributes or {}
 
@@ -190,8 +189,8 @@ class Operator(Pattern):
 
     def fit(self, value: str, found: Found, search: Search) -> Iterator[Found]:
         node = search.producer.get(value)
-        if node is None or node.op != self.op or node.domain not in DOMAINS:
-            search.miss(found, f"expected {self.op}, found {node or repr(value)}", node=node)
+        if node is None or node.kind != self.kind:
+            search.miss(found, f"expected {self.kind}, found {node or repr(value)}", node=node)
             return
         for name, wanted in self.attributes.items():
             if not same(node.attributes.get(name), wanted):
@@ -205,7 +204,7 @@ class Operator(Pattern):
                 found, f"{node} has {len(given)} inputs, expected {len(self.inputs)}", node=node
             )
             return
-        orders = [given, given[::-1]] if self.op in COMMUTATIVE else [given]
+        orders = [given, given[::-1]] if self.kind in COMMUTATIVE else [given]
         for order in orders:
             yield from find_all(self.inputs, order, found.joined(node), search)
 
@@ -228,7 +227,7 @@ class Output(Pattern):
         ):
             yield from self.operator.find(node.outputs[0], found, search)
         else:
-            search.miss(found, f"expected output {self.index} of {self.operator.op}", node=node)
+            search.miss(found, f"expected output {self.index} of {self.operator.kind}", node=node)
 
 
 class Either(Pattern):
@@ -268,7 +267,7 @@ def splits(
     node = search.producer.get(value)
     if count == 1:
         yield (value,), ()
-    elif node is not None and node.op == "Add":
+    elif node is not None and node.kind == "Add":
         for left in range(1, count):
             for a, first in splits(node.inputs[0], left, search):
                 for b, second in splits(node.inputs[1], count - left, search):
@@ -304,7 +303,7 @@ class Viewed(Pattern):
     def fit(self, value: str, found: Found, search: Search) -> Iterator[Found]:
         yield from self.inner.find(value, found, search)
         node = search.producer.get(value)
-        while node is not None and node.op in self.operators:
+        while node is not None and node.kind in self.operators:
             found, node = found.joined(node), search.producer.get(node.inputs[0])
             yield from self.inner.find(found.nodes[-1].inputs[0], found, search)
 
@@ -321,11 +320,20 @@ def find_all(
 
 
 class Operators:
-    """op.Sqrt(x), op.ReduceMean(x, axes=(-1,)), op.DynamicQuantizeLinear(x, outputs=3)."""
+    """op.Sqrt(x), op.ReduceMean(x, axes=(-1,)), op.DynamicQuantizeLinear(x, outputs=3); the
+    engine's own: op.engine.Linear(x, weight).
+    """
+
+    def __init__(self, domain: str = "") -> None:
+        self._prefix = f"{domain}." if domain else ""
+
+    @property
+    def engine(self) -> Operators:
+        return Operators("engine")
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def make(*inputs: Pattern | float, outputs: int = 1, **attributes: Any) -> Any:
-            operator = Operator(name, [wrap(x) for x in inputs], attributes)
+            operator = Operator(self._prefix + name, [wrap(x) for x in inputs], attributes)
             if outputs == 1:
                 return operator
             return (operator, *(Output(operator, i) for i in range(1, outputs)))

@@ -23,7 +23,9 @@ from .shapes import Fact
 __all__ = ["MOVEMENTS", "Chain", "chain_above", "lengths", "moved"]
 
 Array = NDArray[Any]
-MOVEMENTS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Gather", "Slice", "Select"}
+MOVEMENTS = {
+    "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Gather", "Slice", "engine.Select",
+}  # fmt: skip
 VIEWS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand"}
 
 
@@ -44,17 +46,17 @@ def chain_above(value: str, search: Search) -> Chain:
     while True:
         node = search.producer.get(value)
         if node is None or not (
-            node.op in VIEWS or node.op == "FakeQuantize" or scaling(node, search)
+            node.kind in VIEWS or node.kind == "engine.FakeQuantize" or scaling(node, search)
         ):
             return folded(value, tuple(reversed(nodes)), search)
         nodes.append(node)
-        swapped = node.op == "Mul" and node.inputs[0] in search.graph.constants
+        swapped = node.kind == "Mul" and node.inputs[0] in search.graph.constants
         value = node.inputs[1 if swapped else 0]
 
 
 def scaling(node: Node, search: Search) -> float | None:
     """The factor of x * c or x / c with a constant scalar."""
-    if node.op not in ("Mul", "Div"):
+    if node.kind not in ("Mul", "Div"):
         return None
     for i, name in enumerate(node.inputs):
         array = search.graph.constants.get(name)
@@ -62,10 +64,10 @@ def scaling(node: Node, search: Search) -> float | None:
             array is not None
             and array.size == 1
             and array.ndim <= 1
-            and (i == 1 or node.op == "Mul")
+            and (i == 1 or node.kind == "Mul")
         ):
             number = float(array.reshape(()))
-            return number if node.op == "Mul" else 1 / number
+            return number if node.kind == "Mul" else 1 / number
     return None
 
 
@@ -76,13 +78,13 @@ def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
     """
     factor, how = 1.0, None
     for i, node in reversed(list(enumerate(nodes))):
-        if node.op == "FakeQuantize":
+        if node.kind == "engine.FakeQuantize":
             if how is not None:
                 return folded(nodes[i].outputs[0], nodes[i + 1 :], search)
             how = node
     quantization = None
     for node in nodes:
-        if node.op == "FakeQuantize":
+        if node.kind == "engine.FakeQuantize":
             given = node.attributes["quantization"]
             quantization = Quantization(given.scale / factor, given.zero_point, given.dtype)
         factor *= scaling(node, search) or 1.0
@@ -125,7 +127,7 @@ def moved(
 ) -> Array | None:
     """What the views of a chain make of an array; None where they do not fit it."""
     for node in nodes:
-        if node.op not in VIEWS:
+        if node.kind not in VIEWS:
             continue
         inputs = [source, *(known(name, graph, facts, names) for name in node.inputs[1:])]
         if any(array is None for array in inputs):

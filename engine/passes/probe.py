@@ -26,10 +26,10 @@ Array = NDArray[Any]
 HEAVY = {
     "MatMul",
     "Gemm",
-    "Linear",
-    "LayerNorm",
-    "Attention",
-    "Embedding",
+    "engine.Linear",
+    "engine.LayerNorm",
+    "engine.Attention",
+    "engine.Embedding",
     "MatMulInteger",
     "Softmax",
     "Erf",
@@ -64,9 +64,9 @@ def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | 
             part.inputs.append(name)
             return True
         node = search.producer[name]
-        if node.op in HEAVY or len(part.nodes) > LARGEST:
+        if node.kind in HEAVY or len(part.nodes) > LARGEST:
             return False
-        if node.op == "Shape":  # its contents are not known: the shape of something heavy
+        if node.kind == "Shape":  # its contents are not known: the shape of something heavy
             return False
         if not all(visit(parent) for parent in node.inputs):
             return False

@@ -23,11 +23,11 @@ from .simulate import quantization_constants, spelled_out
 
 __all__ = ["quantize"]
 
-STORING = {"Embedding", "Linear", "LayerNorm", "Attention"}
+STORING = {"engine.Embedding", "engine.Linear", "engine.LayerNorm", "engine.Attention"}
 SLOTS: Mapping[str, tuple[str, ...]] = {  # input -> the attribute that says how it is stored
-    "Linear": ("input",),
-    "LayerNorm": ("input", "residual"),
-    "Attention": ("query", "key", "value"),
+    "engine.Linear": ("input",),
+    "engine.LayerNorm": ("input", "residual"),
+    "engine.Attention": ("query", "key", "value"),
 }
 
 
@@ -56,9 +56,9 @@ def stored(graph: Graph) -> Graph:
     floats = {name for node in graph.nodes for name in read_as_float(node, storage)} | outputs
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op == "FakeQuantize":
+        if node.kind == "engine.FakeQuantize":
             nodes.extend(unfolded(node, storage, constants, floats))
-        elif node.op == "Select" and node.outputs[0] in storage.stored:
+        elif node.kind == "engine.Select" and node.outputs[0] in storage.stored:
             nodes.extend(selected(node, storage, constants, floats))
         else:
             nodes.append(reading_stored(storing(node, storage), storage))
@@ -69,16 +69,16 @@ def storage_of(graph: Graph) -> Storage:
     consumers, producer = graph.consumers(), graph.producer()
     outputs, storage = {value.name for value in graph.outputs}, Storage()
     for node in graph.nodes:
-        if node.op == "Select" and node.inputs[0] in storage.stored:
+        if node.kind == "engine.Select" and node.inputs[0] in storage.stored:
             how = storage.stored[node.inputs[0]][1]
             storage.stored[node.outputs[0]] = (f"{node.outputs[0]}.stored", how)
-        if node.op != "FakeQuantize":
+        if node.kind != "engine.FakeQuantize":
             continue
         source, how = node.inputs[0], node.attributes["quantization"]
         name = f"{node.outputs[0]}.stored"
         storage.stored[node.outputs[0]] = (name, how)
         made = producer.get(source)
-        if made and made.op in STORING and source not in outputs and consumers[source] == [node]:
+        if made and made.kind in STORING and source not in outputs and consumers[source] == [node]:
             storage.output[source] = (name, how)
     return storage
 
@@ -93,10 +93,10 @@ def storing(node: Node, storage: Storage) -> Node:
 
 def slots(node: Node, storage: Storage) -> list[tuple[int, str]]:
     """The inputs that the node takes stored, with their attributes."""
-    if node.op == "Linear" and node.attributes["dynamic"]:
+    if node.kind == "engine.Linear" and node.attributes["dynamic"]:
         return []
-    names = SLOTS.get(node.op, ()) if node.domain == "engine" else ()
-    if node.op == "Select" and node.inputs[0] in storage.stored:
+    names = SLOTS.get(node.kind, ())
+    if node.kind == "engine.Select" and node.inputs[0] in storage.stored:
         return [(0, "")]  # no attribute: a row is stored as the whole is
     return [(i, a) for i, a in enumerate(names) if node.inputs[i] in storage.stored]
 
@@ -109,7 +109,7 @@ def reading_stored(node: Node, storage: Storage) -> Node:
 
 
 def read_as_float(node: Node, storage: Storage) -> set[str]:
-    if node.op == "FakeQuantize" and node.inputs[0] in storage.output:
+    if node.kind == "engine.FakeQuantize" and node.inputs[0] in storage.output:
         return set()
     taken = {i for i, _ in slots(node, storage)}
     return {name for i, name in enumerate(node.inputs) if i not in taken}
@@ -147,13 +147,13 @@ def twice_quantized(graph: Graph) -> Graph:
     outputs = {value.name for value in graph.outputs}
     replaced: dict[str, Node | None] = {}
     for node in graph.nodes:
-        first = producer.get(node.inputs[0]) if node.op == "FakeQuantize" else None
+        first = producer.get(node.inputs[0]) if node.kind == "engine.FakeQuantize" else None
         made = (
             producer.get(first.inputs[0])
-            if first is not None and first.op == "FakeQuantize"
+            if first is not None and first.kind == "engine.FakeQuantize"
             else None
         )
-        if first is None or made is None or made.op != "Attention":
+        if first is None or made is None or made.kind != "engine.Attention":
             continue
         if consumers[first.outputs[0]] == [node] and consumers[made.outputs[0]] == [first]:
             if outputs.intersection((*first.outputs, *made.outputs)):
@@ -177,14 +177,18 @@ def moved_bias(graph: Graph) -> Graph:
     for node in graph.nodes:
         value = node.outputs[0]
         readers = consumers.get(value, [])
-        if node.op == "Linear" and value not in outputs and goes_to_layer_norm(node, readers):
+        if (
+            node.kind == "engine.Linear"
+            and value not in outputs
+            and goes_to_layer_norm(node, readers)
+        ):
             inputs, product = (*node.inputs[:3], ""), f"{value}.product"
             attributes = {**node.attributes, "product": None}
             nodes.append(node.changed(inputs=inputs, outputs=(product,), attributes=attributes))
             how = {"quantization": node.attributes["product"]}
             nodes.append(Node("FakeQuantize", (product,), (value,), how, node.name, "engine"))
             biases[value] = node.inputs[3]
-        elif node.op == "LayerNorm" and node.inputs[0] in biases:
+        elif node.kind == "engine.LayerNorm" and node.inputs[0] in biases:
             x, skip, _, gamma, beta = node.inputs
             nodes.append(node.changed(inputs=(x, skip, biases[x], gamma, beta)))
         else:
@@ -197,7 +201,7 @@ def goes_to_layer_norm(node: Node, readers: list[Node]) -> bool:
         return False
     norm, value = readers[0], node.outputs[0]
     alone = norm.inputs[0] == value and norm.inputs.count(value) == 1
-    return norm.op == "LayerNorm" and alone and not norm.inputs[2]
+    return norm.kind == "engine.LayerNorm" and alone and not norm.inputs[2]
 
 
 # --- dynamic quantisation, case 5 ---
@@ -205,10 +209,10 @@ def dynamic_inputs(graph: Graph) -> Graph:
     """Linear(DynamicFakeQuantize(x)) quantises x itself."""
     producer, nodes = graph.producer(), []
     for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.op == "Linear" else None
+        source = producer.get(node.inputs[0]) if node.kind == "engine.Linear" else None
         if (
             source is not None
-            and source.op == "DynamicFakeQuantize"
+            and source.kind == "engine.DynamicFakeQuantize"
             and node.attributes["precision"] == "int8"
         ):
             attributes = {**node.attributes, "dynamic": source.attributes["dynamic"]}
@@ -220,7 +224,7 @@ def dynamic_inputs(graph: Graph) -> Graph:
 def float_weights(graph: Graph) -> Graph:
     constants, nodes = dict(graph.constants), []
     for node in graph.nodes:
-        if node.op == "Linear" and only_weights_stored(node):
+        if node.kind == "engine.Linear" and only_weights_stored(node):
             name = f"{node.inputs[1]}.float"
             scale = constants[node.inputs[2]][:, None]
             constants[name] = (constants[node.inputs[1]] * scale).astype(np.float32)

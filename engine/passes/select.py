@@ -67,9 +67,9 @@ def squeeze(x: str, axes: str, y: str, opset: int) -> Node:
 def row_by_row(op: Operators, x: Tensor, axes: Constant) -> Pattern:
     flat = either(op.Squeeze(x, axes), op.Squeeze(x, axes=(1,))).named("flat")
     return either(
-        op.Linear(flat, Tensor().named("a"), Maybe().named("b"), Maybe().named("c")),
-        *(make(flat) for make in (op.Tanh, op.Relu, op.Gelu, op.FakeQuantize)),
-        op.DynamicFakeQuantize(flat),
+        op.engine.Linear(flat, Tensor().named("a"), Maybe().named("b"), Maybe().named("c")),
+        *(make(flat) for make in (op.Tanh, op.Relu, op.Gelu, op.engine.FakeQuantize)),
+        op.engine.DynamicFakeQuantize(flat),
     )
 
 
@@ -77,14 +77,14 @@ def not_tokens(match: Match) -> str | None:
     if "axes" in match and match.array("axes").tolist() != [1]:
         return "it is not the tokens' axis that is squeezed"
     source = match.search.producer.get(match["x"])
-    if source is None or source.op not in (
-        "Select",
-        "Linear",
+    if source is None or source.kind not in (
+        "engine.Select",
+        "engine.Linear",
         "Tanh",
         "Relu",
         "Gelu",
-        "FakeQuantize",
-        "DynamicFakeQuantize",
+        "engine.FakeQuantize",
+        "engine.DynamicFakeQuantize",
     ):
         return f"'{match['x']}' is not a selected row"
     return None

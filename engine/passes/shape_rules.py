@@ -38,7 +38,7 @@ Rule = Callable[[Node, list[Fact]], Fact | list[Fact]]
 
 def elementwise(node: Node, inputs: list[Fact]) -> Fact:
     shape = broadcast(*(fact.shape for fact in inputs))
-    return Fact(shape, combined(node.op, inputs, shape), inputs[0].dtype)
+    return Fact(shape, combined(node.kind, inputs, shape), inputs[0].dtype)
 
 
 def comparison(node: Node, inputs: list[Fact]) -> Fact:
@@ -70,9 +70,9 @@ ARITHMETIC: dict[str, Callable[..., Length | None]] = {
 }
 
 
-def combined(op: str, inputs: list[Fact], shape: Shape | None) -> tuple[Length, ...] | None:
+def combined(kind: str, inputs: list[Fact], shape: Shape | None) -> tuple[Length, ...] | None:
     """Element by element, where all contents are known."""
-    if op not in ARITHMETIC or shape is None or len(shape) > 1:
+    if kind not in ARITHMETIC or shape is None or len(shape) > 1:
         return None
     count = shape[0] if shape else 1
     if not isinstance(count, int) or any(fact.contents is None for fact in inputs):
@@ -82,7 +82,7 @@ def combined(op: str, inputs: list[Fact], shape: Shape | None) -> tuple[Length, 
         for f in inputs
         if f.contents is not None
     ]
-    results = [ARITHMETIC[op](*row) for row in zip(*columns, strict=False)]
+    results = [ARITHMETIC[kind](*row) for row in zip(*columns, strict=False)]
     return tuple(r for r in results if r is not None) if None not in results else None
 
 

@@ -21,7 +21,7 @@ def infer(graph: Graph) -> dict[str, Fact]:
     facts.update((name, fact_of(array)) for name, array in graph.constants.items())
     for node in graph.nodes:
         inputs = [facts.get(name, UNKNOWN) if name else UNKNOWN for name in node.inputs]
-        rule = RULES.get(node.op)
+        rule = RULES.get(node.kind)
         results = rule(node, inputs) if rule else UNKNOWN
         listed = results if isinstance(results, list) else [results]
         for i, name in enumerate(node.outputs):
@@ -64,7 +64,7 @@ def dequantize(node: Node, inputs: list[Fact]) -> Fact:
 
 def matmul(node: Node, inputs: list[Fact]) -> Fact:
     a, b = inputs[0].shape, inputs[1].shape
-    dtype = "int32" if node.op == "MatMulInteger" else inputs[0].dtype
+    dtype = "int32" if node.kind == "MatMulInteger" else inputs[0].dtype
     if a is None or b is None or len(a) < 1 or len(b) < 2:
         return Fact(None, None, dtype)
     if len(a) == 1:
@@ -139,27 +139,28 @@ def quantized_product(node: Node, inputs: list[Fact]) -> Fact:
 
 
 UNARY = [
-    "Abs", "Attention", "Ceil", "Clip", "CumSum", "Dropout", "DynamicFakeQuantize", "Elu", "Erf",
-    "Exp", "FakeQuantize", "FastGelu", "Floor", "Gelu", "HardSigmoid", "Identity",
-    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Neg", "Reciprocal", "Relu",
+    "Abs", "Ceil", "Clip", "CumSum", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "Identity", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Neg", "Reciprocal", "Relu",
     "ScatterND", "Sigmoid", "Sign", "Softmax", "Softplus", "Sqrt", "Tanh", "Trilu",
+    "engine.Attention", "engine.DynamicFakeQuantize", "engine.FakeQuantize",
+    "com.microsoft.FastGelu", "com.microsoft.QuickGelu",
 ]  # fmt: skip
 RULES: dict[str, Rule] = {
     **shape_rules.RULES,
     **dict.fromkeys(UNARY, same_as_input),
     **dict.fromkeys(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"], reduced),
-    "DequantizeLinear": dequantize,
+    **dict.fromkeys(["DequantizeLinear", "com.microsoft.DequantizeLinear"], dequantize),
+    **dict.fromkeys(["QuantizeLinear", "com.microsoft.QuantizeLinear"], quantize),
     "DynamicQuantizeLinear": dynamic_quantize,
-    "Embedding": embedding,
     "Gemm": gemm,
     "IsNaN": truth,
-    "LayerNorm": layer_norm,
-    "Linear": linear,
     "MatMul": matmul,
     "MatMulInteger": matmul,
     "Not": truth,
     "QLinearMatMul": quantized_product,
-    "QuantizeLinear": quantize,
-    "Select": select,
     "Split": split,
+    "engine.Embedding": embedding,
+    "engine.LayerNorm": layer_norm,
+    "engine.Linear": linear,
+    "engine.Select": select,
 }

@@ -67,10 +67,10 @@ def with_float_operators(graph: Graph) -> Graph:
 
 
 def opened(node: Node, constants: dict[str, Array]) -> list[Node]:
-    if node.op == "QLinearMatMul":
+    if node.kind == "QLinearMatMul":
         a, b, y = node.inputs[:3], node.inputs[3:6], node.inputs[6:8]
         return around(node, constants, "MatMul", [a, b], y, 1)
-    if node.op == "QGemm":
+    if node.kind == "com.microsoft.QGemm":
         a, b, rest = node.inputs[:3], node.inputs[3:6], (*node.inputs[6:], "", "", "")
         axis = 0 if node.attributes.get("transB") else 1
         if rest[0] and (rest[0] not in constants or a[1] not in constants):
@@ -126,9 +126,9 @@ def integer_product(
 
 def unlike_quantized(match: Match) -> str | None:
     source = match.search.producer.get(match["x"])
-    if source is None or source.op not in ("DynamicQuantizeLinear", "QuantizeLinear"):
+    if source is None or source.kind not in ("DynamicQuantizeLinear", "QuantizeLinear"):
         return f"'{match['x']}' is not made by QuantizeLinear or DynamicQuantizeLinear"
-    if source.op == "QuantizeLinear":
+    if source.kind == "QuantizeLinear":
         how = quantization_of(match.graph, source)
         if how is None:
             return f"{source} does not have one constant scale"
@@ -143,9 +143,9 @@ def unlike_quantized(match: Match) -> str | None:
 
 def float_product(match: Match) -> Sequence[Node]:
     source, out = match.search.producer[match["x"]], match.root.outputs[0]
-    node = next(node for node in match.nodes if node.op == "MatMulInteger")
+    node = next(node for node in match.nodes if node.kind == "MatMulInteger")
     name, x = node.name, f"{out}.x"
-    if source.op == "QuantizeLinear":
+    if source.kind == "QuantizeLinear":
         how = quantization_of(match.graph, source)
         assert how is not None, "the guard has seen it"
         first = fake_quantize(source.inputs[0], x, how)
@@ -178,14 +178,14 @@ def joined(graph: Graph) -> Graph:
     """DequantizeLinear(QuantizeLinear(x)) is FakeQuantize(x)."""
     producer, nodes = graph.producer(), []
     for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.op == "DequantizeLinear" else None
-        if source is not None and source.op == "QuantizeLinear":
+        source = producer.get(node.inputs[0]) if node.kind == "DequantizeLinear" else None
+        if source is not None and source.kind == "QuantizeLinear":
             how = quantization_of(graph, node)
             if how is not None and how == quantization_of(graph, source):
                 node = fake_quantize(source.inputs[0], node.outputs[0], how, node.name)
         elif (
             source is not None
-            and source.op == "DynamicQuantizeLinear"
+            and source.kind == "DynamicQuantizeLinear"
             and node.inputs == source.outputs
         ):
             attributes = {"dynamic": "tensor"}
@@ -210,15 +210,15 @@ def raised_dequantize(graph: Graph) -> Graph:
 
 def raised(graph: Graph) -> Graph:
     """FakeQuantize after an operator that only moves numbers goes before it."""
-    return exchanged(graph, "FakeQuantize", lambda node: True)
+    return exchanged(graph, "engine.FakeQuantize", lambda node: True)
 
 
-def exchanged(graph: Graph, op: str, fits: Callable[[Node], bool]) -> Graph:
+def exchanged(graph: Graph, kind: str, fits: Callable[[Node], bool]) -> Graph:
     producer, consumers = graph.producer(), graph.consumers()
     outputs = {value.name for value in graph.outputs}
     nodes: list[Node] = []
     for node in graph.nodes:
-        move = producer.get(node.inputs[0]) if node.op == op and fits(node) else None
+        move = producer.get(node.inputs[0]) if node.kind == kind and fits(node) else None
         alone = (
             move is not None
             and move.outputs[0] not in outputs
@@ -227,8 +227,8 @@ def exchanged(graph: Graph, op: str, fits: Callable[[Node], bool]) -> Graph:
         if (
             move is None
             or not alone
-            or move.op not in MOVEMENTS
-            or (move.inputs[0] in graph.constants and move.op != "Gather")
+            or move.kind not in MOVEMENTS
+            or (move.inputs[0] in graph.constants and move.kind != "Gather")
         ):
             nodes.append(node)
             continue
@@ -242,10 +242,10 @@ def drop_repeated(graph: Graph) -> Graph:
     """Quantising what has just been quantised the same way changes nothing."""
     producer, idle = graph.producer(), {}
     for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.op == "FakeQuantize" else None
+        source = producer.get(node.inputs[0]) if node.kind == "engine.FakeQuantize" else None
         if (
             source is not None
-            and source.op == "FakeQuantize"
+            and source.kind == "engine.FakeQuantize"
             and source.attributes == node.attributes
         ):
             idle[node.outputs[0]] = node.inputs[0]
@@ -256,9 +256,11 @@ def transposed_weights(graph: Graph) -> Graph:
     """Transpose(DequantizeLinear(weight)) is DequantizeLinear(transposed weight)."""
     producer, constants, nodes = graph.producer(), dict(graph.constants), []
     for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.op == "Transpose" else None
+        source = producer.get(node.inputs[0]) if node.kind == "Transpose" else None
         weight = (
-            constants.get(source.inputs[0]) if source and source.op == "DequantizeLinear" else None
+            constants.get(source.inputs[0])
+            if source and source.kind == "DequantizeLinear"
+            else None
         )
         if source is not None and weight is not None and weight.ndim == 2:
             name = f"{source.inputs[0]}.transposed"
@@ -277,12 +279,12 @@ def spelled_out(graph: Graph) -> Graph:
     constants = dict(graph.constants)
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op == "FakeQuantize":
+        if node.kind == "engine.FakeQuantize":
             how, stored = node.attributes["quantization"], f"{node.outputs[0]}.stored"
             names = quantization_constants(constants, how)
             nodes.append(Node("QuantizeLinear", (*node.inputs, *names), (stored,), {}, node.name))
             nodes.append(Node("DequantizeLinear", (stored, *names), node.outputs, {}, node.name))
-        elif node.op == "DynamicFakeQuantize":
+        elif node.kind == "engine.DynamicFakeQuantize":
             parts = tuple(f"{node.outputs[0]}.{part}" for part in ("stored", "scale", "zero"))
             nodes.append(Node("DynamicQuantizeLinear", node.inputs, parts, {}, node.name))
             nodes.append(Node("DequantizeLinear", parts, node.outputs, {}, node.name))

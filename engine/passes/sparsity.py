@@ -25,7 +25,7 @@ def sparsity(graph: Graph) -> Graph:
 
 
 def judged(node: Node, graph: Graph) -> Node:
-    if node.op != "Linear" or node.domain != "engine":
+    if node.kind != "engine.Linear":
         return node
     ratios = zero_ratios(graph.constants[node.inputs[1]])
     pattern = max(ratios, key=lambda name: ratios[name])

@@ -17,18 +17,16 @@ from .shapes import UNKNOWN, Fact, infer
 __all__ = ["take_apart"]
 
 Array = NDArray[Any]
-DOMAIN = "com.microsoft"
 
 
 def take_apart(graph: Graph) -> Graph:
     """The graph in ONNX's own operators where a row of PARTS knows how."""
-    known = any(node.domain == DOMAIN and node.op in PARTS for node in graph.nodes)
-    if not known:
+    if not any(node.kind in PARTS for node in graph.nodes):
         return graph
     facts, constants = infer(graph), dict(graph.constants)
     nodes: list[Node] = []
     for node in graph.nodes:
-        rule = PARTS.get(node.op) if node.domain == DOMAIN else None
+        rule = PARTS.get(node.kind)
         parts = rule(Parts(node, facts, constants)) if rule else None
         nodes.extend(parts or [node])
     return graph.changed(nodes=tuple(nodes), constants=constants)
@@ -63,6 +61,15 @@ def fast_gelu(p: Parts) -> list[Node] | None:
     x, bias = p.inputs[:2]
     p.add("Gelu", p.add("Add", x, bias) if bias else x, last=True, approximate="tanh")
     return p.nodes
+
+
+def gelu(p: Parts) -> list[Node] | None:
+    p.add("Gelu", *p.node.inputs, last=True, approximate="none")
+    return p.nodes
+
+
+def same_in_onnx(p: Parts) -> list[Node] | None:
+    return [p.node.changed(domain="")]
 
 
 def fused_matmul(p: Parts) -> list[Node] | None:
@@ -130,11 +137,14 @@ def scaled_product(
 
 
 PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
-    "BiasGelu": bias_gelu,
-    "DynamicQuantizeMatMul": dynamic_quantize_matmul,
-    "FastGelu": fast_gelu,
-    "FusedGemm": fused_gemm,
-    "FusedMatMul": fused_matmul,
-    "MatMulIntegerToFloat": matmul_integer_to_float,
-    "SkipLayerNormalization": skip_layer_normalization,
+    "com.microsoft.BiasGelu": bias_gelu,
+    "com.microsoft.DequantizeLinear": same_in_onnx,
+    "com.microsoft.DynamicQuantizeMatMul": dynamic_quantize_matmul,
+    "com.microsoft.FastGelu": fast_gelu,
+    "com.microsoft.FusedGemm": fused_gemm,
+    "com.microsoft.FusedMatMul": fused_matmul,
+    "com.microsoft.Gelu": gelu,
+    "com.microsoft.MatMulIntegerToFloat": matmul_integer_to_float,
+    "com.microsoft.QuantizeLinear": same_in_onnx,
+    "com.microsoft.SkipLayerNormalization": skip_layer_normalization,
 }

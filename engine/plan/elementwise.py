@@ -23,12 +23,12 @@ ELEMENTWISE = {  # ONNX operator -> activation of the kernel
 def plan_elementwise(planner: Planner, node: Node) -> None:
     """One operator of ELEMENTWISE."""
     x = planner.buffer(node.inputs[0])
-    if (node.op == "DequantizeLinear") == (x.dtype == "f32"):
+    if (node.kind == "DequantizeLinear") == (x.dtype == "f32"):
         raise Unplanned(f"x is {x.dtype}")
     if node.attributes.get("approximate", "none") != "none":
         raise Unplanned("an approximation")
-    output = _quantization_of(planner, node) if node.op == "QuantizeLinear" else None
-    _convert(planner, node, x, output, node.outputs[0], ELEMENTWISE[node.op])
+    output = _quantization_of(planner, node) if node.kind == "QuantizeLinear" else None
+    _convert(planner, node, x, output, node.outputs[0], ELEMENTWISE[node.kind])
     if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(node.outputs[0])
 

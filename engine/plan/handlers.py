@@ -1,4 +1,4 @@
-"""One handler per operator that kernels have."""
+"""One handler per kind of node that kernels have."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .rows import plan_renaming, plan_select
 
 __all__ = ["HANDLERS"]
 
-HANDLERS: dict[tuple[str, str], Handler] = {
-    ("engine", "Embedding"): plan_embedding,
-    ("engine", "Linear"): plan_linear,
-    ("engine", "Attention"): plan_attention,
-    ("engine", "LayerNorm"): plan_layer_norm,
-    ("engine", "Select"): plan_select,
-    **{("", op): plan_elementwise for op in ELEMENTWISE},
-    ("", "Squeeze"): plan_renaming,
-    ("", "Flatten"): plan_renaming,
-    ("", "Reshape"): plan_renaming,
+HANDLERS: dict[str, Handler] = {
+    "engine.Embedding": plan_embedding,
+    "engine.Linear": plan_linear,
+    "engine.Attention": plan_attention,
+    "engine.LayerNorm": plan_layer_norm,
+    "engine.Select": plan_select,
+    **dict.fromkeys(ELEMENTWISE, plan_elementwise),
+    "Squeeze": plan_renaming,
+    "Flatten": plan_renaming,
+    "Reshape": plan_renaming,
 }

@@ -54,7 +54,7 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     """The Linears that make query, key and value of an attention whose heads are not whole, and
     those that read its result; None where there is nothing to do or others take part.
     """
-    if (node.domain, node.op) != ("engine", "Attention"):
+    if node.kind != "engine.Attention":
         return None
     producer, wanted = graph.producer(), {value.name for value in graph.outputs}
     made, result = list(dict.fromkeys(node.inputs[:3])), node.outputs[0]
@@ -79,7 +79,7 @@ def _is_linear(graph: Graph) -> Callable[[Node | None], bool]:
     def check(node: Node | None) -> bool:
         return (
             node is not None
-            and (node.domain, node.op) == ("engine", "Linear")
+            and node.kind == "engine.Linear"
             and all(name in graph.constants for name in node.inputs[1:] if name)
         )
 

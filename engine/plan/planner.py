@@ -59,7 +59,7 @@ class Planner:
         self.embedding: Node | None = None
         self.of_rows: set[str] = set()  # values of one token a sentence, planned yet or not
         for node in graph:
-            if node.op == "Select" or self.of_rows.intersection(node.inputs[:1]):
+            if node.kind == "engine.Select" or self.of_rows.intersection(node.inputs[:1]):
                 self.of_rows.update(node.outputs)
         self.varying: dict[str, Array] = {}
         self.read: dict[str, Array] = {}
@@ -68,16 +68,16 @@ class Planner:
             self.varying = varying_fours(graph, in_bytes=not isa.has("amx-int8"))
             self.read = channels_read(graph, self.varying, self._block_read)
         self._forms: dict[str, Buffer] = {}  # a value rounded or interleaved for a kernel
-        attentions = [node for node in graph if node.op == "Attention"]
+        attentions = [node for node in graph if node.kind == "engine.Attention"]
         # what attention_u8 reads as its second operand: stored less 128
         self.flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
 
     # --- the walk
-    def plan(self, handlers: Mapping[tuple[str, str], Handler]) -> Plan | None:
+    def plan(self, handlers: Mapping[str, Handler]) -> Plan | None:
         """The plan as far as it goes; None where that is nowhere."""
         for number, node in enumerate(self.graph.nodes):
             try:
-                handler = handlers.get((node.domain, node.op))
+                handler = handlers.get(node.kind)
                 if handler is None:
                     raise Unplanned("no kernel has this operator")
                 handler(self, node)

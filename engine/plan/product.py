@@ -158,9 +158,9 @@ def forms_wanted(planner: Planner, value: str, lanes: int) -> set[str]:
 
 
 def _form_wanted(planner: Planner, node: Node, place: int, lanes: int) -> str:
-    if (node.domain, node.op) == ("engine", "Attention"):
+    if node.kind == "engine.Attention":
         return forms_read(planner, node)[place] if place < 3 else ""
-    if (node.domain, node.op, place) != ("engine", "Linear", 0):
+    if (node.kind, place) != ("engine.Linear", 0):
         return ""
     weight = planner.graph.constants.get(node.inputs[1])
     if weight is None or node.attributes.get("precision") != "bfloat16":

@@ -25,7 +25,7 @@ def plan_renaming(planner: Planner, node: Node) -> None:
     name = node.inputs[0]
     if planner.buffer(name).domain != "rows":
         raise Unplanned("not one row a sentence")
-    if node.op == "Reshape":
+    if node.kind == "Reshape":
         shape = planner.array(node.inputs[1])
         if len(shape) != 2 or int(shape[1]) not in (-1, planner.width(name)):
             raise Unplanned("changes the channels")

@@ -71,12 +71,12 @@ def _read_by(
 
 
 def _is_attention(node: Node) -> bool:
-    return (node.domain, node.op) == ("engine", "Attention")
+    return node.kind == "engine.Attention"
 
 
 def _is_float(graph: Graph, node: Node) -> bool:
     """A Linear whose kernel multiplies floats."""
-    if (node.domain, node.op) != ("engine", "Linear") or node.attributes.get("dynamic"):
+    if node.kind != "engine.Linear" or node.attributes.get("dynamic"):
         return False
     weight = graph.constants.get(node.inputs[1])
     return weight is not None and weight.dtype == np.float32
@@ -84,7 +84,7 @@ def _is_float(graph: Graph, node: Node) -> bool:
 
 def _weight(graph: Graph, node: Node | None) -> Array | None:
     """int8 [outputs, inputs] of a Linear from bytes to bytes."""
-    if node is None or (node.domain, node.op) != ("engine", "Linear"):
+    if node is None or node.kind != "engine.Linear":
         return None
     weight = graph.constants.get(node.inputs[1])
     static = node.attributes.get("input") is not None and not node.attributes.get("dynamic")
@@ -120,7 +120,7 @@ def _of_weights(graph: Graph, makers: list[Node | None], *, in_bytes: bool) -> A
         if query is None or key is None or len(query) != len(key):
             return None
         return np.asarray(query.any(axis=1) | key.any(axis=1))
-    if makers[1] is None or (makers[1].domain, makers[1].op) != ("engine", "Linear"):
+    if makers[1] is None or makers[1].kind != "engine.Linear":
         return None
     weight = graph.constants.get(makers[1].inputs[1])
     return None if weight is None else np.asarray(weight.any(axis=1))

@@ -33,8 +33,8 @@ Array = NDArray[Any]
 TYPES = {"u8": np.uint8, "f32": np.float32, "bf16": np.uint16}
 RESULTS = ("output_tokens", "output_rows")  # they only read
 LESS_128 = np.uint8(128)
-PASS_ON = ("Select", "Squeeze", "Flatten", "Reshape")  # values of x, as x is stored
-SAID_BY = {"Embedding": 2, "LayerNorm": 3}  # the input that has as many channels as the result
+PASS_ON = ("engine.Select", "Squeeze", "Flatten", "Reshape")  # values of x, as x is stored
+SAID_BY = {"engine.Embedding": 2, "engine.LayerNorm": 3}  # an input as wide as the result
 STEPS_OF_8_BITS = 2  # near the middle of two a value may be rounded either way
 RELATIVE = {"float32": 2e-3, "bfloat16": 2e-2}  # of the largest value
 
@@ -65,7 +65,7 @@ class Stepwise(Session):
         super().__init__(graph, threads=1)
         self.made: dict[str, StepValue] = {}
         self._check = False
-        attentions = [node for node in graph if node.op == "Attention"]
+        attentions = [node for node in graph if node.kind == "engine.Attention"]
         self._flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
         self._signed = {name for name, how in quantizations(graph).items() if how.dtype == "int8"}
         if self.plan is not None:
@@ -147,9 +147,9 @@ def _widths(graph: Graph) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in graph:
         width = found.get(node.inputs[0], 0)
-        if node.op in SAID_BY:
-            width = graph.constants[node.inputs[SAID_BY[node.op]]].shape[-1]
-        elif node.op == "Linear":
+        if node.kind in SAID_BY:
+            width = graph.constants[node.inputs[SAID_BY[node.kind]]].shape[-1]
+        elif node.kind == "engine.Linear":
             width = len(graph.constants[node.inputs[1]])
         found.update(dict.fromkeys(node.outputs, width))
     return found
@@ -160,7 +160,7 @@ def quantizations(graph: Graph) -> dict[str, Quantization]:
     found: dict[str, Quantization] = {}
     for node in graph:
         how = node.attributes.get("output")
-        if node.op in PASS_ON:
+        if node.kind in PASS_ON:
             how = found.get(node.inputs[0])
         if isinstance(how, Quantization):
             found[node.outputs[0]] = how

@@ -30,6 +30,19 @@ def test_bias_gelu() -> None:
     check(s, s.BiasGelu("x", normal(8), **MICROSOFT), ["Add", "Gelu"])
 
 
+def test_gelu() -> None:
+    s = Sketch(x=HIDDEN)
+    check(s, s.Gelu("x", **MICROSOFT), ["Gelu"])
+
+
+def test_operators_that_onnx_took_over_since_are_its_own() -> None:
+    s = Sketch(x=HIDDEN)
+    how = (np.float32(0.02), np.array(7, np.int8))
+    y = s.DequantizeLinear(s.QuantizeLinear("x", *how, **MICROSOFT), *how, **MICROSOFT)
+    check(s, y, ["QuantizeLinear", "DequantizeLinear"])
+    assert {node.domain for node in take_apart(s.graph(y)).nodes} == {""}
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_fast_gelu(bias: bool) -> None:
     s = Sketch(x=HIDDEN)
@@ -94,5 +107,5 @@ def test_products_of_stored_values() -> None:
 
 def test_onnx_own_operators_are_not_touched() -> None:
     s = Sketch(x=HIDDEN)
-    graph = s.graph(s.Gelu("x", **MICROSOFT))
+    graph = s.graph(s.Gelu("x"))
     assert take_apart(graph) is graph
