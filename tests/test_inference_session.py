@@ -44,13 +44,14 @@ def test_it_describes_the_model(session: engine.InferenceSession) -> None:
 
 
 def test_it_says_the_same_as_onnx_runtime(tmp_path: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     pytest.importorskip("torch")
     from tests.passes import exported
+    from workflow.scripts import onnx_runtime
 
     path = tmp_path / "model.onnx"
     exported.export(exported.bert(hidden_size=64, num_attention_heads=2), path)
-    theirs = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    theirs = onnx_runtime.session(path)
     ours = engine.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for mine, other in (
         (ours.get_inputs(), theirs.get_inputs()),

@@ -18,6 +18,8 @@ from engine.graph import Graph, Node, Value
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from workflow.scripts import onnx_runtime  # noqa: E402
+
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 LENGTHS = [(1, 1), (2, 7), (3, 16)]
 
@@ -36,7 +38,7 @@ def feeds_for(graph: Graph, batch: int, length: int) -> dict[str, np.ndarray]:
 
 def compare(path: Path, atol: float) -> None:
     graph = onnx_reader.read(path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnx_runtime.session(path)
     for batch, length in LENGTHS:
         feeds = feeds_for(graph, batch, length)
         found = reference.run(graph, feeds)
@@ -211,6 +213,6 @@ def test_softmax_before_opset_13_flattens(tmp_path: Path) -> None:
             graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7
         )
         onnx.save(model, tmp_path / "softmax.onnx")
-        session = onnxruntime.InferenceSession(str(tmp_path / "softmax.onnx"))
+        session = onnx_runtime.session(tmp_path / "softmax.onnx")
         found = reference.run(onnx_reader.read(tmp_path / "softmax.onnx"), {"x": x})["y"]
         np.testing.assert_allclose(found, session.run(None, {"x": x})[0], atol=1e-6)

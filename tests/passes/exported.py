@@ -16,6 +16,15 @@ import transformers
 from onnx import numpy_helper
 from onnxruntime import quantization
 
+from workflow.scripts import onnx_runtime
+
+INTEGER_PRODUCTS = {
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "QGemm",
+    "QLinearMatMul",
+}
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -139,11 +148,14 @@ def feeds(path: Path, batch: int, tokens: int, seed: int = 0) -> dict[str, np.nd
 
 
 def runtime(path: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What ONNX Runtime makes of the file as it is."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    """What ONNX Runtime makes of the file: as it is where products are of floats, else at the level
+    that makes integer products exact.
+    """
+    operators = {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
+    level = onnx_runtime.LEVELS.ORT_DISABLE_ALL
+    if operators & INTEGER_PRODUCTS:
+        level = onnx_runtime.LEVELS.ORT_ENABLE_EXTENDED
+    session = onnx_runtime.session(path, threads=1, level=level)
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True))
 
 

@@ -3,11 +3,10 @@
 import numpy as np
 import onnx
 import onnx.parser
-import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from workflow.scripts import bfloat16, export, quantize
+from workflow.scripts import bfloat16, export, onnx_runtime, quantize
 from workflow.scripts.calibrate import Range
 from workflow.scripts.labelled import Labelled, read_labelled
 from workflow.scripts.tokenize_sentences import tokenize
@@ -66,8 +65,7 @@ def feed(batch=3, length=7):
 
 
 def logits(path, inputs):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(["logits"], inputs)[0]
+    return onnx_runtime.session(path).run(["logits"], inputs)[0]
 
 
 def test_biases_are_rounded_to_parts_of_a_step():

@@ -27,14 +27,11 @@ def engine_run(path: Path, threads: int) -> Run:
 
 
 def onnxruntime_run(path: Path, threads: int) -> Run:
-    import onnxruntime
+    from workflow.scripts.onnx_runtime import session
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    return lambda feed: np.asarray(session.run(["logits"], {name: feed[name] for name in names})[0])
+    runtime = session(path, threads=threads)
+    names = [value.name for value in runtime.get_inputs()]
+    return lambda feed: np.asarray(runtime.run(["logits"], {name: feed[name] for name in names})[0])
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -54,6 +54,7 @@ CONTENDERS = (
     Contender("DeepSparse", "fp32", "deepsparse", "deepsparse_fp32", "ds"),
     Contender("OpenVINO", "int8", "openvino", "int8"),
     Contender("ONNX Runtime", "int8", "onnxruntime", "int8"),
+    Contender("ONNX Runtime, exact", "int8", "exact_onnxruntime", "int8"),
     Contender("ONNX Runtime", "fp32", "onnxruntime", "fp32"),
     Contender("PyTorch", "fp32", "torch", "torch"),
 )

@@ -1,4 +1,4 @@
-"""ONNX Runtime, CPU provider."""
+"""ONNX Runtime, CPU provider, as it comes out of the box."""
 
 from functools import lru_cache
 from typing import Any
@@ -6,19 +6,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from workflow.scripts import onnx_runtime
+
 Feed = dict[str, np.ndarray]
 
 
 @lru_cache(maxsize=1)
-def _session(model: str, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def _session(model: str, threads: int, exact: bool) -> Any:
+    return onnx_runtime.session(model, threads=threads, exact=exact)
 
 
-def prepare(model: str, threads: int, feed: Feed) -> Any:
-    session = _session(model, threads)
+def prepare(model: str, threads: int, feed: Feed, *, exact: bool = False) -> Any:
+    session = _session(model, threads, exact)
     names = {value.name for value in session.get_inputs()}
     return session, {name: array for name, array in feed.items() if name in names}
 
