@@ -12,19 +12,17 @@ without importing Numba.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
-from . import settings
+from . import cache
 from .errors import IsaError
 from .isa import Isa
 
@@ -44,7 +42,7 @@ class Compiled:
     keep: Any  # the execution engine that owns the code
 
 
-@cache
+@lru_cache(maxsize=1)
 def _targets_are_ready() -> bool:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -210,7 +208,7 @@ def assembly(name: str, build: Callable[[], Any], isa: Isa, **target: Any) -> st
     return str(machine.emit_assembly(optimised_module(name, build, isa, machine)))
 
 
-@cache
+@lru_cache(maxsize=1)
 def source_hash() -> str:
     """Of everything that kernels are made from: code is compiled again when any of it changes."""
     here = Path(__file__).parent
@@ -225,24 +223,10 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def _cached_path(name: str, isa: Isa) -> Path:
+def _cached_path(name: str, isa: Isa) -> Path | None:
     cpu = f"{llvm.get_host_cpu_name()} {' '.join(sorted(_host_features()))}"
-    key = hashlib.sha256(
-        f"{source_hash()} {name} {isa.name} {isa.features} {cpu}".encode()
-    ).hexdigest()[:24]
-    return Path(settings.current().cache) / "code" / f"{key}.o"
-
-
-def _write(path: Path, code: bytes) -> None:
-    """By rename; a cache that cannot be written only costs time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(code)
-        os.replace(temporary, path)
-    except OSError:
-        return
+    key = hashlib.sha256(f"{source_hash()} {name} {isa.name} {isa.features} {cpu}".encode())
+    return cache.place("code", f"{key.hexdigest()[:24]}.o")
 
 
 def _load(name: str, code: bytes, isa: Isa) -> Compiled:
@@ -261,9 +245,9 @@ def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
     key = (name, isa)
     if key not in _loaded:
         path = _cached_path(name, isa)
-        code = path.read_bytes() if path.exists() else b""
+        code = cache.read(path)
         if not code:
             code = object_code(name, build, isa)
-            _write(path, code)
+            cache.write(path, code)
         _loaded[key] = _load(name, code, isa)
     return _loaded[key]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import SettingError
@@ -25,7 +25,8 @@ DESCRIPTIONS = {  # the table of README.md is made from it
     "debug": "0 quiet, 1 counts per pass, 2 a line per step, 3 graph after each pass, 4 LLVM IR,"
     " 5 assembly",
     "check": "1: after each pass and each step, compare with the operator's NumPy meaning",
-    "cache": "folder of compiled kernels and measured choices",
+    "cache": "folder of compiled kernels, packed weights and measured choices; empty: nothing is"
+    " kept on disk",
     "tune": "1: measure kernel variants on first use and keep the choice in the cache",
     "spin_us": "microseconds a waiting worker spins before it sleeps",
     "threads": "cores of a session that is not told how many",
@@ -62,6 +63,22 @@ REFUSED = {
 }
 
 
+def _usual_cache() -> str:
+    """In XDG_CACHE_HOME or ~/.cache.  Who has no home (a service, a container whose user is only a
+    number) has a folder of their own where temporary files are, and without that keeps nothing.
+    """
+    above = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(above):  # its specification: others are to be ignored
+        return os.path.join(above, "sparse-engine")
+    home = os.environ.get("HOME", os.path.expanduser("~"))  # unset: what the system knows
+    if os.path.isabs(home) and os.path.isdir(home):
+        return os.path.join(home, ".cache", "sparse-engine")
+    try:
+        return os.path.join(tempfile.gettempdir(), f"sparse-engine-{os.geteuid()}")
+    except OSError:
+        return ""
+
+
 @dataclass(frozen=True)
 class Settings:
     """ENGINE_<NAME> in the environment; defaults here."""
@@ -69,9 +86,7 @@ class Settings:
     isa: str = ""
     debug: int = 0
     check: int = 0
-    cache: str = str(
-        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparse-engine"
-    )
+    cache: str = field(default_factory=_usual_cache)
     tune: int = 0
     spin_us: int = 2000
     threads: int = 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +46,42 @@ def test_theirs_are_mapped(read) -> None:  # type: ignore[no-untyped-def]
     assert (found.threads, found.isa, found.log) == (4, "avx512_vnni", 2)
     assert read(ENGINE_ISA="avx2").isa == "avx2"  # ours stands above theirs
     assert read(ONEDNN_MAX_CPU_ISA="ALL", ENGINE_ISA="").isa == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "cache"),
+    [
+        ({"HOME": "{0}"}, "{0}/.cache/sparse-engine"),
+        ({"HOME": "{0}", "XDG_CACHE_HOME": "/x"}, "/x/sparse-engine"),
+        ({"HOME": "{0}", "XDG_CACHE_HOME": "x"}, "{0}/.cache/sparse-engine"),
+        ({"HOME": ""}, "{0}/temporary/sparse-engine-{1}"),
+        ({"HOME": "."}, "{0}/temporary/sparse-engine-{1}"),
+        ({"HOME": "{0}/gone"}, "{0}/temporary/sparse-engine-{1}"),
+        ({}, "{0}/temporary/sparse-engine-{1}"),  # and the system knows no such user
+    ],
+)
+def test_where_the_cache_is(  # type: ignore[no-untyped-def]
+    read, variables: dict[str, str], cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    given = {name: value.format(tmp_path) for name, value in variables.items()}
+    assert read(**given).cache == cache.format(tmp_path, os.geteuid())
+    assert read(**given, ENGINE_CACHE="").cache == ""
+
+
+def test_without_a_home_or_temporary_files_nothing_is_kept(  # type: ignore[no-untyped-def]
+    read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert read(HOME="").cache == ""
 
 
 @pytest.mark.parametrize("name", sorted(settings.ALWAYS))

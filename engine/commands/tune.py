@@ -15,6 +15,7 @@ import numpy as np
 from .. import isa, models, settings
 from ..bench import Load
 from ..bench_worker import make_feeds
+from ..errors import SettingError
 from ..plan.choice import Choices, read_choices
 from ..plan.trial import shortest
 from ..runtime import Session
@@ -40,7 +41,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.again:
         choices.layers.clear()
         choices.packs.clear()
-        choices.write()
+    if not choices.write():
+        raise SettingError(f"ENGINE_CACHE={settings.current().cache!r}: nothing can be kept there")
     known = set(choices.layers)
     before = Session(graph)
     with settings.override(tune=1):

@@ -1,6 +1,6 @@
 """What was measured on this CPU: which kernel runs a Linear, how many tokens a pack holds.
 
-One JSON file per CPU, instruction set and version of the kernels, in the folder `settings.cache`.
+One file per CPU, instruction set and version of the kernels, JSON behind the digest of `cache`.
 Nothing is there until `engine tune` or ENGINE_TUNE=1 measured it; a plan without choices follows
 the graph's patterns.
 """
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import settings
+from .. import cache
 from ..compile import source_hash
 from ..isa import Isa, cpu_model
 
@@ -51,31 +49,27 @@ class Choice:
 class Choices:
     """The table of one CPU; layers by Layer's text, packs by the signature of a plan."""
 
-    path: Path
+    path: Path | None
     about: dict[str, str]
     layers: dict[str, Choice] = field(default_factory=dict)
     packs: dict[str, int] = field(default_factory=dict)  # tokens
 
-    def write(self) -> None:
-        """By rename: several processes may tune at once, the last one's choices stay."""
+    def write(self) -> bool:
+        """Whether it could be kept.  Several processes may tune at once, the last one's stay."""
         layers = {name: asdict(choice) for name, choice in self.layers.items()}
         content = {"about": self.about, "layers": layers, "packs": self.packs}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        os.replace(temporary, self.path)
+        return cache.write(self.path, json.dumps(content, indent=1).encode())
 
 
 def read_choices(isa: Isa) -> Choices:
     """Those of this CPU; an unreadable file counts as none."""
     about = {"cpu_model": cpu_model(), "isa": isa.name, "kernels": source_hash()[:16]}
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    found = Choices(Path(settings.current().cache) / "choices" / f"{name}.json", about)
+    found = Choices(cache.place("choices", f"{name}.json"), about)
     try:
-        content: Mapping[str, Any] = json.loads(found.path.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = json.loads(cache.read(found.path) or b"{}")
         found.layers.update({key: Choice(**value) for key, value in content["layers"].items()})
         found.packs.update({key: int(tokens) for key, tokens in content["packs"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Choices(found.path, about)
     return found

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import settings
+from .. import cache, settings
 
 __all__ = ["aligned", "shared"]
 
@@ -41,12 +41,11 @@ def shared(arrays: Sequence[Array]) -> list[Array]:
     arrays = [np.ascontiguousarray(array) for array in arrays]
     pieces = [array.tobytes() for array in arrays]
     content = b"".join(piece + bytes(LINE + -len(piece) % LINE) for piece in pieces)
-    chosen = settings.current()
-    if not chosen.share or not LEAST <= len(content) <= MOST:
-        return [aligned(array) for array in arrays]
-    name = hashlib.blake2b(content, digest_size=16).hexdigest()
-    mapped = _mapped(Path(chosen.cache) / "packed" / f"{name}.bin", content)
-    if mapped is None:
+    path = None
+    if settings.current().share and LEAST <= len(content) <= MOST:
+        name = hashlib.blake2b(content, digest_size=16).hexdigest()
+        path = cache.place("packed", f"{name}.bin")
+    if path is None or (mapped := _mapped(path, content)) is None:
         return [aligned(array) for array in arrays]
     views, at = [], 0
     for array in arrays:
@@ -57,34 +56,34 @@ def shared(arrays: Sequence[Array]) -> list[Array]:
 
 
 def _mapped(path: Path, content: bytes) -> mmap.mmap | None:
-    """The file, written if it is not there, if it holds the content."""
-    try:
-        if not path.exists():
-            _write(path, content)
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != len(content):
-                return None
-            found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return found if memoryview(found) == memoryview(content) else None
-    except (OSError, ValueError):
+    """The file of this content, written where it is not there or holds something else."""
+    found = _found(path, content)
+    if found is None and cache.put(path, content):
+        found = _found(path, content)
+        _make_room(path)
+    return found
+
+
+def _found(path: Path, content: bytes) -> mmap.mmap | None:
+    file = cache.opened(path)
+    if file is None:
         return None
+    with file, contextlib.suppress(OSError, ValueError):
+        if os.fstat(file.fileno()).st_size == len(content):
+            found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return found if memoryview(found) == memoryview(content) else None
+    return None
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _make_room(path.parent)
-    fresh = path.with_suffix(f".{os.getpid()}.new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
-
-
-def _make_room(folder: Path) -> None:
-    """Processes that map a file keep it when its name is gone."""
-    files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.iterdir())
-    total = sum(size for _, size, _ in files)
-    for _, size, file in files:
-        if total <= FOLDER_BYTES:
-            break
-        with contextlib.suppress(OSError):
-            file.unlink()
-        total -= size
+def _make_room(fresh: Path) -> None:
+    """For a new file.  Processes that map an old one keep it when its name is gone."""
+    with contextlib.suppress(OSError):  # another process makes room too
+        told = ((file, file.stat()) for file in fresh.parent.iterdir())
+        files = sorted((status.st_mtime, status.st_size, file) for file, status in told)
+        total = sum(size for _, size, _ in files)
+        for _, size, file in files:
+            if total <= FOLDER_BYTES:
+                break
+            if file != fresh:
+                file.unlink()
+                total -= size

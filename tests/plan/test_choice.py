@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Session, isa, settings, store
+from engine import Session, cache, isa, settings, store
 from engine.cli import main
 from engine.plan import PACK_TOKENS, make_plan, trial
 from engine.plan.choice import Choice, Layer, read_choices
@@ -97,8 +97,18 @@ def test_a_damaged_file_counts_as_none() -> None:
     choices.packs["x"] = 64
     choices.write()
     assert read_choices(isa.chosen()).packs == {"x": 64}
-    choices.path.write_text('{"layers": 3}')
+    assert cache.write(choices.path, b'{"layers": 3}')
     assert read_choices(isa.chosen()).packs == {}
+
+
+def test_what_cannot_be_kept_is_an_error_of_tune_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.write(tiny_graph(), tmp_path / "ir")
+    with settings.override(cache=""):
+        assert not read_choices(isa.chosen()).write()
+        assert main(["tune", str(tmp_path / "ir")]) != 0
+    assert "ENGINE_CACHE='': nothing can be kept there" in capsys.readouterr().err
 
 
 def test_a_stored_pack_is_followed() -> None:

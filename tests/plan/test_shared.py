@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ def test_the_same_weights_are_one_file(tmp_path: Path, arrays: list[np.ndarray])
         assert not mine.flags.writeable
 
 
-def test_a_damaged_file_is_not_used(tmp_path: Path, arrays: list[np.ndarray]) -> None:
+def test_a_damaged_file_is_written_again(tmp_path: Path, arrays: list[np.ndarray]) -> None:
     with settings.override(cache=str(tmp_path)):
         shared(arrays)
         (path,) = files(tmp_path)
@@ -48,12 +50,42 @@ def test_a_damaged_file_is_not_used(tmp_path: Path, arrays: list[np.ndarray]) ->
         path.write_bytes(content)
         found = shared(arrays)
     np.testing.assert_array_equal(found[0], arrays[0])
-    assert found[0].flags.writeable
+    assert not found[0].flags.writeable
+    assert path.read_bytes() != content
+
+
+def test_a_file_that_others_may_write_is_not_mapped(
+    tmp_path: Path, arrays: list[np.ndarray]
+) -> None:
+    """It could change under a session."""
+    with settings.override(cache=str(tmp_path)):
+        shared(arrays)
+        (path,) = files(tmp_path)
+        path.chmod(0o666)
+        open_to_all = path.stat().st_ino
+        found = shared(arrays)
+        assert not found[0].flags.writeable and path.stat().st_ino != open_to_all
+        path.parent.chmod(0o777)
+        assert shared(arrays)[0].flags.writeable
+
+
+def test_no_litter_where_the_disk_is_full(
+    tmp_path: Path, arrays: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with settings.override(cache=str(tmp_path)):
+        found = shared(arrays)
+    np.testing.assert_array_equal(found[0], arrays[0])
+    assert not list((tmp_path / "packed").iterdir())
 
 
 def test_copies_where_no_file_can_be(tmp_path: Path, arrays: list[np.ndarray]) -> None:
     (tmp_path / "file").touch()
-    for changes in ({"cache": str(tmp_path / "file")}, {"cache": str(tmp_path), "share": 0}):
+    nowhere = ({"cache": ""}, {"cache": str(tmp_path / "file")})
+    for changes in (*nowhere, {"cache": str(tmp_path), "share": 0}):
         with settings.override(**changes):
             found = shared(arrays)
         assert all(array.flags.writeable for array in found)
