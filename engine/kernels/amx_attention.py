@@ -6,9 +6,9 @@
 
 Only the keys have to be turned: transpose_keys writes [tile][head][64 keys][depth].  Results lie
 [key][token] and [channel][token], so softmax and epilogue run as they do without tiles: exps are
-summed in the same order, four keys at a time with their neighbours', so the bytes are the same.
+summed in the same order, so the bytes are the same.
 
-A unit is (tile, head).  Depth is a power of two from 16 to 128; softmax "bytes" or "floats".
+A unit is (tile, head).  Depth is a power of two from 16 to 128; softmax as attention.py has it.
 params of both kernels: those of interleave_keys and attention_u8; all channels count.
 """
 
@@ -35,19 +35,16 @@ from ..simd import (
     splats,
     store,
     store_lanes,
-    sub,
     to_float,
     xor,
     zip_high,
     zip_low,
 )  # fmt: skip
-from .activations import exponential
 from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
-from .scores import ONES, interleave_queries, softmax_of_bytes
+from .scores import ONES, conversion, interleave_queries
 from .tiles import configures, every, products, release, tile_loads, tile_stores, zeros
 
 f32, i32 = nb.float32, nb.int32
-MOST_KEYS = 2176  # of a sentence, with what its first and last tile hold of others
 
 
 def _transposition(depth):
@@ -151,80 +148,52 @@ def _strip(lanes, left, right):
     return every([zeros(tile) for tile in range(columns)]), routine(multiply), routine(save)
 
 
-def _scores_of_bytes(lanes):
-    """Routines: (sums at, starting, extra's place, constants) turns a score into its exp, and what
-    comes after the last: the sums of exps without the neighbours' in the first and last four."""
-    load, row = loads("f32", lanes), 4 * lanes
-    ready, exponentiate = softmax_of_bytes(lanes)
-    load_sums, whole = loads("i32", lanes), splats("i32", lanes)
+def _exps_from_greatest(lanes, softmax):
+    """A routine: what is kept of a sentence's scores -> exps, once the greatest is known; returns
+    their sums."""
+    load, row, splat = loads("f32", lanes), 4 * lanes, splats("f32", lanes)
+    ready, _, exp = conversion(lanes, softmax)
 
-    def convert(at, starting, extra, constants):
-        sums = add(load_sums(at), add(starting, whole(load_i32(extra))))
-        p = exponentiate(sums, ready(constants))
-        store(at, p)
-        return p
-
-    def finish(exps, totals, base, start, end):
-        for key in range(start & ~3, start):
-            totals = sub(totals, load(exps + row * (key - base)))
-        for key in range(end, (end + 3) & ~3):
-            totals = sub(totals, load(exps + row * (key - base)))
-        return totals
-
-    return routine(convert), routine(finish)
-
-
-def _scores_of_floats(lanes):
-    """The same where scores are not quantised: exps only when the greatest is known."""
-    exp, load, row = exponential(lanes), loads("f32", lanes), 4 * lanes
-    load_sums, whole, splat = loads("i32", lanes), splats("i32", lanes), splats("f32", lanes)
-
-    def convert(at, starting, extra, constants):
-        s = to_float(add(load_sums(at), add(starting, whole(load_i32(extra)))))
-        store(at, mul(s, splat(load_f32(constants + 8))))
-        return splat(f32(0))
-
-    def finish(exps, totals, base, start, end):
-        first = exps + row * (start - base)
-        top = load(first)
-        for key in range(1, end - start):
+    def from_greatest(first, keys, constants):
+        held, top, totals = ready(constants), load(first), splat(f32(0))
+        for key in range(1, keys):
             top = maximum(top, load(first + row * key))
-        for key in range(end - start):
-            e = exp(sub(load(first + row * key), top))
+        for key in range(keys):
+            e = exp(load(first + row * key), top, held)
             store(first + row * key, e)
             totals = add(totals, e)
         return totals
 
-    return routine(convert), routine(finish)
-
-
-SOFTMAX = {"bytes": _scores_of_bytes, "floats": _scores_of_floats}
+    return routine(from_greatest)
 
 
 def _scores(depth, lanes, softmax):
     """A routine: exp of every score of a sentence, to exps[key - base]; returns their sums."""
-    convert, finish = SOFTMAX[softmax](lanes)
-    load_sums, splat = loads("i32", lanes), splats("f32", lanes)
+    ready, convert, _ = conversion(lanes, softmax)
+    from_greatest, at_once = _exps_from_greatest(lanes, softmax), softmax == "bytes"
+    load_sums, splat, whole = loads("i32", lanes), splats("f32", lanes), splats("i32", lanes)
     row, step = 4 * lanes, min(depth, 64)
     clear, multiply, save = _strip(lanes, 4, 5)
 
     def scores(queries, sums, keys, k_tile, key_sums, s_tile, start, end, constants, exps):
         starting, totals, base = load_sums(sums), splat(f32(0)), start & ~63
+        held = ready(constants)
         for block in range(start & ~15, end, 16):
             clear()
-            key = keys + (block >> 6) * k_tile + depth * (block & 63)
+            left = keys + (block >> 6) * k_tile + depth * (block & 63)
             for part in range(depth // step):
-                multiply(key + step * part, depth, queries + step * TILE * part, 4 * TILE)
+                multiply(left + step * part, depth, queries + step * TILE * part, 4 * TILE)
             save(exps + row * (block - base))
             extra = key_sums + (block >> 6) * s_tile
-            for four in range(max(block, start & ~3), min(block + 16, end), 4):
-                at, by = exps + row * (four - base), extra + 4 * (four & 63)
-                p = convert(at, starting, by, constants)
-                q = convert(at + row, starting, by + 4, constants)
-                r = convert(at + 2 * row, starting, by + 8, constants)
-                s = convert(at + 3 * row, starting, by + 12, constants)
-                totals = add(totals, add(add(p, q), add(r, s)))
-        return finish(exps, totals, base, start, end)
+            for key in range(max(block, start), min(block + 16, end)):
+                at, more = exps + row * (key - base), whole(load_i32(extra + 4 * (key & 63)))
+                p = convert(add(load_sums(at), add(starting, more)), held)
+                store(at, p)
+                if at_once:
+                    totals = add(totals, p)
+        if not at_once:
+            totals = from_greatest(exps + row * (start - base), end - start, constants)
+        return totals
 
     return routine(scores)
 
@@ -285,8 +254,9 @@ def _block(depth, lanes, softmax):
 
     def attend(queries, sums, keys, k_tile, key_sums, s_tile, values, v_tile, start, end, constants,
                exps, out, first, last):  # fmt: skip
-        probabilities, base = exps + MOST_KEYS * row, start & ~63
+        base = start & ~63
         held = ((end + 63) & ~63) - base  # keys, with neighbours' in the first and last tile
+        probabilities = exps + held * row
         totals = scores(queries, sums, keys, k_tile, key_sums, s_tile, start, end, constants, exps)
         for key in range(start - base):
             store(exps + row * key, splat(f32(0)))
@@ -297,7 +267,7 @@ def _block(depth, lanes, softmax):
         starting = mul(weight, whole(load_i32(constants + 20)))
         at = values + (base >> 6) * v_tile
         context(at, v_tile, probabilities, held, starting, constants,
-                probabilities + MOST_KEYS // 4 * row, out, first, last)  # fmt: skip
+                probabilities + held // 4 * row, out, first, last)  # fmt: skip
 
     return routine(attend)
 

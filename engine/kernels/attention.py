@@ -20,8 +20,10 @@ fours of a head's channels of y are made, and of q and k count (plan/unread.py);
 Keys and queries are interleaved in the order of the latter.  constants (4 bytes each): 0
 -zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value
 scale, 7 output zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were
-turned into s8. softmax "bytes": scores are quantised; "floats": they are not, and the greatest is
-taken off before exp.
+turned into s8. softmax "bytes": scores are quantised, in a range whose exps are all float32;
+"wide": in any range; "floats": they are not quantised.  Of the last two the greatest score of a
+sentence's own keys is taken off before exp.  Scratch: queries and their sums, then 5 * 4 * lanes
+bytes a key of the longest sentence: exps, and a quarter of it for probabilities (plan/scratch.py).
 """
 
 import numba as nb
@@ -48,10 +50,9 @@ from ..simd import (
     to_float,
 )
 from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE, TILES
-from .scores import ONES, exps_of_bytes, exps_of_floats, interleave_queries, listed
+from .scores import ONES, exps_of, interleave_queries, listed
 
 f32, i32 = nb.float32, nb.int32
-MOST_KEYS = 520  # of a sentence, rounded up with its neighbours
 
 
 @routine
@@ -73,8 +74,7 @@ def block(depth, lanes, softmax, channels):
     """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
     among.  Exps go to scratch, then probabilities, then the context of each channel to the tile.
     """
-    exps_of = exps_of_bytes if softmax == "bytes" else exps_of_floats
-    exponentiate = exps_of(depth, lanes, channels)
+    exponentiate = exps_of(depth, lanes, softmax, channels)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row, (count, place) = 4 * lanes, listed(depth, channels)
@@ -85,7 +85,8 @@ def block(depth, lanes, softmax, channels):
         at = first // lanes * lanes
         query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
         first, last = first - at, last - at
-        exps, probabilities, groups = scratch, scratch + row * MOST_KEYS, (end + 3) // 4
+        groups = (end + 3) // 4
+        exps, probabilities = scratch, scratch + 4 * row * (groups - start // 4)
         totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
         factor, magic, weight = (
             div(splat(load_f32(constants + 16)), totals),

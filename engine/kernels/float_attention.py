@@ -10,9 +10,9 @@ probabilities.  The greatest score is found while scores are made, exps are divi
 the very end.  Sentences stand end to end: each is visited for the lanes it has in the tile.
 
 In bfloat16 q and k are "pairs" of channels as round_rows (float_linear.py) makes them of a whole
-tile, v its "words": a dot2_bf16 takes two channels of a key, or two keys of a channel.  exps are
-rounded, their sum is that of float32.  Of a pair that the sentence has only half of, the other
-half of v is masked: it may be anything, NaN too.
+tile, v its "words": a dot2_bf16 takes two channels of a key, or two keys of a channel, which are
+paired from the sentence's first one on, wherever that is.  exps are rounded, their sum is that of
+float32.
 
 The "rows" domain has one query a sentence, so there keys are in lanes: a query's channel is
 broadcast, and a channel of the result is a sum across lanes.
@@ -35,6 +35,7 @@ from ..simd import (
     load_i32,
     load_i64,
     load_int,
+    load_u16,
     loads,
     maximum,
     mul,
@@ -47,12 +48,11 @@ from ..simd import (
 from .activations import exponential
 from .context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
 
-f32, i32 = nb.float32, nb.int32
+f32, i32, i64 = nb.float32, nb.int32, nb.int64
 LEAST = -3.0e38
 ROW = 4 * TILE  # bytes of a channel of a tile of tokens, or of a pair of channels
 PER_WORD = {"f32": 1, "bf16": 2}  # numbers that are multiplied together
 V_ROW = {kind: ROW // n for kind, n in PER_WORD.items()}  # bytes of a channel of v
-LOW, HIGH = 0xFFFF, -0x10000  # bits of a word that are its first number, or its second
 
 
 def products_of(kind, lanes):
@@ -121,16 +121,12 @@ def exps_of(kind, lanes):
 
     def pairs(scores, start, end, greatest, factor):
         sums, at, to = splat(f32(0)), scores + row * (start & 3), scores
-        if start & 1:
-            q = exp(mul(sub(load(at), greatest), factor))
-            store(to, bf16_pairs(splat(f32(0)), q))
-            sums, at, to = add(sums, q), at + row, to + row
-        for _ in range((start + 1) // 2, end // 2):
+        for _ in range((end - start) // 2):
             p = exp(mul(sub(load(at), greatest), factor))
             q = exp(mul(sub(load(at + row), greatest), factor))
             store(to, bf16_pairs(p, q))
             sums, at, to = add(sums, add(p, q)), at + 2 * row, to + row
-        if end & 1:
+        if (end - start) & 1:
             p = exp(mul(sub(load(at), greatest), factor))
             store(to, bf16_pairs(p, splat(f32(0))))
             sums = add(sums, p)
@@ -139,59 +135,87 @@ def exps_of(kind, lanes):
     return routine(pairs if kind == "bf16" else floats)
 
 
-def four_sums(kind, lanes):
-    """Sums of exps times the values of four channels, from the address of the first tile's."""
-    splat, (load, product) = splats("f32", lanes), products_of(kind, lanes)
-    row, v_row, per_row = 4 * lanes, V_ROW[kind], TILE // PER_WORD[kind]
+def words_sum(kind, lanes):
+    """A routine: adds `count` rows of exps times the words of four channels from `value` on."""
+    (load, product), row, v_row = products_of(kind, lanes), 4 * lanes, V_ROW[kind]
 
-    def add_words(a, b, c, d, tiles, v_tile, first, last, exps):
-        for tile in range(first // per_row, (last + per_row - 1) // per_row):
-            begin, stop = max(first - per_row * tile, 0), min(last - per_row * tile, per_row)
-            value = tiles + v_tile * tile + 4 * begin
-            for _ in range(begin, stop):
-                p = load(exps)
-                a, b = product(a, p, value), product(b, p, value + v_row)
-                c, d = product(c, p, value + 2 * v_row), product(d, p, value + 3 * v_row)
-                exps, value = exps + row, value + 4
+    def add_words(a, b, c, d, value, count, exps):
+        for _ in range(count):
+            p = load(exps)
+            a, b = product(a, p, value), product(b, p, value + v_row)
+            c, d = product(c, p, value + 2 * v_row), product(d, p, value + 3 * v_row)
+            exps, value = exps + row, value + 4
         return a, b, c, d
 
-    add_words = routine(add_words)
+    return routine(add_words)
 
-    def add_half(a, b, c, d, tiles, v_tile, key, exps, kept):
-        """Of one key, whose bits of a word are `kept`."""
-        p, value = load(exps), tiles + v_tile * (key // TILE) + 4 * (key % TILE // 2)
-        a = dot2_bf16(a, p, i32(load_i32(value) & kept))
-        b = dot2_bf16(b, p, i32(load_i32(value + v_row) & kept))
-        c = dot2_bf16(c, p, i32(load_i32(value + 2 * v_row) & kept))
-        d = dot2_bf16(d, p, i32(load_i32(value + 3 * v_row) & kept))
-        return a, b, c, d
 
-    def floats(tiles, v_tile, start, end, scratch):
-        zero, exps = splat(f32(0)), scratch + row * (start & 3)
-        return add_words(zero, zero, zero, zero, tiles, v_tile, start, end, exps)
+def four_sums_of_floats(lanes):
+    """A routine: sums of exps times the values of four channels, from the address of the first
+    tile's.
+    """
+    add_words, splat, row = words_sum("f32", lanes), splats("f32", lanes), 4 * lanes
 
-    def pairs(tiles, v_tile, start, end, exps):
+    def sums(tiles, v_tile, start, end, scratch):
         a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
-        first, last = (start + 1) // 2, end // 2
-        if start & 1:
-            a, b, c, d = add_half(a, b, c, d, tiles, v_tile, start, exps, HIGH)
-            exps += row
-        a, b, c, d = add_words(a, b, c, d, tiles, v_tile, first, last, exps)
-        if end & 1:
+        exps = scratch + row * (start & 3)
+        for tile in range(start // TILE, (end + TILE - 1) // TILE):
+            first, last = max(start - TILE * tile, 0), min(end - TILE * tile, TILE)
+            value = tiles + v_tile * tile + 4 * first
+            a, b, c, d = add_words(a, b, c, d, value, last - first, exps)
             exps += row * (last - first)
-            a, b, c, d = add_half(a, b, c, d, tiles, v_tile, end, exps, LOW)
         return a, b, c, d
 
-    if kind == "f32":
-        return routine(floats)
-    add_half = routine(add_half)
-    return routine(pairs)
+    return routine(sums)
+
+
+def four_sums_of_pairs(lanes):
+    """The same in bfloat16.  A pair may lie in two tiles, and the last key may have no second: then
+    what stands beside it counts nothing, whatever it is.
+    """
+    add_words, splat, row = words_sum("bf16", lanes), splats("f32", lanes), 4 * lanes
+    load, v_row, last_key = loads("bf16", 2 * lanes), V_ROW["bf16"], V_ROW["bf16"] - 2
+
+    def word(low, gap, channel, is_pair):
+        high = i64(0)
+        if is_pair:
+            high = load_u16(low + v_row * channel + gap)
+        return i32(load_u16(low + v_row * channel) | high << 16)
+
+    word = routine(word)
+
+    def add_apart(a, b, c, d, low, gap, exps, is_pair):
+        p = load(exps)
+        a = dot2_bf16(a, p, word(low, gap, 0, is_pair))
+        b = dot2_bf16(b, p, word(low, gap, 1, is_pair))
+        c = dot2_bf16(c, p, word(low, gap, 2, is_pair))
+        d = dot2_bf16(d, p, word(low, gap, 3, is_pair))
+        return a, b, c, d
+
+    add_apart = routine(add_apart)
+
+    def sums(tiles, v_tile, start, end, exps):
+        a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
+        key = start
+        while key < end:
+            lane = key % TILE
+            value, together = tiles + v_tile * (key // TILE), (min(end - key, TILE - lane)) // 2
+            a, b, c, d = add_words(a, b, c, d, value + 2 * lane, together, exps)
+            exps, key, lane = exps + row * together, key + 2 * together, lane + 2 * together
+            if key < end and lane < TILE:
+                low, is_pair = value + 2 * lane, key + 1 < end
+                a, b, c, d = add_apart(a, b, c, d, low, v_tile - last_key, exps, is_pair)
+                exps, key = exps + row, key + 2
+        return a, b, c, d
+
+    return routine(sums)
 
 
 def attend(kind, lanes):
     """One sentence's keys for `lanes` queries; only lanes first .. last - 1 are stored."""
     make_scores = score(kind, lanes)
-    make_exps, sums_of = exps_of(kind, lanes), four_sums(kind, lanes)
+    make_exps = exps_of(kind, lanes)
+    sums_of = four_sums_of_pairs(lanes) if kind == "bf16" else four_sums_of_floats(lanes)
     splat, v_row = splats("f32", lanes), V_ROW[kind]
 
     def sentence(

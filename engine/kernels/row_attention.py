@@ -69,24 +69,33 @@ def scores_of_bytes(softmax):
 
 
 def exps_of_scores(softmax):
-    """A routine that turns what `scores` has kept into exps, and returns their sum."""
-    load, splat, exp = loads("f32", TILE), splats("f32", TILE), exponential(TILE)
+    """A routine that turns what `scores` has kept into exps, of neighbours 0, and returns their
+    sum; begins, ends: the sentence's lanes, counted from its first tile.
 
-    def known(kept, tiles):
+    A sentence that begins in another lane has the same sums, turned by as many lanes: what `total`
+    adds up is the same, as each of its steps adds the lanes that are half a turn apart.
+    """
+    load, splat = loads("f32", TILE), splats("f32", TILE)
+    ready, _, exp = conversion(TILE, softmax)
+
+    def known(kept, begins, ends, constants):
         sums = splat(f32(0))
-        for n in range(tiles):
+        for n in range((ends + TILE - 1) // TILE):
             sums = add(sums, load(kept + ROW * n))
         return total(sums)
 
-    def from_greatest(kept, tiles):
+    def from_greatest(kept, begins, ends, constants):
+        tiles, held = (ends + TILE - 1) // TILE, ready(constants)
         most, sums = splat(f32(LEAST)), splat(f32(0))
         for n in range(tiles):
             most = maximum(most, load(kept + ROW * n))
         most = splat(greatest(most))
         for n in range(tiles):
-            e = exp(sub(load(kept + ROW * n), most))
-            store(kept + ROW * n, e)
-            sums = add(sums, e)
+            at = kept + ROW * n
+            e = exp(load(at), most, held)
+            store(at, splat(f32(0)))
+            store_lanes(at, e, max(begins - TILE * n, 0), min(ends - TILE * n, TILE))
+            sums = add(sums, load(at))
         return total(sums)
 
     return routine(known if softmax == "bytes" else from_greatest)
@@ -172,7 +181,9 @@ def attention_u8_rows(depth, softmax):
                     constants,
                     kept,
                 )
-                factor = load_f32(constants + 16) / exps(kept, tiles)
+                begins = start % TILE
+                sum_of_exps = exps(kept, begins, begins + stop - start, constants)
+                factor = load_f32(constants + 16) / sum_of_exps
                 v = values + v_tile * (start // TILE)
                 context_of(kept, factor, v, v_tile, tiles, constants, kept + ROW * tiles, made)
                 for channel in range(depth):

@@ -7,8 +7,10 @@ import numba as nb
 
 from ..lower import routine
 from ..simd import (
+    MAGIC,
     MAGIC_BITS,
     add,
+    as_float,
     as_int,
     dot4,
     fma,
@@ -116,8 +118,9 @@ def interleave_queries(depth, lanes, channels):
 
 
 def softmax_of_bytes(lanes):
-    """Scores quantised to a byte: exp is a product of two 16-entry tables, and no maximum is
-    needed.  Two routines: constants in registers, where stores would have them loaded again; exp.
+    """Scores quantised to a byte n, kept as MAGIC_BITS + n: exp of it is a product of two 16-entry
+    tables, 1 for 255.  Three routines: constants in registers, where stores would have them loaded
+    again; sums of products -> n; exp.
     """
     splat, whole, lanes16, high_half = (
         splats("f32", lanes),
@@ -130,44 +133,57 @@ def softmax_of_bytes(lanes):
         scale, shift = splat(load_f32(constants + 8)), splat(load_f32(constants + 12))
         return scale, shift, lanes16(constants + 64), lanes16(constants + 128)
 
-    def exponentiate(sums, constants):
+    def byte_of(sums, constants):
         scale, shift, coarse, fine = constants
         n = as_int(fma(to_float(sums), scale, shift))
-        n = minimum(maximum(n, whole(i32(MAGIC_BITS))), whole(i32(MAGIC_BITS + 255)))
+        return minimum(maximum(n, whole(i32(MAGIC_BITS))), whole(i32(MAGIC_BITS + 255)))
+
+    def exp(n, constants):
+        scale, shift, coarse, fine = constants
         return mul(pick(high_half(n), coarse), pick(n, fine))
 
-    return routine(ready), routine(exponentiate)
+    return routine(ready), routine(byte_of), routine(exp)
 
 
 def conversion(lanes, softmax):
-    """Constants made ready; sums of products -> what is kept of a score: its exp, or the score
-    itself; and how the sum of exps grows by four keys."""
-    splat = splats("f32", lanes)
+    """Three routines: constants made ready; sums of products -> what is kept of a score, its exp
+    (softmax "bytes") or the score itself; what is kept, the greatest of it and the constants -> exp
+    of how far the score is below the greatest, where that is not made at once.
+    """
+    splat, exp_of_float = splats("f32", lanes), exponential(lanes)
+    ready, byte_of, exp = softmax_of_bytes(lanes)
 
     def scale_of(constants):
         return splat(load_f32(constants + 8))
 
+    def at_once(sums, constants):
+        return exp(byte_of(sums, constants), constants)
+
+    def byte(sums, constants):
+        return as_float(byte_of(sums, constants))
+
     def scaled(sums, scale):
         return mul(to_float(sums), scale)
 
-    def summed(so_far, p, q, r, s):
-        return add(so_far, add(add(p, q), add(r, s)))
+    def below(kept, top, constants):
+        return exp(as_int(add(sub(kept, top), splat(f32(MAGIC + 255)))), constants)
 
-    def nothing(so_far, p, q, r, s):
-        return so_far
+    def below_float(kept, top, scale):
+        return exp_of_float(sub(kept, top))
 
-    if softmax == "bytes":
-        return *softmax_of_bytes(lanes), routine(summed)
-    return routine(scale_of), routine(scaled), routine(nothing)
+    if softmax == "floats":
+        return routine(scale_of), routine(scaled), routine(below_float)
+    return ready, routine(at_once if softmax == "bytes" else byte), routine(below)
 
 
 def conversion_of_columns(lanes, softmax):
     """Two routines: constants made ready; the sums of four keys and 16 of `lanes` queries converted
-    where they wait, and added to the totals.
+    where they wait, and their exps added to the totals, one after the other: so it does not matter
+    with which of four a sentence begins.
     """
-    ready, convert, gather = conversion(16, softmax)
+    ready, convert, _ = conversion(16, softmax)
     load, load_totals, whole = loads("i32", 16), loads("f32", 16), splats("i32", 16)
-    row = 4 * lanes
+    row, summed = 4 * lanes, softmax == "bytes"
 
     def columns(at, query_sums, key_sums, totals, constants):
         starting = load(query_sums)
@@ -181,29 +197,50 @@ def conversion_of_columns(lanes, softmax):
         store(at + row, f)
         store(at + 2 * row, g)
         store(at + 3 * row, h)
-        store(totals, gather(load_totals(totals), e, f, g, h))
+        if summed:
+            store(totals, add(add(add(add(load_totals(totals), e), f), g), h))
 
     return ready, routine(columns)
 
 
+def own_keys(lanes):
+    """A routine: of four keys only low .. high - 1 are the sentence's.  The exps of the others
+    become 0, and the totals what they were before the four, and the sentence's own added.
+    """
+    load, splat, row = loads("f32", lanes), splats("f32", lanes), 4 * lanes
+
+    def own(at, totals, before, low, high):
+        for key in range(low):
+            store(at + row * key, splat(f32(0)))
+        for key in range(high, 4):
+            store(at + row * key, splat(f32(0)))
+        for key in range(low, high):
+            before = add(before, load(at + row * key))
+        store(totals, before)
+
+    return routine(own)
+
+
 def all_scores(depth, lanes, softmax, channels):
-    """A routine that leaves the (converted) scores of all groups of keys in `kept` and returns the
-    totals of exps.
+    """A routine that leaves what is kept of the scores of all groups of keys in `kept` and returns
+    the totals of exps; of "bytes" the exps of neighbours' keys, in the first and the last four, are
+    0.
 
     query: addresses of interleaved queries, their sums and the head's fours of channels; keys: of
     interleaved keys and their sums, and bytes of a tile of each.  Converting four keys takes a
     third of the time their products take, on other ports of the core: the sums wait in `kept` and
     are converted between the products of the next four.
     """
-    ready, columns = conversion_of_columns(lanes, softmax)
+    (ready, columns), own = conversion_of_columns(lanes, softmax), own_keys(lanes)
     splat, whole, load_totals = splats("f32", lanes), splats("i32", lanes), loads("f32", lanes)
     load_queries, row = loads("u8", 4 * lanes), 4 * lanes  # bytes of a score's row
-    count, _ = listed(depth, channels)
+    (count, _), summed = listed(depth, channels), softmax == "bytes"
 
     def scores(query, keys, start, end, constants, kept, totals):
         (queries, query_sums, fours), (first, sums, tile_bytes, sums_bytes) = query, keys
         at, waiting, held = kept, i64(0), ready(constants)
         turns = (count(fours) + 3) // 4 * (64 // lanes)  # of products, to 16 queries converted
+        low, others = start & 3, i64(0)  # neighbours' keys: in the first four, in those that wait
         store(totals, splat(f32(0)))
         for group in range(start // 4, (end + 3) // 4):
             q, k = queries, first + (group >> 4) * tile_bytes + 16 * (group & 15)
@@ -220,58 +257,42 @@ def all_scores(depth, lanes, softmax, channels):
             store(at + row, b)
             store(at + 2 * row, c)
             store(at + 3 * row, d)
+            if summed:
+                if others:
+                    own(kept, totals, splat(f32(0)), others, 4)
+                others, low = low, i64(0)
             waiting, at = sums + (group >> 4) * sums_bytes + 16 * (group & 15), at + 4 * row
+        before = load_totals(totals)
         for part in range(0, row, 64):
             columns(at - 4 * row + part, query_sums + part, waiting, totals + part, held)
+        if summed and (others or end & 3):
+            own(at - 4 * row, totals, before, others, ((end - 1) & 3) + 1)
         return load_totals(totals)
 
     return routine(scores)
 
 
-def exps_of_bytes(depth, lanes, channels):
-    """Exps are made with the scores; those of neighbours' keys are taken off again."""
+def exps_of(depth, lanes, softmax, channels):
+    """A routine that leaves exps in `kept`, 0 for neighbours' keys, and returns their totals."""
     scores, splat, load = (
-        all_scores(depth, lanes, "bytes", channels),
+        all_scores(depth, lanes, softmax, channels),
         splats("f32", lanes),
         loads("f32", lanes),
     )
-    row = 4 * lanes
+    (ready, _, exp), row = conversion(lanes, softmax), 4 * lanes
 
-    def exps(query, keys, start, end, constants, kept, sums):
+    def from_greatest(query, keys, start, end, constants, kept, sums):
         totals = scores(query, keys, start, end, constants, kept, sums)
-        first = start & ~3
-        for key in range(first, start):  # neighbours' keys in the first and last group of four
-            totals = sub(totals, load(kept + row * (key - first)))
-            store(kept + row * (key - first), splat(f32(0)))
-        for key in range(end, (end + 3) & ~3):
-            totals = sub(totals, load(kept + row * (key - first)))
-            store(kept + row * (key - first), splat(f32(0)))
-        return totals
-
-    return routine(exps)
-
-
-def exps_of_floats(depth, lanes, channels):
-    """Scores are kept until the greatest is known."""
-    scores, splat, load = (
-        all_scores(depth, lanes, "floats", channels),
-        splats("f32", lanes),
-        loads("f32", lanes),
-    )
-    exp, row = exponential(lanes), 4 * lanes
-
-    def exps(query, keys, start, end, constants, kept, sums):
-        totals = scores(query, keys, start, end, constants, kept, sums)
-        first = start & ~3
+        first, held = start & ~3, ready(constants)
         top = load(kept + row * (start - first))
         for key in range(start + 1, end):  # a neighbour's score may be far above all of ours
             top = maximum(top, load(kept + row * (key - first)))
         for key in range(first, (end + 3) & ~3):
             e = splat(f32(0))
             if key >= start and key < end:
-                e = exp(sub(load(kept + row * (key - first)), top))
+                e = exp(load(kept + row * (key - first)), top, held)
             store(kept + row * (key - first), e)
             totals = add(totals, e)
         return totals
 
-    return routine(exps)
+    return scores if softmax == "bytes" else routine(from_greatest)

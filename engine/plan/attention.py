@@ -12,7 +12,14 @@ from .elementwise import converted
 from .heads import WHOLE
 from .memory import Buffer
 from .planner import Planner, Unplanned, block_width
-from .quantized import FLIP, attention_constants, attention_is_bytes, key_factors
+from .quantized import (
+    FLIP,
+    attention_constants,
+    attention_is_bytes,
+    key_factors,
+    softmax_of,
+    why_not_bytes,
+)
 from .shared import aligned
 from .tiles import TILE_DEPTHS
 from .unread import constant_scores
@@ -51,6 +58,8 @@ def _bytes(
 ) -> None:
     if any(each.dtype != "u8" for each in (query, key, value)):
         raise Unplanned("query, key or value in float32")
+    if reason := why_not_bytes(node):
+        raise Unplanned(reason)
     heads, name = node.attributes["heads"], node.outputs[0]
     keys = Buffer(f"{name}.keys", "tokens", key.channels, "u8")
     sums = Buffer(f"{name}.sums", "tokens", heads, "i32")
@@ -61,7 +70,7 @@ def _bytes(
     if varying is not None:
         extra = extra + constant_scores(planner.graph, node, varying)
     extra = aligned(extra.astype(np.int32))
-    softmax = "floats" if node.attributes["scores"] is None else "bytes"
+    softmax = softmax_of(node)
     y = planner.make(name, query.domain, query.channels, node.attributes["output"])
     read = planner.read_of(y) if query.domain == "tokens" and not tiles else None
     made = fours_of(None if read is None else read.reshape(heads, -1, 4).any(2), heads, depth)

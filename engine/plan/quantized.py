@@ -29,13 +29,16 @@ __all__ = [
     "key_factors",
     "norm_of_bytes",
     "of_bytes",
+    "softmax_of",
     "stored",
+    "why_not_bytes",
 ]
 
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
 LARGEST_RATIO = 8000  # A and B of layer_norm_bytes: 13 bits; a byte times each fits in 22
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
+MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
 
 def stored(q: Quantization | None) -> Quantization | None:
@@ -185,6 +188,37 @@ def attention_is_bytes(node: Node) -> bool:
         and probabilities is not None
         and probabilities.zero_point == 0
     )
+
+
+def softmax_of(node: Node) -> str:
+    """Which softmax of kernels/attention.py an attention on bytes has.
+
+    "bytes" takes no greatest score off: exps go from exp(-span) for byte 0 to 1 for byte 255, and
+    their least total is exp(-span).  Both, and what turns that into probabilities, 1 / (total *
+    their scale), have to be normal numbers of float32.
+    """
+    scores, probabilities = node.attributes["scores"], node.attributes["probabilities"]
+    if scores is None:
+        return "floats"
+    span = 255 * float(scores.scale) * float(node.attributes["scale"])
+    float32 = np.finfo(np.float32)
+    most = min(-np.log(float32.tiny), np.log(float32.max) + np.log(float(probabilities.scale)))
+    return "bytes" if span < most - 1 else "wide"
+
+
+def why_not_bytes(node: Node) -> str:
+    """Why the kernels on bytes would not be right for an attention; empty where they are."""
+    scale, (_, _, value) = node.attributes["scale"], _zero_points(node)
+    probabilities, output = (stored(node.attributes[name]) for name in ("probabilities", "output"))
+    assert probabilities is not None and output is not None
+    if scale <= 0:
+        return f"scores are multiplied by {scale}"
+    if 1 / probabilities.scale + 1 > MOST_ROUNDED:
+        return f"a step of probabilities is {probabilities.scale}"
+    most = 255 * float(value.scale) / float(output.scale)  # a probability may be rounded to twice
+    if 2 * most + 256 > MOST_ROUNDED:
+        return f"a step of values is {value.scale}, one of the result {output.scale}"
+    return ""
 
 
 def _zero_points(node: Node) -> tuple[Quantization, Quantization, Quantization]:

@@ -303,6 +303,7 @@ def attend(
         pytest.param([64], 1, 64, "bytes", marks=pytest.mark.slow),
         ([3, 25, 40, 100, 1, 7], 2, 32, "bytes"),
         ([3, 25, 40, 100, 1, 7], 2, 32, "floats"),
+        ([3, 25, 40, 100, 1, 7], 2, 32, "wide"),
         pytest.param([200, 13], 1, 16, "bytes", marks=pytest.mark.slow),
         pytest.param([128], 4, 64, "floats", marks=pytest.mark.slow),
         pytest.param([70, 70], 2, 128, "bytes", marks=pytest.mark.slow),

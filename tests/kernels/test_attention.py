@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from engine.kernels import kernel
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
-from engine.plan.quantized import attention_constants, key_factors
+from engine.plan.quantized import attention_constants, key_factors, softmax_of
 from engine.plan.weights import aligned
 
 from .stands import SETS, rows_of, sets
@@ -155,7 +156,7 @@ def run_bytes(
     factor, extra = key_factors(node, np.full(heads, depth))
     if varying is not None:
         same = ~varying.ravel().repeat(4)
-        less = [int(QUANTISED[name].zero_point) for name in ("query", "key")]
+        less = [int(node.attributes[name].zero_point) for name in ("query", "key")]
         known = np.where(same, (q[0].astype(int) - less[0]) * (k[0].astype(int) - less[1]), 0)
         extra = key_factors(node, 4 * varying.sum(1))[1] + known.reshape(heads, -1).sum(1)
         q, k = np.where(same, np.uint8(0xA5), q), np.where(same, np.uint8(0x7E), k)
@@ -175,10 +176,20 @@ def run_bytes(
         made, fours,
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
-    softmax = "floats" if node.attributes["scores"] is None else "bytes"
-    variant = (depth, softmax, which)[: 2 if rows else 3]
+    variant = (depth, softmax_of(node), which)[: 2 if rows else 3]
     stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
+
+
+def node_of(softmax: str, heads: int, depth: int, *, span: float) -> Node:
+    """span: what the scores of random bytes range over, and bytes of scores, if there are any."""
+    step, scale = span / 255, depth**-0.5
+    usual = 74**2 * depth**0.5 * QUANTISED["key"].scale * scale  # of a score, a query's step 1
+    query = Quantization(40 * step / usual, 120)
+    scores = None if softmax == "floats" else Quantization(step / scale, 128)
+    attributes = {**QUANTISED, "query": query, "scores": scores, "product": None}
+    attributes.update(heads=heads, scale=scale)
+    return Node("Attention", ("q", "k", "v"), ("y",), attributes)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +198,7 @@ def run_bytes(
         [
             ("attention_u8", "bytes", 32, "all"),
             ("attention_u8", "bytes", 64, "some"),
+            ("attention_u8", "wide", 32, "all"),
             ("attention_u8_rows", "floats", 32, "some"),
         ],
         [
@@ -194,20 +206,16 @@ def run_bytes(
             ("attention_u8", "floats", 32, "some"),
             ("attention_u8_rows", "bytes", 64, "all"),
             ("attention_u8", "bytes", 16, "all"),
+            ("attention_u8", "wide", 64, "some"),
+            ("attention_u8_rows", "wide", 32, "all"),
         ],
     ),
 )
 def test_bytes(slow: bool, name: str, softmax: str, depth: int, channels: str) -> None:
     heads, rows = 3, name.endswith("rows")
-    scores = Quantization(0.0813, 128) if softmax == "bytes" else None
-    attributes = {
-        **QUANTISED,
-        "scores": scores,
-        "product": None,
-        "heads": heads,
-        "scale": depth**-0.5,
-    }
-    node = Node("Attention", ("q", "k", "v"), ("y",), attributes)
+    node = node_of(softmax, heads, depth, span=200 if softmax == "wide" else 4)
+    attributes = node.attributes
+    assert softmax_of(node) == softmax
     for lengths in PACKS:
         random = np.random.default_rng(len(lengths))
         k, v = (
@@ -233,3 +241,112 @@ def test_bytes(slow: bool, name: str, softmax: str, depth: int, channels: str) -
         assert off.max() <= 2 and (off > 0).mean() < 0.05, lengths
         for isa, other in zip(sets(slow=slow), results, strict=True):
             np.testing.assert_array_equal(results[0], other, err_msg=f"{isa.name} {lengths}")
+
+
+# --- a sentence by itself
+CROWD = [5, 37, 1, 130, 66, 3, 64, 2, 127]  # begin in all places of four, odd ones, other tiles
+ALONE = [
+    ("attention_u8", "bytes", 32, 60.0),
+    ("attention_u8", "wide", 32, 90.0),
+    ("attention_u8", "wide", 32, 500.0),
+    ("attention_u8", "floats", 32, 90.0),
+    ("attention_u8_rows", "bytes", 32, 60.0),
+    ("attention_u8_rows", "wide", 32, 90.0),
+    ("attention_u8_rows", "floats", 32, 90.0),
+]
+
+
+def of_bytes(name: str, node: Node, isa: Isa) -> Callable[..., Array]:
+    def run(lengths: list[int], q: Array, k: Array, v: Array) -> Array:
+        rows = name.endswith("rows")
+        return run_bytes(isa, lengths, q, k, v, node, rows=rows, varying=None, read=None)
+
+    return run
+
+
+def parts_of(lengths: list[int], one_query: bool) -> list[tuple[slice, slice]]:
+    """Each sentence's queries and tokens."""
+    ends = np.cumsum(lengths)
+    tokens = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    return [(slice(n, n + 1) if one_query else part, part) for n, part in enumerate(tokens)]
+
+
+def check_alone(run: Callable[..., Array], q: Array, k: Array, v: Array, what: str) -> None:
+    """Every sentence of the crowd is bit for bit what it is alone."""
+    together = run(CROWD, q, k, v)
+    for length, (queries, tokens) in zip(CROWD, parts_of(CROWD, len(q) == len(CROWD)), strict=True):
+        alone = run([length], q[queries], k[tokens], v[tokens])
+        np.testing.assert_array_equal(together[queries], alone, err_msg=f"{what} {length}")
+
+
+@pytest.mark.parametrize(("name", "softmax", "depth", "span"), ALONE, ids=str)
+def test_neighbours_count_nothing_in_bytes(
+    name: str, softmax: str, depth: int, span: float
+) -> None:
+    """Not even where their scores are far above all of the sentence's own."""
+    heads, random = 2, np.random.default_rng(int(span))
+    node = node_of(softmax, heads, depth, span=span)
+    assert softmax_of(node) == softmax
+    q, k, v = random.integers(0, 256, (3, sum(CROWD), heads * depth)).astype(np.uint8)
+    for _, tokens in parts_of(CROWD, False)[::2]:  # a key that is near the zero point scores least
+        k[tokens] = 131 + (k[tokens].astype(int) - 131) // 16
+    if name.endswith("rows"):
+        q = q[: len(CROWD)]
+    for isa in sets(slow=False):
+        check_alone(of_bytes(name, node, isa), q, k, v, isa.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("attention_f32", 64), ("attention_f32", 16), ("attention_f32_rows", 0),
+     ("attention_bf16", 64)],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_neighbours_count_nothing_in_floats(name: str, width: int, size: float) -> None:
+    heads, depth, random = 2, 32, np.random.default_rng(int(size))
+    q, k, v = random.normal(size=(3, sum(CROWD), heads * depth)).astype(np.float32)
+    q *= np.float32(size)
+    if name.endswith("rows"):
+        q = q[: len(CROWD)]
+    for isa in sets(slow=False):
+
+        def run(lengths: list[int], *arrays: Array, isa: Isa = isa) -> Array:
+            return run_floats(name, isa, lengths, *arrays, heads, width)
+
+        check_alone(run, q, k, v, isa.name)
+
+
+@pytest.mark.parametrize("name", ["attention_f32", "attention_f32_rows", "attention_bf16"])
+def test_what_neighbours_make_of_nothing_stays_theirs(name: str) -> None:
+    """A NaN or an infinity in a neighbour's keys or values: times 0 it would be NaN."""
+    heads, depth, random = 2, 32, np.random.default_rng(1)
+    q, k, v = random.normal(size=(3, sum(CROWD), heads * depth)).astype(np.float32)
+    queries, tokens = zip(*parts_of(CROWD, name.endswith("rows")), strict=True)
+    q = q[: queries[-1].stop]
+    width = 0 if name.endswith("rows") else 64
+    wanted = run_floats(name, SETS[-1], CROWD, q, k, v, heads, width)
+    for number in range(0, len(CROWD), 2):
+        k[tokens[number]], v[tokens[number]] = np.nan, np.inf
+    got = run_floats(name, SETS[-1], CROWD, q, k, v, heads, width)
+    for number in range(1, len(CROWD), 2):
+        np.testing.assert_array_equal(got[queries[number]], wanted[queries[number]])
+
+
+@pytest.mark.parametrize("name", ["attention_u8", "attention_u8_rows"])
+@pytest.mark.parametrize("softmax", ["bytes", "wide", "floats"])
+def test_any_number_of_keys(name: str, softmax: str) -> None:
+    """Of the queries the last few, and their neighbour's, a sentence of one token."""
+    heads, depth = 1, 32
+    node = node_of(softmax, heads, depth, span=100 if softmax == "wide" else 50)
+    for length in (511, 513, 530, 1000, 2048, 4096):
+        random, lengths = np.random.default_rng(length), [1, length]
+        q, k, v = random.integers(0, 256, (3, length + 1, depth)).astype(np.uint8)
+        some = slice(-40, None)
+        if name.endswith("rows"):
+            q, some = q[-2:], slice(None)
+        got = of_bytes(name, node, SETS[-1])(lengths, q, k, v)[some]
+        queries, tokens = parts_of(lengths, len(q) == 2)[1]
+        last = q[queries][-40:]
+        wanted = attention(last[None], k[None, tokens], v[None, tokens], **node.attributes)[0]
+        off = np.abs(got[-len(last) :].astype(int) - wanted)
+        assert off.max() <= 1 and (off > 0).mean() < 0.05, length
