@@ -19,6 +19,8 @@ from engine.isa import Isa
 from engine.kernels.context import ARENA
 from engine.kernels.harness import Stand
 
+from .kernels.stands import SPECIALS
+
 Array = NDArray[Any]
 L = 64  # lanes
 SETS = [isa for isa in instruction_sets.detected() if not isa.name.startswith("amx")]
@@ -39,6 +41,7 @@ INPUTS = {  # name -> array; each starts at a cache line
     "floats": RANDOM.normal(size=16).astype(np.float32),
     "places": np.array([3, 1, 0, 2], np.uint16) * L,
     "numbers": np.array([3, 1, 0, 2, 255, 255, 255, 255, *range(4), 2, 0, 1, 3], np.uint8),
+    "odd": SPECIALS,
     "halves": (RANDOM.normal(size=(L, 2)).astype(np.float32).view(np.uint32) >> 16).astype(
         np.uint16
     ),
@@ -77,7 +80,7 @@ LOADS = {
     **{f"r{n}": f"loads('u8', {L})(x + {PLACE['rows'] + L * n})" for n in range(4)},
     **{f"w{n}": f"loads('i32', {L})(x + {PLACE['words'] + 4 * L * n})" for n in range(4)},
     **{name: f"loads('i32', {L})(x + {PLACE[name]})" for name in "ij"},
-    **{name: f"loads('f32', {L})(x + {PLACE[name]})" for name in "ab"},
+    **{name: f"loads('f32', {L})(x + {PLACE[name]})" for name in ("a", "b", "odd")},
     "quads_": f"loads('u8', {4 * L})(x + {PLACE['quads']})",
     "pairs_": f"loads('i16', {2 * L})(x + {PLACE['pairs']})",
     "halves_": f"loads('bf16', {2 * L})(x + {PLACE['halves']})",
@@ -109,10 +112,15 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
     ("both(i, j)", lambda: I["i"] & I["j"]),
     ("fma(a, b, a)", lambda: np.float32(I["a"].astype(float) * I["b"] + I["a"])),
     ("minimum(a, b)", lambda: np.minimum(I["a"], I["b"])),
+    ("minimum(a, odd)", lambda: np.where(I["a"] < I["odd"], I["a"], I["odd"])),  # NaN of odd
+    ("maximum(a, odd)", lambda: np.where(I["a"] > I["odd"], I["a"], I["odd"])),
+    ("minimum(odd, a)", lambda: np.where(I["odd"] < I["a"], I["odd"], I["a"])),  # NaN to a
+    ("maximum(odd, a)", lambda: np.where(I["odd"] > I["a"], I["odd"], I["a"])),
     ("maximum(i, j)", lambda: np.maximum(I["i"], I["j"])),
     ("square_root(absolute(a))", lambda: np.sqrt(np.abs(I["a"]))),
     ("with_sign_of(a, b)", lambda: np.copysign(I["a"], I["b"])),
     ("where_zero(a, b)", lambda: np.where(I["a"] == 0, I["b"], I["a"])),
+    ("where_zero(odd, a)", lambda: np.where(I["odd"] == 0, I["a"], I["odd"])),
     ("to_float(i)", lambda: I["i"].astype(np.float32)),
     ("bytes_to_float(r0)", lambda: I["rows"][0].astype(np.float32)),
     ("as_int(a)", lambda: I["a"].view(np.int32)),
@@ -222,7 +230,7 @@ def test_instructions_mean_what_numpy_means(isa: Isa) -> None:
     wrong = [
         expression
         for expression, got, wanted in values(ROWS, isa, "exact")
-        if not np.array_equal(got, wanted)
+        if not np.array_equal(got, wanted, equal_nan=True)
     ]
     assert not wrong
 

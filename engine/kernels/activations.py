@@ -4,16 +4,20 @@ tests/kernels/test_activations.py measures.
 GELU(x) = x Phi(x) = x / 2 + |x| (Phi(|x|) - 1/2); the parenthesis is a polynomial in each of 16
 pieces of [0, limit], to which |x| is clipped for it: interpolation in Chebyshev nodes, near
 minimax.  Picking coefficients out of registers takes half the time of one polynomial for all.
+
+NaN, whatever its bits, gives NaN; infinities give what they give in ONNX Runtime, where GELU of
+-inf, -inf * 0, is NaN.  maximum and minimum return their second operand where either is NaN: limits
+go first, x second.
 """
 
 import math
 
 import numba as nb
+import numpy as np
 
 from ..lower import routine
 from ..simd import (
     MAGIC,
-    MAGIC_BITS,
     absolute,
     add,
     as_float,
@@ -30,10 +34,11 @@ from ..simd import (
     sub,
 )
 
-f32, i32 = nb.float32, nb.int32
+f32 = nb.float32
 
 EXP = (0.00829171668, 0.0419150285, 0.166676628, 0.499988991, 0.999999666, 1.00000007)
 PIECES = 16  # floats of a register
+EXPONENT_BIAS = 127  # of float32
 LOG2_E, LN_2_HIGH, LN_2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 
 
@@ -48,21 +53,19 @@ def polynomial(coefficients, lanes):
 
 
 def exponential(lanes):
-    """exp(x), x clipped to [-87, 88]; relative error below 2.5e-7."""
-    splat, whole, series, up = (
-        splats("f32", lanes),
-        splats("i32", lanes),
-        polynomial(EXP, lanes),
-        shifts("left", 23),
-    )
+    """exp(x) = 2^n exp(x - n ln 2); relative error below 2.5e-7 for |x| < 87.3.  0 below -87.7, inf
+    above 88.4, where n is one more than 127; a product carries NaN, a sum of exponents would not.
+    """
+    splat, series, up = splats("f32", lanes), polynomial(EXP, lanes), shifts("left", 23)
+    zero = MAGIC + EXPONENT_BIAS
 
     def exp(x):
-        x = minimum(maximum(x, splat(f32(-87.0))), splat(f32(88.0)))
-        shifted = fma(x, splat(f32(LOG2_E)), splat(f32(MAGIC)))
-        n = sub(shifted, splat(f32(MAGIC)))
+        x = minimum(splat(f32(88.7)), maximum(splat(f32(-88.0)), x))
+        shifted = fma(x, splat(f32(LOG2_E)), splat(f32(zero)))  # low bits: those of 2^n
+        n = sub(shifted, splat(f32(zero)))
         r = fma(n, splat(f32(-LN_2_HIGH)), x)
         r = fma(n, splat(f32(-LN_2_LOW)), r)
-        return as_float(add(as_int(series(r)), up(sub(as_int(shifted), whole(i32(MAGIC_BITS))))))
+        return mul(series(r), as_float(up(as_int(shifted))))
 
     return routine(exp)
 
@@ -96,14 +99,18 @@ def interpolated(function, nodes):
     return made[-len(nodes) :]
 
 
-def in_pieces(function, limit, degree, lanes):
-    """A routine 0 <= x < limit -> about function(x); piece n is what is nearest to n * step."""
-    step, table = limit / (PIECES - 0.5), []
+def in_pieces(function, limit, last, degree, lanes):
+    """A routine 0 <= x <= limit -> about function(x); piece n is what is nearest to n * step.  The
+    last piece is moved so that the value at limit is `last`.
+    """
+    step, table = limit * (1 + 1e-6) / (PIECES - 0.5), []
     for n in range(PIECES):
         low, high = step * max(n - 0.5, 0), step * (n + 0.5)
         turns = [math.pi * (2 * k + 1) / (2 * degree + 2) for k in range(degree + 1)]
         nodes = [(low + high) / 2 + (high - low) / 2 * math.cos(turn) for turn in turns]
         table.append(interpolated(function, nodes))
+    rounded = np.array(table[-1], np.float32).astype(np.float64)
+    table[-1][-1] = rounded[-1] + last - np.polyval(rounded, np.float32(limit))
     coefficients = [literal(numbers) for numbers in zip(*table, strict=True)]
     splat, highest, per_step = splats("f32", lanes), coefficients[0], 1 / step
 
@@ -128,13 +135,11 @@ def _next_term(series, coefficient):
 
 
 def _gelu(lanes, limit, degree):
-    splat, above = splats("f32", lanes), in_pieces(half_less, limit, degree, lanes)
-    below_limit = limit * (1 - 1e-6)
+    splat, above = splats("f32", lanes), in_pieces(half_less, limit, 0.5, degree, lanes)
 
     def gelu(x):
-        x = maximum(x, splat(f32(-limit)))  # below, the result is 0: not x times almost 0
         size = absolute(x)
-        y = above(minimum(size, splat(f32(below_limit))))
+        y = above(minimum(size, splat(f32(limit))))  # 1/2 from there on: x or 0 to the last bit
         return fma(size, y, mul(x, splat(f32(0.5))))
 
     return routine(gelu)
@@ -169,7 +174,7 @@ def relu(lanes):
     splat = splats("f32", lanes)
 
     def positive(x):
-        return maximum(x, splat(f32(0)))
+        return maximum(splat(f32(0)), x)
 
     return routine(positive)
 

@@ -49,6 +49,8 @@ def fma(typing, x, y, z):
 def _extremum(floating, integer):
     @intrinsic
     def choose(typing, x, y):
+        """y where x or y is NaN, as minps and maxps have it: f(limit, x) keeps a NaN of x."""
+
         def emit(ctx, b, sig, args):
             if x.dtype == "f32":
                 return b.select(b.fcmp_ordered(floating, *args), *args)

@@ -21,6 +21,11 @@ KINDS = ("sparse", "full", "zero", "empty rows")  # of weights
 SETS = [isa for isa in instruction_sets.detected() if not isa.name.startswith("amx")]
 USUAL = [isa for isa in SETS if isa.name in ("avx2", SETS[-1].name)]
 
+# NaN of several bits, infinities, zeros, numbers below 2^-126, the greatest; 64 of them
+NANS = np.array([0x7FC00000, 0xFFC00000, 0x7FC12345, 0xFFFFFFFF], np.uint32).view(np.float32)
+_NUMBERS = [np.inf, -np.inf, 0, -0.0, 1e-45, -1e-45, 1e-40, -1e-40, 3.4e38, -3.4e38, 1, -1]
+SPECIALS = np.resize(np.concatenate([NANS, np.array(_NUMBERS, np.float32)]), 64)
+
 
 def sets(*, slow: bool) -> list[Isa]:
     """The best instruction set and AVX2, or all that this CPU permits."""
