@@ -7,10 +7,28 @@ session.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import isa
 from .errors import EngineError
-from .inference_session import InferenceSession
-from .runtime import Session, load
+
+if TYPE_CHECKING:
+    from .inference_session import InferenceSession
+    from .runtime import Session, load
 
 __all__ = ["EngineError", "InferenceSession", "Session", "isa", "load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """What runs models is imported when it is asked for: those that only read or write files need
+    neither LLVM nor onnx."""
+    if name == "InferenceSession":
+        from .inference_session import InferenceSession
+
+        return InferenceSession
+    if name in ("Session", "load"):
+        from . import runtime
+
+        return getattr(runtime, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -15,6 +15,7 @@ from .errors import ModelError
 from .graph import Graph
 from .passes import FUSIONS, PIPELINE, why
 from .passes.run import run_pipeline
+from .replacing import standing
 
 __all__ = ["OPTIONAL_PASSES", "add_options", "compiled", "left_out", "read", "reasons"]
 
@@ -31,7 +32,7 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     Raises:
         ModelError: see `onnx_reader.read` and `store.read`.
     """
-    path = Path(path)
+    path = standing(path)
     if path.is_dir() or path.suffix in IR_SUFFIXES:
         return store.read(path, weight)
     if weight is not None:
@@ -41,7 +42,8 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
 
 def compiled(path: str | Path, left_out: Collection[str] = ()) -> Graph:
     """An ONNX file through the passes, but those left out; an IR, whoever wrote it, is through."""
-    if Path(path).is_dir() or Path(path).suffix in IR_SUFFIXES:
+    path = standing(path)
+    if path.is_dir() or path.suffix in IR_SUFFIXES:
         return store.read(path)
     pipeline = [run for run in PIPELINE if run.__name__ not in left_out]
     return run_pipeline(onnx_reader.read(path), pipeline)

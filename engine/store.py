@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
@@ -30,6 +29,7 @@ from .conf import Tensor
 from .errors import IntegrityError, ModelError
 from .graph import Graph
 from .ops.numbers import exact_in_bfloat16
+from .replacing import whole
 
 __all__ = ["BIN", "CONF", "Stored", "read", "write"]
 
@@ -52,38 +52,13 @@ def write(graph: Graph, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.is_dir() and not set(os.listdir(folder)) <= {CONF, BIN}:
         raise ModelError(f"{folder}: holds other files; expected an IR to replace, or no folder")
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        tensors = _write_tensors(graph, fresh / BIN)
-        _write_file(fresh / CONF, conf.dump(graph, tensors).encode())
-        _replace(fresh, folder)
+        with whole(folder) as fresh:
+            fresh.mkdir()
+            tensors = _write_tensors(graph, fresh / BIN)
+            (fresh / CONF).write_bytes(conf.dump(graph, tensors).encode())
     except OSError as error:
         raise ModelError(f"{folder}: cannot write the IR: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _replace(fresh: Path, folder: Path) -> None:
-    if folder.is_dir():
-        stale = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        folder.rename(stale)
-        fresh.rename(folder)
-        shutil.rmtree(stale)
-    else:
-        fresh.rename(folder)
-    parent = os.open(folder.parent, os.O_RDONLY)
-    os.fsync(parent)
-    os.close(parent)
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_tensors(graph: Graph, path: Path) -> list[Tensor]:
@@ -105,8 +80,6 @@ def _write_tensors(graph: Graph, path: Path) -> list[Tensor]:
                     *form,
                 )  # fmt: skip
             )
-        file.flush()
-        os.fsync(file.fileno())
     return tensors
 
 

@@ -217,6 +217,7 @@ def project(tmp_path_factory):
         ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copytree(ROOT / "envs", folder / "envs")
+    shutil.copytree(ROOT / "engine", folder / "engine")
     (folder / "Snakefile").write_text('include: "workflow/rules/sparsify.smk"\n')
     letters = [chr(c) for c in range(33, 127)]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -315,7 +316,8 @@ def test_whole_recipe_and_the_same_again_after_a_kill(project):
     [({"pruning": {"patern": "4x1"}}, "patern"), ({"dense": {"epochs": "many"}}, "dense.epochs")],
 )
 def test_bad_configuration_is_one_line(project, tmp_path, change, complaint):
-    shutil.copytree(project / "workflow", tmp_path / "workflow")
+    for part in ("workflow", "engine"):
+        shutil.copytree(project / part, tmp_path / part)
     shutil.copy(project / "Snakefile", tmp_path)
     settings = yaml.safe_load((project / "config" / "sparsify.yaml").read_text())
     for section, values in change.items():

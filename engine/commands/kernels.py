@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import isa
 from ..kernel_bench import PRECISIONS, SHAPES, Timing, best, cases, measure
+from ..replacing import whole
 from .text_table import as_markdown, as_text
 
 __all__ = ["HEAD", "add_arguments", "cells", "main", "record"]
@@ -82,7 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
     ]
     timings = [best(found) for found in zip(*passes, strict=True)]
     if arguments.csv:
-        with arguments.csv.open("w", newline="", encoding="utf-8") as file:
+        with whole(arguments.csv) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(record(timings[0])), lineterminator="\n")
             writer.writeheader()
             writer.writerows(map(record, timings))

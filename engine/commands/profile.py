@@ -19,6 +19,7 @@ from ..bench import Load
 from ..bench_worker import make_feeds
 from ..peaks import BYTES_PEAK
 from ..profile import Profile, StepProfile, by_kernel, chrome_trace, profile
+from ..replacing import whole
 from .text_table import as_text
 
 __all__ = ["HEAD", "add_arguments", "cells", "main", "summary"]
@@ -52,7 +53,8 @@ def main(arguments: argparse.Namespace) -> int:
     session = engine.load(arguments.model, threads=arguments.threads)
     found = profile(session, _known(session, make_feeds(load, count=1)[0]), arguments.iterations)
     if arguments.trace:
-        arguments.trace.write_text(json.dumps(chrome_trace(found)), encoding="utf-8")
+        with whole(arguments.trace) as fresh:
+            fresh.write_text(json.dumps(chrome_trace(found)), encoding="utf-8")
     steps = by_kernel(found.steps) if arguments.by_kernel else list(found.steps)
     if arguments.json:
         sys.stdout.write(json.dumps(as_record(found, steps)) + "\n")

@@ -14,13 +14,13 @@ if "workflow.scripts.archive" in sys.argv:
 content = hashlib.sha256(" ".join(sys.argv[1:]).encode()).hexdigest()
 for word in sys.argv[1:]:
     path = Path(word)
-    if not word.startswith("results/") or path.exists():
+    if not word.startswith("results/") or path.is_file() or (path.is_dir() and any(path.iterdir())):
         continue
     files = [path]
-    if not path.suffix:
-        files = [path / "source.json"]
-    elif path.suffix == ".new":
+    if path.name.startswith("ir_"):
         files = [path / "conf.yaml", path / "model.bin"]
+    elif not path.suffix:
+        files = [path / "source.json"]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)

