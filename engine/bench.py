@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import queue
+import stat
 import subprocess
 import sys
 import tempfile
@@ -146,15 +147,50 @@ def _ranges(cpus: Sequence[int]) -> str:
 @contextlib.contextmanager
 def _machine_to_itself(report: Report) -> Iterator[None]:
     """Hold the lock that every measurement on this machine takes; the kernel frees it at exit."""
-    if not LOCK.exists():
-        LOCK.touch(0o644)
-    with LOCK.open() as file:  # reading is enough for a lock, and another user may own the file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(f"waiting for another measurement on this machine ({LOCK})")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with os.fdopen(_opened_lock()) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(f"waiting for another measurement on this machine ({LOCK})")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_still_there(file):
+                yield
+                return
+
+
+def _opened_lock() -> int:
+    """Reading is enough for a lock, and another user may own the file; what else may lie there,
+    in a folder that everybody writes to, is neither followed nor waited for.
+    """
+    how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with contextlib.suppress(FileExistsError):
+            made = os.open(LOCK, how | os.O_CREAT | os.O_EXCL)
+            os.fchmod(made, 0o644)
+            return made
+        handle = os.open(LOCK, how)
+    except OSError as error:
+        raise _not_a_lock(error.strerror or str(error)) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _not_a_lock("not a regular file")
+    return handle
+
+
+def _not_a_lock(found: str) -> SettingError:
+    return SettingError(
+        f"{LOCK}: {found}; expected the file that measurements on this machine lock: remove what"
+        " is there, or set TMPDIR to another folder"
+    )
+
+
+def _is_still_there(file: IO[str]) -> bool:
+    """A lock on a file that was removed while we waited keeps nobody away."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), LOCK.lstat())
+    except FileNotFoundError:
+        return False
 
 
 # --- the driver ---

@@ -1,10 +1,14 @@
 """The driver and its workers, with a session that sleeps."""
 
 import argparse
+import errno
 import fcntl
 import json
 import os
+import signal
+import socket
 import threading
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -137,6 +141,91 @@ def test_a_second_measurement_waits_for_the_first():
         threading.Timer(0.5, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
         measure(load(), Split(((CPUS[0],),)), jemalloc=False, report=lines.append)
     assert "waiting for another measurement" in lines[0]
+
+
+@pytest.mark.parametrize("there", ["link", "dangling link", "fifo", "folder", "socket"])
+def test_what_is_no_lock_is_named_and_left_alone(tmp_path, there):
+    (tmp_path / "other").touch()
+    with socket.socket(socket.AF_UNIX) as bound, bench_directory(tmp_path):
+        make = {
+            "link": lambda: bench.LOCK.symlink_to("other"),
+            "dangling link": lambda: bench.LOCK.symlink_to("absent"),
+            "fifo": lambda: os.mkfifo(bench.LOCK),
+            "folder": bench.LOCK.mkdir,
+            "socket": lambda: bound.bind(bench.LOCK.name),
+        }
+        make[there]()
+        before = bench.LOCK.lstat()
+        with (
+            pytest.raises(SettingError, match=f"{bench.LOCK}: .*; expected the file that"),
+            bench._machine_to_itself(print),
+        ):
+            pass
+    assert os.path.samestat(before, bench.LOCK.lstat())
+    assert not (tmp_path / "absent").exists()
+
+
+@contextmanager
+def bench_directory(folder):
+    """The name of a socket may not be long."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def test_a_lock_may_not_be_readable(tmp_path, monkeypatch):
+    def refused(path, flags, mode=0o777):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(SettingError, match="lock: Permission denied"):
+        bench._opened_lock()
+
+
+def test_a_lock_is_for_every_user():
+    before = os.umask(0o077)
+    try:
+        with bench._machine_to_itself(print):
+            assert bench.LOCK.stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_a_dead_holder_holds_nothing():
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with bench._machine_to_itself(print):
+            os.write(told, b".")
+            signal.pause()
+    os.read(ready, 1)
+    lines = []
+    threading.Timer(0.2, os.kill, (child, signal.SIGKILL)).start()
+    with bench._machine_to_itself(lines.append):
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    with bench._machine_to_itself(lines.append):
+        pass
+    assert len(lines) == 1, "waited for the living alone"
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew():
+    bench.LOCK.touch()
+    with bench.LOCK.open() as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+
+        def remove(line):
+            bench.LOCK.unlink()
+            fcntl.flock(first, fcntl.LOCK_UN)
+
+        with (
+            bench._machine_to_itself(remove),
+            bench.LOCK.open() as second,
+            pytest.raises(BlockingIOError),
+        ):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # --- the command ---
