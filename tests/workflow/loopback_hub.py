@@ -32,6 +32,9 @@ class Hub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.faults: list[tuple[str, int]] = []
+        self.etags: dict[str, str] = {}  # of files, in place of their checksums
+        self.names: list[str] = []  # listed besides the files
+        self.commit = COMMIT  # that it says it has
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # (method, path, headers)
         self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
         for server in self.servers:
@@ -95,8 +98,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"X-Error-Code": "RevisionNotFound"})
         else:
             files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
-            names = [{"rfilename": str(file.relative_to(folder))} for file in files]
-            about = {"id": name, "modelId": name, "sha": COMMIT, "siblings": names}
+            names = [str(file.relative_to(folder)) for file in files] + self.hub.names
+            listed = [{"rfilename": name} for name in names]
+            about = {"id": name, "modelId": name, "sha": self.hub.commit, "siblings": listed}
             body = json.dumps({**about, "private": False, "tags": []}).encode()
             self.answer(200, {"Content-Type": "application/json"}, body)
 
@@ -104,18 +108,19 @@ class Handler(BaseHTTPRequestHandler):
         repository, _, rest = path.partition("/resolve/")
         revision, _, name = rest.partition("/")
         file = self.hub.folder / repository / name
+        tag = self.hub.etags.get(name) or (etag(file) if file.is_file() else "")
         if revision != COMMIT:
             self.answer(404, {"X-Error-Code": "RevisionNotFound"})
         elif not file.is_file():
             self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         elif file.stat().st_size >= LARGE:
             head = {"X-Linked-Size": str(file.stat().st_size), "X-Repo-Commit": COMMIT}
-            head["X-Linked-Etag"] = f'"{etag(file)}"'
+            head["X-Linked-Etag"] = f'"{tag}"'
             self.answer(
                 302, {**head, "Location": f"{self.hub.storage}/storage/{repository}/{name}"}
             )
         else:
-            head = {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT}
+            head = {"ETag": f'"{tag}"', "X-Repo-Commit": self.hub.commit}
             self.answer(200, head, file.read_bytes())
 
     def content(self, file: Path, kind: str, number: int) -> None:

@@ -1,13 +1,14 @@
 """Models and sentences from each kind of source, and what is said when one is not there."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from workflow.scripts import fetch_model, hub
+from workflow.scripts import fetch_model, fetch_published, hub
 from workflow.scripts.fetch_dataset import read_split, revision_of
 from workflow.scripts.fingerprint import sha256
 from workflow.scripts.writing import StepError
@@ -56,6 +57,50 @@ def test_what_a_model_lacks_is_named(model, tmp_path, gone, message):
     with pytest.raises(StepError, match=f"{model}: {message}"):
         fetch_model.fetch(local(model), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "model.safetensors"])
+@pytest.mark.parametrize("target", ["/etc/hostname", "../outside", "absent"])
+def test_nothing_is_copied_from_outside_the_folder(model, tmp_path, name, target):
+    (tmp_path / "outside").write_text("secret")
+    (model / name).unlink()
+    (model / name).symlink_to(target)
+    with pytest.raises(StepError, match=f"{model}"):
+        fetch_model.fetch(local(model), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_within_the_folder_and_its_snapshot_are_followed(model, tmp_path):
+    (model / "config.json").rename(model / "real.json")
+    (model / "config.json").symlink_to("real.json")
+    snapshot = tmp_path / "models--o--m/snapshots/0123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--o--m/blobs").mkdir()
+    for name in ("config.json", "vocab.txt", "model.safetensors"):
+        (tmp_path / "models--o--m/blobs" / name[::-1]).write_text(name)
+        (snapshot / name).symlink_to(f"../../blobs/{name[::-1]}")
+    for number, folder in enumerate((model, snapshot)):
+        fetch_model.fetch(local(folder), tmp_path / str(number))
+        assert (tmp_path / str(number) / "config.json").read_text() == "config.json"
+
+
+def test_what_is_no_file_is_named(model, tmp_path):
+    (model / "config.json").unlink()
+    os.mkfifo(model / "config.json")
+    with pytest.raises(StepError, match="config.json: not a file"):
+        fetch_model.fetch(local(model), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "link"])
+def test_published_files_are_inside_the_folder(model, tmp_path, name):
+    (tmp_path / "outside").write_text("secret")
+    (model / "link").symlink_to(tmp_path / "outside")
+    for part in ("conf.yaml", "model.bin"):
+        (model / part).write_text(part)
+    source = {**local(model), "published": {"onnx": name, "ir": "."}}
+    with pytest.raises(StepError, match="which is outside of"):
+        fetch_published.fetch(source, tmp_path / "x.onnx", [tmp_path / "ir/conf.yaml"])
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_an_absent_embedded_model_is_named(tmp_path):

@@ -161,6 +161,81 @@ def test_a_small_file_is_checked_too(fetch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("model.safetensors", "5d41402abc4b2a76b9719d911017c592-2"),
+        ("config.json", "A" * 64),
+        ("config.json", "weak"),
+        ("config.json", "{outside}"),
+    ],
+)
+def test_what_has_no_checksum_is_refused(fetch, hub, tmp_path, name, tag):
+    """huggingface_hub takes an ETag for the path of a file in its cache."""
+    outside = tmp_path / "outside"
+    outside.write_text("{}")
+    hub.etags[name] = tag.format(outside=outside)
+    message = fetch()
+    assert f"/{NAME}/resolve/{COMMIT}/{name}: the hub says ETag" in message
+    assert "neither a sha256 nor git's sha1" in message
+    assert not hub.asked("storage/owner/model/model.safetensors") or name == "config.json"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "outside"]
+
+
+def test_what_another_program_left_without_a_checksum_is_refused(fetch, tmp_path):
+    assert fetch() == ""
+    (tmp_path / "out").rename(tmp_path / "first")
+    (pointer,) = (tmp_path / "home").rglob("vocab.txt")
+    blob = pointer.resolve()
+    pointer.unlink()
+    pointer.symlink_to(blob.rename(blob.with_name("0123")))
+    assert "vocab.txt: called 0123, which is neither" in fetch()
+    pointer.unlink()
+    pointer.write_text("a file, as where there are no links")
+    assert "expected a link to the blobs of the same repository" in fetch()
+    pointer.unlink()
+    (tmp_path / "secret").write_text("not the hub's")
+    pointer.symlink_to(tmp_path / "secret")
+    assert f"vocab.txt: is {tmp_path}/secret; expected a link to the blobs" in fetch()
+    assert (tmp_path / "secret").exists()
+
+
+def test_a_link_to_a_folder_is_refused(fetch, tmp_path):
+    assert fetch() == ""
+    (tmp_path / "out").rename(tmp_path / "first")
+    (pointer,) = (tmp_path / "home").rglob("vocab.txt")
+    (pointer.parent / "more").symlink_to(tmp_path)
+    assert "more: a link to a folder, which the hub does not have" in fetch()
+
+
+@pytest.mark.parametrize("name", ["../../../../../evil.json", "/evil.json", "a/../../../evil.json"])
+def test_listed_names_do_not_lead_out_of_the_folder(fetch, hub, tmp_path, name):
+    hub.names.append(name)
+    assert fetch() != ""
+    found = tmp_path.rglob("*evil*")
+    assert not [path for path in found if tmp_path / "home/hub" not in path.parents]
+    assert not list(tmp_path.rglob("snapshots/**/*evil*"))
+
+
+def test_an_index_of_weights_is_not_followed(fetch, hub, tmp_path, folder):
+    index = folder / "owner/pickled/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../model/model.safetensors", "b": "/etc/x"}}))
+    try:
+        assert fetch(name="owner/pickled") == ""
+    finally:
+        index.unlink()
+    kept = {"config.json", "vocab.txt", "pytorch_model.bin", "source.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == kept
+    assert not hub.asked("model.safetensors.index")[1:], "fetched as a description, no more"
+
+
+@pytest.mark.parametrize("commit", ["f" * 40, "../../../../outside", "main"])
+def test_another_commit_than_the_pinned_one_is_refused(fetch, hub, tmp_path, commit):
+    hub.commit = commit
+    assert "error: " in fetch()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(
     ("status", "message"),
     [
         ("401", "no such repository, or a private one that needs HF_TOKEN"),

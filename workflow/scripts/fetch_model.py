@@ -5,6 +5,7 @@ source.json beside the files says where they came from and holds the sha256 of e
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,29 @@ def model_folder(source: dict[str, Any]) -> Path:
     return folder
 
 
+def inside(folder: Path, name: str) -> Path:
+    """A file of the folder, or of the blobs beside it where it is a snapshot of the hub's cache."""
+    file, root = folder / name, folder.resolve()
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
+    found = file.resolve()
+    if not any(found.is_relative_to(each) for each in (root, blobs)):
+        raise StepError(f"{file}: is {found}, which is outside of {folder}")
+    if not found.is_file():
+        raise StepError(f"{file}: {'not a file' if found.exists() else 'no such file'}")
+    return file
+
+
 def files_of(folder: Path) -> list[Path]:
     """What belongs to the model: configuration, tokenizer, and one file of weights."""
-    weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
+    weights = [name for name in WEIGHTS if os.path.lexists(folder / name)]
     if not weights:
         raise StepError(f"{folder}: no weights, expected {' or '.join(WEIGHTS)}")
     if not (folder / "config.json").exists():
         raise StepError(f"{folder}: no config.json")
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise StepError(f"{folder}: no tokenizer, expected {' or '.join(TOKENIZERS)}")
-    return [folder / name for name in KEPT if (folder / name).exists()] + weights[:1]
+    kept = [name for name in KEPT if os.path.lexists(folder / name)]
+    return [inside(folder, name) for name in (*kept, weights[0])]
 
 
 def fetch(source: dict[str, Any], out: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from workflow.scripts.fetch_model import model_folder
+from workflow.scripts.fetch_model import inside, model_folder
 from workflow.scripts.fingerprint import sha256
 from workflow.scripts.hub import download
 from workflow.scripts.writing import StepError, run_main, whole, write_json
@@ -26,11 +26,13 @@ def published_folder(source: dict[str, Any]) -> Path:
 def fetch(source: dict[str, Any], onnx: Path, ir: list[Path]) -> None:
     """Copies, and the sum of each in source.json beside the IR's files."""
     folder = published_folder(source)
-    origins = {onnx: folder / source["published"]["onnx"]}
-    origins |= {path: folder / source["published"]["ir"] / path.name for path in ir}
+    names = {onnx: source["published"]["onnx"]}
+    names |= {path: f"{source['published']['ir']}/{path.name}" for path in ir}
+    for name in names.values():
+        if not (folder / name).exists():
+            raise StepError(f"{source['name']}: has no {name}")
+    origins = {out: inside(folder, name) for out, name in names.items()}
     for out, origin in origins.items():
-        if not origin.is_file():
-            raise StepError(f"{source['name']}: has no {origin.relative_to(folder)}")
         with whole(out) as partial:
             shutil.copyfile(origin, partial)
         print(f"{out}: {origin.relative_to(folder)} of {source['name']}")

@@ -1,15 +1,20 @@
 """Files of the Hugging Face hub at a pinned commit, verified against the hub's own checksums.
 
+What has no checksum is refused, and so is whatever would lead out of the cache: huggingface_hub
+makes paths of ETags, of names and of the commit that a server sends.
+
 A cut connection goes on where it stopped; what may pass by itself is tried again, after 1, 2, 4 s.
 Honoured: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT (in seconds).
 """
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from huggingface_hub import configure_http_backend, constants, hf_hub_download, snapshot_download
@@ -25,11 +30,13 @@ from huggingface_hub.utils import (
 from workflow.scripts.fingerprint import sha256
 from workflow.scripts.writing import StepError
 
+NO_CHECKSUM = "neither a sha256 nor git's sha1: nothing to verify the content by"
 ATTEMPTS = 4
 FIRST_PAUSE_S = 1.0
 SILENCE_S = 30.0
 WITHOUT_HUB = "config/config.yaml needs no hub"
 DESCRIPTIONS = ["*.json", "vocab.txt", "merges.txt", "*.model"]
+CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"  # weights: the second if there is no first
 
 Result = TypeVar("Result")
@@ -57,7 +64,11 @@ def download(repository: str, revision: str, patterns: list[str]) -> Path:
             )
         ),
     )
+    if folder.name != revision:
+        raise StepError(f"{repository}: the hub answers with commit {folder.name}, not {revision}")
     for file in folder.rglob("*"):
+        if file.is_symlink() and file.is_dir():
+            raise StepError(f"{file}: a link to a folder, which the hub does not have")
         if file.is_file() and any(file.relative_to(folder).match(each) for each in patterns):
             verify(file)
     return folder
@@ -84,10 +95,11 @@ def download_data_file(repository: str, revision: str, filename: str) -> Path:
 def verify(file: Path) -> None:
     """The cache calls a blob as the hub does: by its sha256, or as git does if it is small."""
     blob = file.resolve()
-    kinds = {64: ("sha256", sha256), 40: ("git's sha1", git_sha1)}
-    if len(blob.name) not in kinds:
-        return
-    kind, digest = kinds[len(blob.name)]
+    if blob.parent.name != "blobs" or blob.parents[1] not in file.parent.resolve().parents:
+        raise StepError(f"{file}: is {blob}; expected a link to the blobs of the same repository")
+    if not CHECKSUM.fullmatch(blob.name):
+        raise StepError(f"{file}: called {blob.name}, which is {NO_CHECKSUM}")
+    kind, digest = ("sha256", sha256) if len(blob.name) == 64 else ("git's sha1", git_sha1)
     found = digest(blob)
     if found != blob.name:
         blob.unlink()
@@ -106,11 +118,31 @@ def git_sha1(path: Path) -> str:
 
 
 class _Session(requests.Session):
-    """Gives up a request after some seconds of silence; huggingface_hub alone waits for ever."""
+    """Gives up a request after some seconds of silence; huggingface_hub alone waits for ever.
+
+    Raises:
+        ValueError: what the answer says of a file is not to become a path.
+    """
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
         silence = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT", SILENCE_S))
-        return super().request(*arguments, **{**options, "timeout": silence})
+        answer = super().request(*arguments, **{**options, "timeout": silence})
+        commit = answer.headers.get("X-Repo-Commit")
+        if commit is not None and not re.fullmatch("[0-9a-f]{40}", commit):
+            raise ValueError(f"the hub says commit {commit!r}, expected 40 hexadecimal digits")
+        if answer.request.method == "HEAD" and answer.status_code < 400:
+            _expect_checksum(answer)
+        return answer
+
+
+def _expect_checksum(answer: requests.Response) -> None:
+    """A relative redirect is followed; what it says of a file is not used."""
+    if answer.is_redirect and not urlsplit(answer.headers["Location"]).netloc:
+        return
+    tag = answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag") or ""
+    if not CHECKSUM.fullmatch(tag.removeprefix("W/").strip('"')):
+        where = urlsplit(answer.url).path
+        raise ValueError(f"{where}: the hub says ETag {tag}, {NO_CHECKSUM}")
 
 
 def _options() -> dict[str, Any]:
@@ -127,7 +159,7 @@ def _tried(what: str, download: Callable[[], Result]) -> Result:
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
         try:
             return download()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, LookupError, TypeError, AssertionError) as error:
             if reason := _hopeless(error):
                 raise StepError(f"{where}: {reason}") from error
             fault = _first_line(error)
