@@ -1,7 +1,8 @@
 """conf.yaml as text <-> the graph's structure and the list of its tensors.
 
 Every field is checked by hand; a message names the place (operators[3].inputs), what was found and
-what was expected.  No aliases, no tags, no types but YAML's plain ones.
+what was expected.  No aliases, no tags, no types but YAML's plain ones, no key twice, nothing deep
+or long: reading costs what the file's size says.
 """
 
 from __future__ import annotations
@@ -16,19 +17,18 @@ import numpy as np
 import yaml
 
 from . import blocks
-from .errors import IntegrityError, ModelError
+from .errors import FOREIGN, IntegrityError, ModelError, UnsupportedError
 from .graph import Graph, Node, Quantization, Value
-from .ops import find
+from .ops import TYPES, find, fits_meaning
 
 __all__ = ["Field", "Tensor", "dump", "load", "parse"]
 
 FORMAT, VERSION = "sparse engine", 1
 LAST = "crc32 of the lines above: "
-DTYPES = (
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float16", "float32", "float64",
-)  # fmt: skip
 ALIGNMENT = 64
+DEEPEST = 32  # lists and maps in one another; libyaml takes quadratic time for more
+LONGEST = 3 << 10  # letters of a word: a number of a million digits takes seconds to make
+MOST_AXES, MOST_ELEMENTS = 32, 1 << 48  # of a tensor's shape: NumPy can hold it
 FORMS = ("raw", *blocks.SHAPES)
 
 
@@ -63,24 +63,43 @@ class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
         return True
 
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Refuses a key that a map has twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            raise yaml.YAMLError(f"a key is there twice in the map at {node.start_mark}")
+        return mapping
 
 
 def parse(content: bytes, place: str) -> Any:
-    """YAML's plain types; refuses aliases, with which a short text can stand for a huge one.
+    """YAML's plain types; refuses what would cost more than its size says.
 
     Raises:
         IntegrityError: names the place.
     """
     try:
         text = content.decode()
-        for event in yaml.parse(text, Loader=LOADER):
-            if isinstance(event, yaml.AliasEvent):
-                raise yaml.YAMLError(f"alias '{event.anchor}'; expected none")
-        return yaml.load(text, Loader=LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        _check_events(text)
+        return yaml.load(text, Loader=Loader)
+    except (yaml.YAMLError, *FOREIGN) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise IntegrityError(f"{place}: not YAML: {reason}") from error
+        raise IntegrityError(f"{place}: not YAML as expected: {reason}") from error
+
+
+def _check_events(text: str) -> None:
+    """With aliases a short text can stand for a huge one."""
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"alias '{event.anchor}'; expected none")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
+            raise yaml.YAMLError(f"a word of {len(event.value)} letters; expected {LONGEST}")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} lists and maps in one another")
 
 
 def dump(graph: Graph, tensors: list[Tensor]) -> str:
@@ -125,6 +144,8 @@ def load(content: bytes, place: str) -> tuple[Graph, list[Tensor], int]:
         top["opset"].number(),
     )
     tensors = [_tensor(item) for item in top["tensors"].items()]
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise IntegrityError(f"{place}: tensors: a name is there twice")
     return graph, tensors, top["model_bin_length"].number()
 
 
@@ -194,17 +215,28 @@ class Field:
         return self.value
 
     def number(self) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < 0:
+        is_whole = isinstance(self.value, int) and not isinstance(self.value, bool)
+        if not is_whole or not 0 <= self.value < 1 << 63:
             raise self.error("a whole number from 0 up")
         return self.value
 
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of a tensor's axes."""
+        lengths = tuple(item.number() for item in self.items())
+        if len(lengths) > MOST_AXES or math.prod(max(n, 1) for n in lengths) > MOST_ELEMENTS:
+            raise self.error(f"at most {MOST_AXES} lengths and {MOST_ELEMENTS} elements")
+        return lengths
+
     def one_of(self, allowed: tuple[str, ...]) -> str:
-        if self.value not in allowed:
+        if not isinstance(self.value, str) or self.value not in allowed:
             raise self.error(f"one of {', '.join(allowed)}")
         return str(self.value)
 
+    def _is_small(self) -> bool:
+        return not isinstance(self.value, list | dict) or len(self.value) <= 8
+
     def error(self, expected: str) -> IntegrityError:
-        found = repr(self.value)
+        found = repr(self.value) if self._is_small() else f"a {type(self.value).__name__}"
         shown = found if len(found) <= 60 else f"{found[:57]}..."
         return IntegrityError(f"{self.place}: {shown}; expected {expected}")
 
@@ -214,7 +246,7 @@ def _value(item: Field) -> Value:
         length.text() if isinstance(length.value, str) else length.number()
         for length in item["shape"].items()
     )
-    return Value(item["name"].text(), item["dtype"].one_of(DTYPES), shape)
+    return Value(item["name"].text(), item["dtype"].one_of(TYPES), shape)
 
 
 def _node(item: Field, opset: int) -> Node:
@@ -229,10 +261,11 @@ def _node(item: Field, opset: int) -> Node:
         item["name"].text(),
         item["domain"].text(),
     )
-    if not node.outputs:
-        raise item["outputs"].error("a name")
-    find(node.domain, node.op, opset)
-    return node
+    try:
+        operator = find(node.domain, node.op, opset)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{item.place}: {error}") from error
+    return node if node.domain == "engine" else fits_meaning(node, operator, item.place)
 
 
 def _typed(field: Field) -> Any:
@@ -263,11 +296,11 @@ def _in_range(number: int, dtype: str) -> bool:
 
 
 def _stored_array(field: Field) -> np.ndarray[Any, Any]:
-    dtype = field["dtype"].one_of(DTYPES)
-    shape = tuple(length.number() for length in field["shape"].items())
+    dtype = field["dtype"].one_of(TYPES)
+    shape = field["shape"].shape()
     try:
-        return np.array(field["values"].value, dtype).reshape(shape)
-    except (ValueError, TypeError, OverflowError) as error:
+        return np.array(field["values"].items() and field["values"].value, dtype).reshape(shape)
+    except FOREIGN as error:
         raise field.error(f"values for {dtype}{list(shape)}") from error
 
 
@@ -283,8 +316,8 @@ def _tensor(item: Field) -> Tensor:
         raise item["place"].error("[offset, length]")
     tensor = Tensor(
         item["name"].text(),
-        item["dtype"].one_of(DTYPES),
-        tuple(length.number() for length in item["shape"].items()),
+        item["dtype"].one_of(TYPES),
+        item["shape"].shape(),
         (place[0], place[1]),
         item["crc32"].number(),
         item["form"].one_of(FORMS),

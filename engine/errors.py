@@ -14,6 +14,7 @@ EngineError
 from __future__ import annotations
 
 __all__ = [
+    "FOREIGN",
     "CheckError",
     "EngineError",
     "InputError",
@@ -60,3 +61,17 @@ class CheckError(EngineError):
 
 class IsaError(EngineError):
     """An instruction set is unknown or not available."""
+
+
+FOREIGN = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What Python and NumPy raise over a model that makes no sense: mapped to an error above where it
+is read (readers), rewritten (passes.run) and run (reference.evaluate)."""

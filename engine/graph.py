@@ -6,18 +6,19 @@ Values are named by strings; a value is a graph input, a constant or the output 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError
 
-__all__ = ["Graph", "Node", "Quantization", "Value"]
+__all__ = ["Described", "Graph", "Node", "Quantization", "Value"]
 
 Array = NDArray[Any]
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
@@ -42,6 +43,13 @@ class Value:
     shape: tuple[int | str, ...]
 
 
+@runtime_checkable
+class Described(Protocol):
+    """Constants that know their types and shapes without making the arrays."""
+
+    def described(self, name: str) -> Value: ...
+
+
 @dataclass(frozen=True)
 class Node:
     """One operation.  An input that is left out is the empty string, as in ONNX."""
@@ -62,7 +70,7 @@ class Node:
         return f"{self.domain}.{self.op}" if self.domain else self.op
 
     def __str__(self) -> str:
-        return f"node '{self.name or self.outputs[0]}' ({self.op})"
+        return f"node '{self.name or ''.join(self.outputs[:1])}' ({self.op})"
 
     def changed(self, **fields: Any) -> Node:
         """The same node with some fields replaced."""
@@ -80,6 +88,26 @@ class Graph:
     constants: Mapping[str, Array]
     opset: int = 17
     has_bfloat16: bool = False  # the file stores some tensors so; their values are float32 here
+
+    def constant(self, name: str) -> Value:
+        """Name, type and shape of a constant, for which blocks on disk are not expanded."""
+        if isinstance(self.constants, Described):
+            return self.constants.described(name)
+        array = self.constants[name]
+        return Value(name, array.dtype.name, array.shape)
+
+    def constant_is_scalar(self, name: str) -> bool:
+        """Whether it is a constant of one element, whatever its rank."""
+        return name in self.constants and self.elements(name) == 1
+
+    def elements(self, name: str) -> int:
+        """Of a constant."""
+        return math.prod(int(length) for length in self.constant(name).shape)
+
+    @cached_property
+    def constant_elements(self) -> int:
+        """Of all constants together."""
+        return sum(map(self.elements, self.constants))
 
     def producer(self) -> dict[str, Node]:
         """Value name -> the node that makes it."""
@@ -110,26 +138,39 @@ class Graph:
         return self.changed(nodes=tuple(reversed(kept)), constants=constants)
 
     def check(self) -> Graph:
-        """The graph itself, if every value is made once and before it is read.
+        """The graph itself, if every value is made once and before it is read.  What operators take
+        is held against their rows by `ops.checked`.
 
         Raises:
             ModelError: names the node and the value that break the rule.
         """
         made = {value.name for value in self.inputs} | set(self.constants)
+        if len(made) != len(self.inputs) + len(self.constants) or "" in made:
+            names = [value.name for value in self.inputs]
+            raise ModelError(f"{self.name}: inputs {names}: one is twice, a constant or nameless")
         for node in self.nodes:
-            for name in node.inputs:
-                if name and name not in made:
-                    raise ModelError(
-                        f"{self.name}: {node} reads '{name}', which nothing before it makes"
-                    )
-            for name in node.outputs:
-                if name and name in made:
-                    raise ModelError(f"{self.name}: {node} makes '{name}' a second time")
-                made.add(name)
-        for value in self.outputs:
-            if value.name not in made:
-                raise ModelError(f"{self.name}: output '{value.name}' is made by no node")
+            self._check_order(node, made)
+        names = [value.name for value in self.outputs]
+        for name in names:
+            if name not in made:
+                raise ModelError(f"{self.name}: output '{name}' is made by no node")
+        if len(set(names)) != len(names):
+            raise ModelError(f"{self.name}: outputs {names}: one is twice")
         return self
+
+    def _check_order(self, node: Node, made: set[str]) -> None:
+        """The node reads what is made and makes what is not yet."""
+        if not node.outputs:
+            raise ModelError(f"{self.name}: {node}, which reads {list(node.inputs)}, makes nothing")
+        for name in node.inputs:
+            if name and name not in made:
+                raise ModelError(
+                    f"{self.name}: {node} reads '{name}', which nothing before it makes"
+                )
+        for name in node.outputs:
+            if name and name in made:
+                raise ModelError(f"{self.name}: {node} makes '{name}' a second time")
+            made.add(name)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

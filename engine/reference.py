@@ -11,34 +11,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EngineError, InputError, ModelError
+from .errors import FOREIGN, EngineError, InputError, ModelError
 from .graph import Graph, Node
 from .ops import find
 
-__all__ = ["check_feeds", "evaluate", "run", "steps"]
+__all__ = ["MOST_ELEMENTS", "check_feeds", "evaluate", "run", "steps"]
 
 Array = NDArray[Any]
+MOST_ELEMENTS = 1 << 24  # of one result, where a graph and its inputs do not give more
+GROWTH = 1 << 10  # elements of a result for each element of the inputs and the constants
+SMALL_GRAPH = 1 << 20  # elements that any result may have
 
 
-def evaluate(node: Node, arrays: Sequence[Array | None], opset: int = 17) -> tuple[Array, ...]:
+def evaluate(
+    node: Node, arrays: Sequence[Array | None], opset: int = 17, most: int = MOST_ELEMENTS
+) -> tuple[Array, ...]:
     """The node's outputs for its inputs (None where one is left out).
 
     Raises:
         UnsupportedError: the operator is lacking.
-        ModelError: the operator rejects these inputs or attributes; the message names the node.
+        ModelError: the operator rejects these inputs or attributes, or its result would have more
+        than `most` elements; the message names the node.
     """
     operator = find(node.domain, node.op, opset)
     attributes = dict(node.attributes)
     if operator.counts_outputs:
         attributes["outputs"] = len(node.outputs)
     try:
+        if operator.makes is not None and (count := operator.makes(*arrays, **attributes)) > most:
+            raise ModelError(f"makes or goes through {count} elements; expected at most {most}")
         result = operator.meaning(*arrays, **attributes)
     except EngineError as error:
         raise type(error)(f"{node}: {error}") from error
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+    except FOREIGN as error:
         shown = ", ".join("-" if x is None else f"{x.dtype}{list(x.shape)}" for x in arrays)
-        raise ModelError(f"{node}: {error} (inputs: {shown})") from error
+        reason = str(error) or type(error).__name__
+        raise ModelError(f"{node}: {reason} (inputs: {shown})") from error
     outputs = result if isinstance(result, tuple) else (result,)
+    if any(node.outputs[len(outputs) :]):
+        raise ModelError(f"{node}: {len(node.outputs)} outputs; expected at most {len(outputs)}")
     return tuple(np.asarray(output) for output in outputs)
 
 
@@ -63,12 +74,18 @@ def run(
     return {value.name: results[value.name] for value in graph.outputs}
 
 
+def affordable(graph: Graph, feeds: Mapping[str, Array]) -> int:
+    """The elements that one result may have: bounded by what the file and the caller brought."""
+    return SMALL_GRAPH + GROWTH * (graph.constant_elements + sum(x.size for x in feeds.values()))
+
+
 def steps(graph: Graph, values: dict[str, Array]) -> Iterator[tuple[Node, tuple[Array, ...]]]:
     """Each node with its outputs; `values`, at first the inputs, holds what is still to be read."""
+    most = affordable(graph, values)
     last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
     for index, node in enumerate(graph.nodes):
         arrays = [_value(graph, values, name) for name in node.inputs]
-        outputs = evaluate(node, arrays, graph.opset)
+        outputs = evaluate(node, arrays, graph.opset, most)
         yield node, outputs
         made = zip(node.outputs, outputs, strict=False)
         values.update((name, array) for name, array in made if last.get(name, -1) > index)

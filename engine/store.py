@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from . import blocks, conf, original_ir
 from .conf import Tensor
-from .errors import IntegrityError, ModelError
-from .graph import Graph
+from .errors import FOREIGN, IntegrityError, ModelError
+from .graph import Graph, Value
+from .ops import checked
 from .ops.numbers import exact_in_bfloat16
 from .replacing import whole
 
@@ -37,6 +38,7 @@ Array = NDArray[Any]
 
 CONF, BIN = "conf.yaml", "model.bin"
 ALIGNMENT = 64
+EXPANSION, SMALL_MODEL = 256, 1 << 24  # elements of expanded blocks: for each byte of the file; any
 HEADER = b"sparse engine, model.bin, version 1\n".ljust(ALIGNMENT, b"\0")
 
 assert sys.byteorder == "little", "model.bin is mapped as it lies, which needs a little-endian CPU"
@@ -132,10 +134,32 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     text_path = path / CONF if path.is_dir() else path
     bin_path = text_path.with_name(BIN) if weight is None else Path(weight)
     content = _content(text_path)
-    if original_ir.is_original(content):
-        return original_ir.read(content, text_path, bin_path)
+    read_ir = original_ir.read if original_ir.is_original(content) else _read
+    try:
+        return read_ir(content, text_path, bin_path)
+    except FOREIGN as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise IntegrityError(f"{text_path}: makes no sense as an IR: {reason}") from error
+
+
+def _read(content: bytes, text_path: Path, bin_path: Path) -> Graph:
     graph, tensors, size = conf.load(content, str(text_path))
-    return graph.changed(constants=_open(bin_path, tensors, size)).check()
+    graph = graph.changed(constants=_open(bin_path, tensors, size))
+    checked(graph.changed(name=str(text_path)))
+    _check_bfloat16(graph, {tensor.name for tensor in tensors if tensor.bfloat16}, text_path)
+    return graph
+
+
+def _check_bfloat16(graph: Graph, stored_so: set[str], place: Path) -> None:
+    """Weights of bfloat16 products are exact in it, as kernels read them."""
+    for node in graph:
+        if node.attributes.get("precision") != "bfloat16" or node.op != "Linear":
+            continue
+        weight = node.inputs[1]
+        if weight not in stored_so and not exact_in_bfloat16(graph.constants[weight]):
+            raise IntegrityError(
+                f"{place}: {node}: input 'weight' ('{weight}') is float32; expected bfloat16 values"
+            )
 
 
 def _open(path: Path, tensors: list[Tensor], size: int) -> Stored:
@@ -185,6 +209,12 @@ class Stored(Mapping[str, Array]):
 
     def __init__(self, content: memoryview, tensors: list[Tensor], path: str) -> None:
         self.path, self._length = path, len(content)
+        expanded = sum(tensor.count for tensor in tensors if tensor.form != "raw")
+        if expanded > (most := SMALL_MODEL + EXPANSION * len(content)):
+            raise IntegrityError(
+                f"{path}: {expanded} elements in blocks; expected at most {most} in a file of"
+                f" {len(content)} bytes"
+            )
         self._entries = {tensor.name: self._check(tensor, content) for tensor in tensors}
 
     def _check(self, tensor: Tensor, content: memoryview) -> Entry:
@@ -216,6 +246,14 @@ class Stored(Mapping[str, Array]):
         dense = blocks.expand(_cut(entry, self.path), tensor.shape, tensor.form)
         dense.flags.writeable = False
         return dense
+
+    def described(self, name: str) -> Value:
+        """Name, type and shape; blocks are not expanded for it."""
+        tensor = self._entries[name].tensor
+        return Value(name, tensor.dtype, tensor.shape)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

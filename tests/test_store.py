@@ -102,7 +102,7 @@ def test_replaces_an_ir_but_nothing_else(tmp_path: Path) -> None:
 
 def test_attributes_keep_their_types(tmp_path: Path) -> None:
     attributes = {
-        "perm": (0, 2, 1),
+        "order": (0, 2, 1),
         "alpha": 1e-12,
         "low": float("-inf"),
         "text": "4x1",
@@ -111,7 +111,7 @@ def test_attributes_keep_their_types(tmp_path: Path) -> None:
         "how": Quantization(float(np.float32(0.1)), -3, "int8"),
         "value": np.array([[1, 2]], np.int32),
     }
-    node = Node("Transpose", ("x",), ("y",), attributes)
+    node = Node("QuickGelu", ("x",), ("y",), attributes, domain="com.microsoft")
     value = (Value("x", "float32", (1, "s", 3)),)
     graph = Graph("g", value, (Value("y", "float32", (1, 3, "s")),), (node,), {}, 17)
     store.write(graph, tmp_path / "ir")
@@ -199,6 +199,14 @@ def test_damage_is_refused(
         ("dtype: uint8\n", "dtype: string\n", "expected one of bool"),
         ("name: one", "name: [one]", r"name: \['one'\]; expected text"),
         ("name: one", "name: &a [*a]", "alias"),
+        ("name: one", "name: one\nname: two", "a key is there twice"),
+        ("name: one", f"name: {'[' * 20000}{']' * 20000}", "more than 32 lists and maps"),
+        ("name: one", f"name: {'9' * 10**6}", "a word of 1000000 letters"),
+        ("name: one", "name: !!python/object/apply:os.getpid []", "could not determine a constr"),
+        ("name: one", "name: 2001-99-99", "not YAML as expected"),
+        ("opset: 14", "opset: 0x" + "f" * 3000, r"opset: \d+\.\.\.; expected a whole number"),
+        ("name: b\n  dtype", "name: w\n  dtype", "tensors: a name is there twice"),
+        ("  - 32\n  - 64\n", "  - 32\n  - 9223372036854775807\n", "at most 32 lengths and"),
     ],
 )
 def test_conf_is_checked(
@@ -210,6 +218,25 @@ def test_conf_is_checked(
     text = f"{body}# crc32 of the lines above: {zlib.crc32(body.encode()):08x}\n"
     with pytest.raises(ModelError, match=message):
         store.read(place(tmp_path, {**written, store.CONF: text.encode()}))
+
+
+@pytest.mark.parametrize("form", ["4x1", "1x4"])
+def test_blocks_of_a_few_bytes_do_not_become_gigabytes(tmp_path: Path, form: str) -> None:
+    lines, inputs = {"4x1": 4, "1x4": 1}[form], 1 << 28
+    weight = np.zeros((lines, 64), np.float32)
+    store.write(linear_graph(weight, pattern=form, precision="float32"), tmp_path / "ir")
+    conf = tmp_path / "ir" / store.CONF
+    text = conf.read_text().rpartition("# crc32")[0].replace("- 64\n", f"- {inputs}\n")
+    conf.write_text(f"{text}# crc32 of the lines above: {zlib.crc32(text.encode()):08x}\n")
+    with pytest.raises(IntegrityError, match=rf"{lines * inputs} elements in blocks; expected"):
+        store.read(tmp_path / "ir")
+
+
+def test_bfloat16_weights_are_exact(tmp_path: Path) -> None:
+    weight = np.full((4, 8), 1.001, np.float32)
+    store.write(linear_graph(weight, precision="bfloat16"), tmp_path / "ir")
+    with pytest.raises(ModelError, match=r"'weight' \('w'\) is float32; expected bfloat16 values"):
+        store.read(tmp_path / "ir")
 
 
 def test_messages_name_file_offset_and_expectation(

@@ -8,9 +8,19 @@ from __future__ import annotations
 from ..errors import UnsupportedError
 from . import elementwise, fused, product, quantized, reduce, shape
 from .fused import activation_of
-from .table import Operator
+from .sound import checked, fits_meaning
+from .table import TYPES, Operator
 
-__all__ = ["OPERATORS", "Operator", "activation_of", "find", "supported"]
+__all__ = [
+    "OPERATORS",
+    "TYPES",
+    "Operator",
+    "activation_of",
+    "checked",
+    "find",
+    "fits_meaning",
+    "supported",
+]
 
 OPERATORS: tuple[Operator, ...] = tuple(
     row

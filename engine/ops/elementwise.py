@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .growth import broadcast
 from .numbers import Array, erf, round_to_bfloat16
 from .table import Operator
 
@@ -111,6 +112,12 @@ def dropout(
     return x, np.ones(x.shape, bool)
 
 
+def early_dropout(x: Array, *, ratio: float = 0.5) -> tuple[Array, Array]:
+    """The ratio is an attribute before opset 12, and there is no training."""
+    del ratio
+    return dropout(x)
+
+
 def variadic(function: np.ufunc, *operands: Array) -> Array:
     return reduce(function, operands)
 
@@ -131,29 +138,31 @@ BINARY: Mapping[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 OPERATORS = [
-    *(Operator(name, function) for name, function in {**UNARY, **BINARY}.items()),
+    *(Operator(name, function) for name, function in UNARY.items()),
+    *(Operator(name, function, makes=broadcast) for name, function in BINARY.items()),
     Operator("Cast", cast),
     Operator("CastLike", cast_like),
-    Operator("Clip", clip),
-    Operator("Div", divide),
-    Operator("Dropout", dropout),
+    Operator("Clip", clip, makes=broadcast),
+    Operator("Div", divide, makes=broadcast),
+    Operator("Dropout", early_dropout),
+    Operator("Dropout", dropout, since=12),
     Operator("Gelu", gelu),
     Operator("Identity", identity),
     Operator("IsInf", is_infinite),
     Operator("LeakyRelu", leaky_relu),
-    Operator("Max", partial(variadic, np.maximum)),
-    Operator("Mean", mean),
-    Operator("Min", partial(variadic, np.minimum)),
-    Operator("Mod", mod),
-    Operator("Pow", power),
+    Operator("Max", partial(variadic, np.maximum), makes=broadcast),
+    Operator("Mean", mean, makes=broadcast),
+    Operator("Min", partial(variadic, np.minimum), makes=broadcast),
+    Operator("Mod", mod, makes=broadcast),
+    Operator("Pow", power, makes=broadcast),
     Operator("Reciprocal", lambda x: 1 / x),
     Operator("Relu", relu),
     Operator("Sigmoid", sigmoid),
     Operator("Softplus", softplus),
-    Operator("Sum", partial(variadic, np.add)),
-    Operator("Where", lambda condition, a, b: np.where(condition, a, b)),
-    Operator("BiasGelu", bias_gelu, domain="com.microsoft"),
-    Operator("FastGelu", fast_gelu, domain="com.microsoft"),
+    Operator("Sum", partial(variadic, np.add), makes=broadcast),
+    Operator("Where", lambda condition, a, b: np.where(condition, a, b), makes=broadcast),
+    Operator("BiasGelu", bias_gelu, domain="com.microsoft", makes=broadcast),
+    Operator("FastGelu", fast_gelu, domain="com.microsoft", makes=broadcast),
     Operator("Gelu", gelu, domain="com.microsoft"),
     Operator("QuickGelu", quick_gelu, domain="com.microsoft"),
 ]

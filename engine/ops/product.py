@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import growth
 from .elementwise import gelu, relu
 from .numbers import Array
 from .reduce import layer_normalization, softmax
@@ -141,11 +142,16 @@ def fused_gemm(
 
 
 OPERATORS = [
-    Operator("Einsum", einsum),
-    Operator("Gemm", gemm),
-    Operator("MatMul", lambda a, b: np.matmul(a, b)),
-    Operator("Attention", attention, domain="com.microsoft"),
-    Operator("EmbedLayerNormalization", embed_layer_normalization, domain="com.microsoft"),
-    Operator("FusedGemm", fused_gemm, domain="com.microsoft"),
-    Operator("FusedMatMul", fused_matmul, domain="com.microsoft"),
+    Operator("Einsum", einsum, makes=growth.contracted),
+    Operator("Gemm", gemm, makes=growth.matrix),
+    Operator("MatMul", lambda a, b: np.matmul(a, b), makes=growth.multiplied),
+    Operator("Attention", attention, domain="com.microsoft", makes=growth.scores),
+    Operator(
+        "EmbedLayerNormalization",
+        embed_layer_normalization,
+        domain="com.microsoft",
+        makes=growth.embedded,
+    ),
+    Operator("FusedGemm", fused_gemm, domain="com.microsoft", makes=growth.matrix),
+    Operator("FusedMatMul", fused_matmul, domain="com.microsoft", makes=growth.multiplied),
 ]

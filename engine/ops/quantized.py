@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import UnsupportedError
+from . import growth
 from .elementwise import sigmoid
 from .numbers import Array, dequantize, quantize
 from .table import Operator
@@ -162,18 +163,23 @@ def qlinear_softmax(
 
 
 OPERATORS = [
-    Operator("DequantizeLinear", dequantize_linear),
+    Operator("DequantizeLinear", dequantize_linear, makes=growth.in_blocks),
     Operator("DynamicQuantizeLinear", dynamic_quantize_linear),
-    Operator("MatMulInteger", matmul_integer),
-    Operator("QLinearMatMul", qlinear_matmul),
-    Operator("QuantizeLinear", quantize_linear),
-    Operator("DequantizeLinear", dequantize_linear, domain="com.microsoft"),
-    Operator("DynamicQuantizeMatMul", dynamic_quantize_matmul, domain="com.microsoft"),
-    Operator("MatMulIntegerToFloat", matmul_integer_to_float, domain="com.microsoft"),
-    Operator("QGemm", qgemm, domain="com.microsoft"),
-    Operator("QLinearAdd", partial(qlinear_binary, np.add), domain="com.microsoft"),
-    Operator("QLinearMul", partial(qlinear_binary, np.multiply), domain="com.microsoft"),
-    Operator("QLinearSigmoid", qlinear_sigmoid, domain="com.microsoft"),
-    Operator("QLinearSoftmax", qlinear_softmax, domain="com.microsoft"),
-    Operator("QuantizeLinear", quantize_linear, domain="com.microsoft"),
+    Operator("MatMulInteger", matmul_integer, makes=growth.multiplied),
+    Operator("QLinearMatMul", qlinear_matmul, makes=growth.quantized_product),
+    Operator("QuantizeLinear", quantize_linear, makes=growth.in_blocks),
+    *(
+        Operator(name, meaning, domain="com.microsoft", makes=makes)
+        for name, meaning, makes in (
+            ("DequantizeLinear", dequantize_linear, growth.in_blocks),
+            ("DynamicQuantizeMatMul", dynamic_quantize_matmul, growth.multiplied),
+            ("MatMulIntegerToFloat", matmul_integer_to_float, growth.multiplied),
+            ("QGemm", qgemm, growth.quantized_product),
+            ("QLinearAdd", partial(qlinear_binary, np.add), growth.broadcast),
+            ("QLinearMul", partial(qlinear_binary, np.multiply), growth.broadcast),
+            ("QLinearSigmoid", qlinear_sigmoid, None),
+            ("QLinearSoftmax", qlinear_softmax, None),
+            ("QuantizeLinear", quantize_linear, growth.in_blocks),
+        )
+    ),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import growth
 from .numbers import Array
 from .table import Operator
 
@@ -176,12 +177,17 @@ OPERATORS = [
     Operator("ArgMax", partial(arg, np.argmax)),
     Operator("ArgMin", partial(arg, np.argmin)),
     Operator("CumSum", running_sum),
-    Operator("LayerNormalization", layer_normalization),
+    Operator("LayerNormalization", layer_normalization, makes=growth.broadcast),
     Operator("LogSoftmax", partial(flattened, log_softmax)),
     Operator("LogSoftmax", log_softmax, since=13),
-    Operator("RMSNormalization", rms_normalization),
+    Operator("RMSNormalization", rms_normalization, makes=growth.broadcast),
     Operator("Softmax", partial(flattened, softmax)),
     Operator("Softmax", softmax, since=13),
-    Operator("TopK", top_k),
-    Operator("SkipLayerNormalization", skip_layer_normalization, domain="com.microsoft"),
+    Operator("TopK", top_k, makes=growth.topmost),
+    Operator(
+        "SkipLayerNormalization",
+        skip_layer_normalization,
+        domain="com.microsoft",
+        makes=growth.broadcast,
+    ),
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from . import growth
 from .numbers import Array
 from .table import Operator
 
@@ -67,10 +68,12 @@ def split(
     outputs: int,
 ) -> tuple[Array, ...]:
     """Parts of the lengths given, else as equal as can be with the last one smaller."""
+    if num_outputs not in (None, outputs):
+        raise ValueError(f"num_outputs is {num_outputs}, of {outputs}")
     lengths = split if split_input is None else split_input.tolist()
     if lengths is None:
-        part = -(-x.shape[axis] // (num_outputs or outputs))
-        cuts = [part * i for i in range(1, num_outputs or outputs)]
+        part = -(-x.shape[axis] // outputs)
+        cuts = [part * i for i in range(1, outputs)]
     else:
         cuts = np.cumsum(lengths)[:-1].tolist()
     return tuple(np.split(x, cuts, axis))
@@ -170,17 +173,17 @@ def depth_to_one_hot(indices: Array, depth: Array, values: Array, *, axis: int =
 
 
 OPERATORS = [
-    Operator("Concat", concat),
-    Operator("ConstantOfShape", constant_of_shape),
-    Operator("Expand", expand),
-    Operator("EyeLike", eye_like),
+    Operator("Concat", concat, makes=growth.concatenated),
+    Operator("ConstantOfShape", constant_of_shape, makes=growth.filled),
+    Operator("Expand", expand, makes=growth.expanded),
+    Operator("EyeLike", eye_like, makes=growth.square),
     Operator("Flatten", flatten),
-    Operator("Gather", gather),
+    Operator("Gather", gather, makes=growth.gathered),
     Operator("GatherElements", gather_elements),
-    Operator("GatherND", gather_nd),
+    Operator("GatherND", gather_nd, makes=growth.gathered_slices),
     Operator("NonZero", non_zero),
-    Operator("OneHot", depth_to_one_hot),
-    Operator("Range", range_),
+    Operator("OneHot", depth_to_one_hot, makes=growth.one_hot),
+    Operator("Range", range_, makes=growth.ranged),
     Operator("Reshape", reshape),
     Operator("ScatterElements", scatter_elements),
     Operator("ScatterND", scatter_nd),
@@ -189,7 +192,7 @@ OPERATORS = [
     Operator("Slice", slice_),
     Operator("Split", split, counts_outputs=True),
     Operator("Squeeze", squeeze),
-    Operator("Tile", tile),
+    Operator("Tile", tile, makes=growth.tiled),
     Operator("Transpose", transpose),
     Operator("Trilu", triangle),
     Operator("Unsqueeze", unsqueeze),

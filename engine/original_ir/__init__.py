@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from ..graph import Graph
+from ..ops import checked
 from ..passes.dead_rows import dead_rows
 from ..passes.run import run_pipeline
 from ..passes.sparsity import sparsity
@@ -32,5 +33,6 @@ def read(content: bytes, text_path: Path, bin_path: Path) -> Graph:
         IntegrityError: truncated or damaged; names file, place, found and expected.
         UnsupportedError: an operator, or a use of one, that has no translation.
     """
-    graph = translate(load(content, text_path, bin_path))
-    return run_pipeline(graph.without_dead_nodes().check(), [dead_rows, sparsity])
+    graph = translate(load(content, text_path, bin_path)).without_dead_nodes()
+    checked(graph.changed(name=str(text_path)))
+    return run_pipeline(graph, [dead_rows, sparsity])

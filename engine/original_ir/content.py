@@ -130,7 +130,7 @@ def _read_input(
 
 def _tensor(name: str, item: Field, path: Path, size: int) -> Tensor:
     dtype = item["dtype"].one_of(tuple(DTYPES))
-    shape = tuple(length.number() for length in item["shape"].items())
+    shape = item["shape"].shape()
     place = tuple(number.number() for number in item["location"].items())
     if len(place) != 2:
         raise item["location"].error("[offset, length]")

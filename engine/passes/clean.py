@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
-from ..reference import evaluate
+from ..reference import MOST_ELEMENTS, evaluate
 from .shapes import UNKNOWN, Fact, infer
 
 __all__ = ["clean", "merge_twins", "substitute"]
 
 Array = NDArray[Any]
+MOST_FOLDED = 16  # elements of what is computed for each element of the file's constants
 RANDOM = {
     "RandomNormal",
     "RandomNormalLike",
@@ -38,26 +39,29 @@ DEQUANTIZE = {"DequantizeLinear", "com.microsoft.DequantizeLinear"}
 
 def clean(graph: Graph) -> Graph:
     """The graph without what can be known before the run."""
-    before = -1
+    before, most = -1, MOST_FOLDED * graph.constant_elements + MOST_ELEMENTS
     while before != len(graph.nodes):
         before = len(graph.nodes)
-        graph = fold(graph)
+        graph = fold(graph, most)
         graph = drop_idle(lengths_from_inputs(fix_reshapes(graph))).without_dead_nodes()
         graph = merge_twins(graph)
     return graph
 
 
 # --- cases 1 and 2 ---
-def fold(graph: Graph) -> Graph:
-    """Nodes whose result is known become constants."""
-    facts, constants = infer(graph), dict(graph.constants)
+def fold(graph: Graph, most: int = MOST_ELEMENTS) -> Graph:
+    """Nodes whose result is known become constants, which all together have at most `most`
+    elements; what more there is the run computes.
+    """
+    facts, constants, room = infer(graph), dict(graph.constants), most - graph.constant_elements
     kept: list[Node] = []
     for node in graph.nodes:
-        result = known_contents(node, facts) or computed(node, constants, graph.opset)
+        result = known_contents(node, facts) or computed(node, constants, graph.opset, room)
         if result is None:
             kept.append(node)
         else:
             constants.update(zip(node.outputs, result, strict=False))
+            room -= sum(array.size for array in result)
     return graph.changed(nodes=tuple(kept), constants=constants).without_dead_nodes()
 
 
@@ -71,7 +75,9 @@ def known_contents(node: Node, facts: Mapping[str, Fact]) -> tuple[Array, ...] |
     return (np.array(numbers, fact.dtype).reshape([len(numbers)] if fact.shape else []),)
 
 
-def computed(node: Node, constants: Mapping[str, Array], opset: int) -> tuple[Array, ...] | None:
+def computed(
+    node: Node, constants: Mapping[str, Array], opset: int, most: int
+) -> tuple[Array, ...] | None:
     """The results of a node whose inputs are all constant."""
     if node.kind in RANDOM or any(name and name not in constants for name in node.inputs):
         return None
@@ -79,7 +85,7 @@ def computed(node: Node, constants: Mapping[str, Array], opset: int) -> tuple[Ar
         return None
     inputs = [constants[name] if name else None for name in node.inputs]
     try:
-        return evaluate(node, inputs, opset)
+        return evaluate(node, inputs, opset, most)
     except EngineError:  # left in place: the run reports it with its message if it is reached
         return None
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import reference
-from ..errors import EngineError, PassError
+from ..errors import FOREIGN, EngineError, PassError
 from ..graph import Graph
+from ..ops import checked
 from ..settings import current
 from .simulate import spelled_out
 
@@ -33,9 +34,10 @@ def run_pipeline(graph: Graph, pipeline: Sequence[Callable[[Graph], Graph]]) -> 
     for number, run in enumerate(pipeline, 1):
         before = graph
         try:
-            graph = run(graph).check()
-        except (EngineError, AssertionError, LookupError, ValueError, TypeError) as error:
-            raise PassError(f"{graph.name}: pass {number} ({run.__name__}): {error}") from error
+            graph = checked(run(graph))
+        except (EngineError, AssertionError, *FOREIGN) as error:
+            reason = str(error) or type(error).__name__
+            raise PassError(f"{graph.name}: pass {number} ({run.__name__}): {reason}") from error
         if settings.debug >= 1:
             log.info("%s", counts(number, run.__name__, before, graph))
         if settings.debug >= 3:

@@ -21,6 +21,7 @@ from ..graph import Graph
 from ..isa import Isa
 from ..kernels import kernel, kernel_name
 from ..kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE, TILES
+from ..ops import checked
 from .meetings import lives_between, meetings
 from .memory import Buffer, place
 
@@ -197,7 +198,7 @@ def make_plan(graph: Graph, isa: Isa, *, whole: bool = False) -> Plan | None:
     from .heads import with_whole_heads
     from .planner import Planner
 
-    choices, (graph, places) = read_choices(isa), with_whole_heads(graph)
+    choices, (graph, places) = read_choices(isa), with_whole_heads(checked(graph))
     plan = Planner(graph, isa, choices, whole=whole).plan(HANDLERS)
     if plan is not None and places:
         plan = replace(plan, places=places)

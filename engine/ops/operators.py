@@ -1,0 +1,266 @@
+"""What the engine's own operators take, one row an operator: inputs by name with their types and
+shapes, attributes with what they may be, and how these go together (docs/design.md, section 1).
+
+In a shape a letter is one length wherever it stands in the row, "..." any number of lengths.
+Pure data and small checks: `sound` walks a graph with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..graph import Quantization
+
+__all__ = ["ATTRIBUTE_KINDS", "DECLARED", "Attribute", "Declaration", "Found", "Input"]
+
+FLOAT, FLOATS = ("float32",), ("float16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+MASKS = ("bool", *INTEGERS)
+LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it a float32 scale loses its digits
+
+
+@dataclass(frozen=True)
+class Input:
+    """`stored` names the attribute that says how the input is quantised, if it may be."""
+
+    name: str
+    shape: tuple[str, ...]
+    types: tuple[str, ...] = FLOAT
+    optional: bool = False
+    constant: bool = False
+    stored: str = ""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What an attribute may be, in words and as a test."""
+
+    expected: str
+    allows: Callable[[Any], bool]
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a node of the row has: attributes, lengths by letter, types of its inputs by name."""
+
+    attributes: Mapping[str, Any]
+    lengths: Mapping[str, int]
+    types: Mapping[str, str]  # of inputs that are there and whose type is known; else ""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.types
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """`rules` give a sentence where a node's parts do not go together."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    output: tuple[str, ...]  # its shape
+    attributes: Mapping[str, Attribute]
+    rules: tuple[Callable[[Found], str | None], ...] = ()
+    follows: str = ""  # the input whose type the result has; else it is float32 or as stored
+
+
+# --- attributes ---
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, float | np.floating) or is_whole(value)
+
+
+def is_float32(value: Any) -> bool:
+    """A number that is finite in float32, too."""
+    return is_number(value) and abs(value) <= float(np.finfo(np.float32).max)
+
+
+def is_quantization(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, Quantization) or value.dtype not in ("uint8", "int8"):
+        return False
+    limits = np.iinfo(value.dtype)
+    scale_fits = is_float32(value.scale) and value.scale >= LEAST_SCALE
+    zero_fits = is_whole(value.zero_point) and limits.min <= value.zero_point <= limits.max
+    return scale_fits and zero_fits
+
+
+def whole(least: int, most: int = (1 << 31) - 1, *, required: bool = False) -> Attribute:
+    expected = f"a whole number from {least} to {most}"
+    return Attribute(expected, lambda v: is_whole(v) and least <= v <= most, required)
+
+
+def number(least: float = -math.inf, *, required: bool = False) -> Attribute:
+    expected = "a finite number" + (f" from {least:g} up" if least > -math.inf else "")
+    return Attribute(expected, lambda v: is_float32(v) and v >= least, required)
+
+
+def one_of(*allowed: str | None) -> Attribute:
+    expected = f"one of {', '.join(map(str, allowed))}"
+    return Attribute(expected, lambda v: (v is None or isinstance(v, str)) and v in allowed)
+
+
+STORED = Attribute("None or a quantisation of finite scale and fitting zero point", is_quantization)
+EPSILON = number(0)
+ROW = whole(0)
+ROW_OR_NONE = Attribute(f"None or {ROW.expected}", lambda v: v is None or ROW.allows(v))
+RATIO = Attribute("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
+ATTRIBUTE_KINDS: Mapping[str, Attribute] = {  # annotation of a meaning's keyword -> what it takes
+    "int": Attribute("a whole number", is_whole),
+    "float": Attribute("a number", is_number),
+    "str": Attribute("text", lambda v: isinstance(v, str)),
+    "Sequence[int]": Attribute(
+        "whole numbers", lambda v: isinstance(v, tuple | list) and all(map(is_whole, v))
+    ),
+    "Array": Attribute("an array", lambda v: isinstance(v, np.ndarray)),
+}
+
+
+# --- how parts go together ---
+def gamma_with_beta(found: Found) -> str | None:
+    return None if ("gamma" in found) == ("beta" in found) else "gamma and beta come together"
+
+
+def types_with_table(found: Found) -> str | None:
+    lacking = "token_type_ids" in found and "types" not in found
+    return "token_type_ids need the table types" if lacking else None
+
+
+def positions_left(found: Found) -> str | None:
+    """The first token has a position."""
+    padding, rows = found.attributes.get("padding_id"), found.lengths.get("P")
+    name = "position_offset" if padding is None else "padding_id"
+    first = found.attributes.get("position_offset", 0) if padding is None else padding + 1
+    if rows is None or first < rows:
+        return None
+    return f"{name} is {found.attributes[name]}; positions has {rows} rows, none for a first token"
+
+
+def precision_of_weight(found: Found) -> str | None:
+    weight, precision = found.types["weight"], found.attributes.get("precision")
+    if precision is not None and (weight == "int8") != (precision == "int8"):
+        return f"precision is {precision}, the weight {weight}"
+    if weight != "int8" and "weight_scale" in found:
+        return f"weight_scale goes with an int8 weight, and it is {weight}"
+    return None
+
+
+def quantised_once(found: Found) -> str | None:
+    if not found.attributes.get("dynamic"):
+        return None
+    if found.attributes.get("input") is not None or found.types["weight"] == "float32":
+        return "dynamic goes with an int8 weight and an input in float32"
+    return None
+
+
+def pattern_fits(found: Found) -> str | None:
+    letter = {"4x1": "N", "1x4": "K"}.get(found.attributes.get("pattern", ""), "")
+    length = found.lengths.get(letter, 0)
+    return f"{letter} is {length}; its pattern needs whole fours" if length % 4 else None
+
+
+def whole_heads(found: Found) -> str | None:
+    heads, channels = found.attributes["heads"], found.lengths.get("C", 0)
+    return f"{channels} channels do not divide into {heads} heads" if channels % heads else None
+
+
+def bfloat16_is_not_stored(found: Found) -> str | None:
+    if found.attributes.get("precision") != "bfloat16":
+        return None
+    names = ("query", "key", "value", "scores", "probabilities", "product")
+    how = [name for name in names if found.attributes.get(name) is not None]
+    return f"precision is bfloat16, and {how[0]} is quantised" if how else None
+
+
+# --- the rows ---
+def constant(name: str, *shape: str, types: tuple[str, ...] = FLOAT, optional: bool = False) -> Any:
+    return Input(name, shape, types, optional, constant=True)
+
+
+EMBEDDING = Declaration(
+    "Embedding",
+    (
+        Input("input_ids", ("B", "S"), INTEGERS),
+        Input("token_type_ids", ("B", "S"), INTEGERS, optional=True),
+        constant("words", "V", "C"),
+        constant("positions", "P", "C"),
+        constant("types", "T", "C", optional=True),
+        constant("gamma", "C", types=FLOATS, optional=True),
+        constant("beta", "C", types=FLOATS, optional=True),
+    ),
+    ("B", "S", "C"),
+    {"epsilon": EPSILON, "position_offset": ROW, "padding_id": ROW_OR_NONE, "output": STORED},
+    (gamma_with_beta, types_with_table, positions_left),
+)
+LINEAR = Declaration(
+    "Linear",
+    (
+        Input("x", ("...", "K"), stored="input"),
+        constant("weight", "N", "K", types=("float32", "int8")),
+        constant("weight_scale", "N", optional=True),
+        constant("bias", "N", optional=True),
+    ),
+    ("...", "N"),
+    {
+        "input": STORED,
+        "dynamic": one_of(None, "tensor", "token"),
+        "product": STORED,
+        "activation": one_of(None, "gelu", "gelu_tanh", "tanh", "relu"),
+        "output": STORED,
+        "precision": one_of("float32", "bfloat16", "int8"),
+        "pattern": one_of("4x1", "1x4", "dense"),
+        "zero_ratio": RATIO,
+    },
+    (precision_of_weight, quantised_once, pattern_fits),
+)
+LAYER_NORM = Declaration(
+    "LayerNorm",
+    (
+        Input("x", ("...", "C"), FLOATS, stored="input"),
+        Input("residual", ("...", "C"), FLOATS, optional=True, stored="residual"),
+        constant("bias", "C", optional=True),
+        constant("gamma", "C", types=FLOATS),
+        constant("beta", "C", types=FLOATS),
+    ),
+    ("...", "C"),
+    {"epsilon": EPSILON, "input": STORED, "residual": STORED, "output": STORED},
+    follows="x",
+)
+ATTENTION = Declaration(
+    "Attention",
+    (
+        Input("query", ("B", "Q", "C"), stored="query"),
+        Input("key", ("B", "S", "C"), stored="key"),
+        Input("value", ("B", "S", "C"), stored="value"),
+        Input("mask", ("B", "S"), MASKS, optional=True),
+    ),
+    ("B", "Q", "C"),
+    {
+        "heads": whole(1, required=True),
+        "scale": number(required=True),
+        **dict.fromkeys(
+            ("query", "key", "value", "scores", "probabilities", "product", "output"), STORED
+        ),
+        "precision": one_of("float32", "bfloat16"),
+    },
+    (whole_heads, bfloat16_is_not_stored),
+)
+SELECT = Declaration(
+    "Select",
+    (Input("x", ("B", "S", "C"), ("bool", *INTEGERS, *FLOATS)),),
+    ("B", "1", "C"),
+    {"index": ROW},
+    follows="x",
+)
+DECLARED: Mapping[str, Declaration] = {
+    row.name: row for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT)
+}
