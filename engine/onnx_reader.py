@@ -2,13 +2,14 @@
 
 Constant nodes become constants, tensors arrays, types NumPy's names; bfloat16 becomes float32
 holding its values (Cast keeps the name "bfloat16", which rounds).  External data must lie in the
-model's folder.
+model's folder, by its name and, links followed, where the model's file lies: both may be links, as
+in the hub's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 
-from .errors import EngineError, IntegrityError, ModelError, UnsupportedError
+from .errors import FOREIGN, EngineError, IntegrityError, ModelError, UnsupportedError
 from .graph import Graph, Node, Value
-from .ops import find
+from .ops import checked, find, fits_meaning
 
 __all__ = ["OPSETS", "from_model", "read", "with_every_value"]
 
@@ -35,6 +36,7 @@ TYPES: Mapping[int, str] = {
     TensorProto.INT64: "int64", TensorProto.UINT8: "uint8", TensorProto.UINT16: "uint16",
     TensorProto.UINT32: "uint32", TensorProto.UINT64: "uint64",
 }  # fmt: skip
+MOST_NODES = 1 << 17  # of a graph whose functions are inlined: a few kB could ask for 2^40
 WIDTH = {"bfloat16": 2}  # bytes; NumPy knows the others
 TYPE_ATTRIBUTES = {"to", "dtype", "output_dtype"}  # whole numbers in ONNX that name a type
 
@@ -62,33 +64,70 @@ def read(path: str | Path) -> Graph:
         ) from error
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{path}: {len(content)} bytes hold no ONNX graph")
-    return from_model(model, str(path), path.parent)
+    return from_model(model, str(path), path)
 
 
-def from_model(model: onnx.ModelProto, name: str = "model", folder: Path | None = None) -> Graph:
-    """The graph of a model in memory; external data is looked for in folder."""
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    opset = _opset(model, name)
-    constants = _initializers(model.graph, name, folder)
+def from_model(model: onnx.ModelProto, name: str = "model", path: Path | None = None) -> Graph:
+    """The graph of a model in memory; external data is looked for beside the file at path.
+
+    Raises:
+        ModelError: see `read`.
+    """
     try:
-        nodes = []
-        for proto in model.graph.node:
-            if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
-                constants[proto.output[0]] = _constant(proto, name)
-            else:
-                nodes.append(_node(proto, name, opset))
-        return Graph(
-            name,
-            tuple(_value(v, name) for v in model.graph.input if v.name not in constants),
-            tuple(_value(v, name) for v in model.graph.output),
-            tuple(nodes),
-            constants,
-            opset,
-            any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer),
-        ).check()
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{name}: a name is not text: {error}") from error
+        return _graph(_inlined(model, name), name, path)
+    except (RuntimeError, *FOREIGN) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise IntegrityError(f"{name}: makes no sense as ONNX: {reason}") from error
+
+
+def _graph(model: onnx.ModelProto, name: str, path: Path | None) -> Graph:
+    opset = _opset(model, name)
+    constants = _initializers(model.graph, name, path)
+    nodes = []
+    for proto in model.graph.node:
+        if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
+            _add(constants, "".join(proto.output), _constant(proto, name), name)
+        else:
+            nodes.append(_node(proto, name, opset))
+    graph = Graph(
+        name,
+        tuple(_value(v, name) for v in model.graph.input if v.name not in constants),
+        tuple(_value(v, name) for v in model.graph.output),
+        tuple(nodes),
+        constants,
+        opset,
+        any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer),
+    )
+    return checked(graph)
+
+
+# --- functions ---
+def _inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model without functions of its own, if they end and do not make it huge."""
+    if not model.functions:
+        return model
+    bodies = {(f.domain, f.name): f.node for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    count = _count(model.graph.node, bodies, sizes)
+    if count > MOST_NODES:
+        raise ModelError(f"{name}: functions make {count} nodes; expected at most {MOST_NODES}")
+    return inliner.inline_local_functions(model)
+
+
+def _count(nodes: Any, bodies: Mapping[Any, Any], sizes: dict[tuple[str, str], int]) -> int:
+    """Nodes after inlining; a function within itself makes infinitely many.
+
+    Raises:
+        RecursionError: functions call one another without end.
+    """
+    total = 0
+    for node in nodes:
+        key = node.domain, node.op_type
+        if key in bodies and key not in sizes:
+            sizes[key] = _count(bodies[key], bodies, sizes)
+        graphs = [graph for a in node.attribute for graph in (*a.graphs, a.g)]
+        total += sizes.get(key, 1) + sum(_count(graph.node, bodies, sizes) for graph in graphs)
+    return total
 
 
 def with_every_value(path: str | Path) -> bytes:
@@ -152,10 +191,10 @@ def _node(proto: onnx.NodeProto, name: str, opset: int) -> Node:
         DOMAINS.get(proto.domain, proto.domain),
     )
     try:
-        find(node.domain, node.op, opset)
+        operator = find(node.domain, node.op, opset)
     except UnsupportedError as error:
         raise UnsupportedError(f"{name}: {node}: {error}") from error
-    return node
+    return node if node.domain == "engine" else fits_meaning(node, operator, name)
 
 
 ATTRIBUTES: Mapping[int, Callable[[AttributeProto], Any]] = {
@@ -202,17 +241,23 @@ def _constant(proto: onnx.NodeProto, name: str) -> Array:
 
 
 # --- tensors ---
-def _initializers(graph: onnx.GraphProto, name: str, folder: Path | None) -> dict[str, Array]:
+def _initializers(graph: onnx.GraphProto, name: str, path: Path | None) -> dict[str, Array]:
     if graph.sparse_initializer:
         shown = graph.sparse_initializer[0].values.name
         raise UnsupportedError(f"{name}: sparse initializer '{shown}'; expected a dense one")
-    return {
-        tensor.name: _array(tensor, f"{name}: tensor '{tensor.name}'", folder)
-        for tensor in graph.initializer
-    }
+    constants: dict[str, Array] = {}
+    for tensor in graph.initializer:
+        _add(constants, tensor.name, _array(tensor, f"{name}: tensor '{tensor.name}'", path), name)
+    return constants
 
 
-def _array(tensor: TensorProto, place: str, folder: Path | None) -> Array:
+def _add(constants: dict[str, Array], key: str, array: Array, name: str) -> None:
+    if not key or key in constants:
+        raise ModelError(f"{name}: a constant '{key}': expected each to have a name of its own")
+    constants[key] = array
+
+
+def _array(tensor: TensorProto, place: str, model: Path | None) -> Array:
     dtype = _type(tensor.data_type, place)
     shape = tuple(tensor.dims)
     if any(length < 0 for length in shape):
@@ -220,7 +265,7 @@ def _array(tensor: TensorProto, place: str, folder: Path | None) -> Array:
     if tensor.HasField("segment"):
         raise UnsupportedError(f"{place}: is a segment of a tensor")
     if tensor.data_location == TensorProto.EXTERNAL:
-        return _from_bytes(_external(tensor, place, folder), dtype, shape, place)
+        return _from_bytes(_external(tensor, place, model), dtype, shape, place)
     if tensor.HasField("raw_data"):
         return _from_bytes(tensor.raw_data, dtype, shape, place)
     try:
@@ -250,17 +295,10 @@ def _elements(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _external(tensor: TensorProto, place: str, folder: Path | None) -> bytes:
-    """The bytes of a tensor kept in another file, which must lie in the model's folder."""
+def _external(tensor: TensorProto, place: str, model: Path | None) -> bytes:
+    """The bytes of a tensor kept in another file."""
     entry = {item.key: item.value for item in tensor.external_data}
-    if folder is None:
-        raise ModelError(f"{place}: is in file {entry.get('location')!r}, but no folder is known")
-    root = folder.resolve()
-    path = (root / entry.get("location", "")).resolve()
-    if not path.is_relative_to(root) or path == root:
-        raise ModelError(
-            f"{place}: location {entry.get('location')!r}; expected a file in the model's folder"
-        )
+    path = _beside(model, entry.get("location", ""), place)
     try:
         offset, length = int(entry.get("offset", 0)), int(entry.get("length", -1))
         size = path.stat().st_size
@@ -277,3 +315,20 @@ def _external(tensor: TensorProto, place: str, folder: Path | None) -> bytes:
         raise
     except (OSError, ValueError) as error:
         raise ModelError(f"{place}: external data {entry}: {error}") from error
+
+
+def _beside(model: Path | None, location: str, place: str) -> Path:
+    """The file of this name in the model's folder.  Links are followed, but only within that folder
+    or to where the model's own file lies: in the hub's cache both are links into blobs/.
+    """
+    if model is None:
+        raise ModelError(f"{place}: is in file {location!r}, but no folder is known")
+    name = PurePosixPath(location)
+    path = (model.parent / name).resolve() if "\0" not in location else model.parent
+    roots = (model.parent.resolve(), model.resolve().parent)
+    escapes = name.is_absolute() or ".." in name.parts or not name.parts
+    if escapes or not any(path.is_relative_to(root) and path != root for root in roots):
+        raise ModelError(f"{place}: location {location!r}; expected a file in the model's folder")
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{place}: location {location!r} is no regular file")
+    return path

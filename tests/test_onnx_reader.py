@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +145,103 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         onnx_reader.read(external(folder, location="link"))
 
 
+def in_hub_cache(root: Path, folder: str) -> Path:
+    """Model and weights as the hub's cache keeps them: links into blobs/."""
+    kept, made = root / "blobs", root / "made"
+    shown = root / "snapshots" / "abc" / folder
+    for each in (kept, made, shown):
+        each.mkdir(parents=True)
+    external(made, offset="64")
+    for number, name in enumerate(("model.onnx", "weights.bin")):
+        (made / name).rename(kept / f"sha{number}")
+        (shown / name).symlink_to(os.path.relpath(kept / f"sha{number}", shown))
+    return shown / "model.onnx"
+
+
+@pytest.mark.parametrize("folder", [".", "onnx"])
+def test_external_data_in_the_layout_of_the_hubs_cache(tmp_path: Path, folder: str) -> None:
+    found = onnx_reader.read(in_hub_cache(tmp_path, folder)).constants["w"]
+    np.testing.assert_array_equal(found, WEIGHT)
+
+
+def test_links_of_the_hubs_cache_lead_nowhere_else(tmp_path: Path) -> None:
+    model = in_hub_cache(tmp_path, ".")
+    (tmp_path / "secret").write_bytes(bytes(112))
+    model.with_name("weights.bin").unlink()
+    for target in ("../../secret", "/etc/passwd", "../../blobs"):
+        model.with_name("weights.bin").symlink_to(target)
+        with pytest.raises(ModelError, match="expected a file in the model's folder"):
+            onnx_reader.read(model)
+        model.with_name("weights.bin").unlink()
+
+
+def test_a_name_that_leaves_and_comes_back_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path, location=f"../{tmp_path.name}/weights.bin", offset="64")
+    with pytest.raises(ModelError, match="expected a file in the model's folder"):
+        onnx_reader.read(path)
+
+
+def test_external_data_is_no_pipe(tmp_path: Path) -> None:
+    path = external(tmp_path, location="pipe")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="location 'pipe' is no regular file"):
+        onnx_reader.read(path)
+
+
 # --- refusals ---
+def functions(calls: int, depth: int, *, ring: bool = False) -> onnx.ModelProto:
+    """f0 calls f1 `calls` times, f1 calls f2, ...; the last is an Identity, or f0 again."""
+    model = model_of(helper.make_node("f0", ["x"], ["y"], domain="own"), opset=18)
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    model.opset_import.append(imports[1])
+    model.ir_version = 8
+    for level in range(depth):
+        last = "f0" if ring else "Identity"
+        name, domain = (f"f{level + 1}", "own") if level + 1 < depth else (last, "own" * ring)
+        values = ["a", *(f"v{i}" for i in range(calls - 1)), "b"]
+        body = [
+            helper.make_node(name, [x], [y], domain=domain)
+            for x, y in zip(values, values[1:], strict=False)
+        ]
+        model.functions.append(
+            helper.make_function("own", f"f{level}", ["a"], ["b"], body, imports)
+        )
+    return model
+
+
+def test_functions_that_would_make_a_huge_graph() -> None:
+    assert len(onnx_reader.from_model(functions(2, 6)).nodes) == 64
+    with pytest.raises(ModelError, match=r"functions make 1099511627776 nodes; expected at most"):
+        onnx_reader.from_model(functions(2, 40))
+
+
+def test_functions_that_call_themselves() -> None:
+    with pytest.raises(IntegrityError, match="model: makes no sense as ONNX: RecursionError"):
+        onnx_reader.from_model(functions(1, 3, ring=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.graph.initializer.append(m.graph.initializer[0]), "constant 'w': expected"),
+        (lambda m: m.graph.output.append(m.graph.output[0]), r"outputs \['y', 'y'\]: one is twice"),
+        (lambda m: m.graph.input.append(m.graph.input[0]), r"inputs \['x', 'x'\]: one is twice"),
+        (lambda m: m.graph.node[0].ClearField("output"), r"MatMul: inputs .* and an output"),
+        (lambda m: m.graph.node[0].input.pop(), "expected 2 to 2 inputs"),
+        (lambda m: m.graph.initializer[0].dims.__setitem__(0, -3), "has a negative length"),
+        (lambda m: m.graph.initializer[0].dims.__setitem__(0, 1 << 62), "48 bytes; expected"),
+        (lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"), "rank of 'x' is not"),
+    ],
+)  # fmt: skip
+def test_structure_that_makes_no_sense(
+    change: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    model = model_of()
+    change(model)
+    with pytest.raises(ModelError, match=message):
+        onnx_reader.from_model(model)
+
+
 def test_operator_that_is_lacking() -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"], "stem.conv")
     with pytest.raises(UnsupportedError, match=r"node 'stem.conv' \(Conv\): .*supported: Abs, Add"):
