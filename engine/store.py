@@ -153,7 +153,7 @@ def _read(content: bytes, text_path: Path, bin_path: Path) -> Graph:
 def _check_bfloat16(graph: Graph, stored_so: set[str], place: Path) -> None:
     """Weights of bfloat16 products are exact in it, as kernels read them."""
     for node in graph:
-        if node.attributes.get("precision") != "bfloat16" or node.op != "Linear":
+        if node.attributes.get("precision") != "bfloat16" or node.kind != "engine.Linear":
             continue
         weight = node.inputs[1]
         if weight not in stored_so and not exact_in_bfloat16(graph.constants[weight]):

@@ -261,6 +261,6 @@ SELECT = Declaration(
     {"index": ROW},
     follows="x",
 )
-DECLARED: Mapping[str, Declaration] = {
-    row.name: row for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT)
+DECLARED: Mapping[str, Declaration] = {  # by Node.kind
+    f"engine.{row.name}": row for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT)
 }

@@ -51,16 +51,16 @@ def checked(graph: Graph) -> Graph:
     graph.check()
     known = {value.name: Known(value.dtype, value.shape) for value in graph.inputs}
     for node in graph.nodes:
-        if node.domain != "engine":
-            known.update(dict.fromkeys(node.outputs, _of_onnx(graph, node)))
-        elif node.op in DECLARED:
-            known[node.outputs[0]] = _of_ours(graph, node, DECLARED[node.op], known)
+        if node.kind in DECLARED:
+            known[node.outputs[0]] = _of_ours(graph, node, DECLARED[node.kind], known)
+        else:
+            known.update(dict.fromkeys(node.outputs, _of_others(graph, node)))
     return graph
 
 
-def _of_onnx(graph: Graph, node: Node) -> Known:
+def _of_others(graph: Graph, node: Node) -> Known:
     """A QuantizeLinear's storage; nothing of the others."""
-    if node.op != "QuantizeLinear" or node.domain or len(node.inputs) != 3:
+    if node.kind != "QuantizeLinear" or len(node.inputs) != 3:
         return Known()
     if not all(graph.constant_is_scalar(name) for name in node.inputs[1:]):
         return Known()
