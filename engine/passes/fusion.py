@@ -1,4 +1,9 @@
-"""A fusion: a pattern, a guard that says why not, and what to put in place of a match."""
+"""A fusion: a pattern, a guard that says why not, and what to put in place of a match.
+
+ONNX broadcasts anything; the engine's operators take what docs/design.md says.  So a fusion counts
+only where what it builds is known to have the very shape and type that the graph had there, and
+constants are spread over the channels they stand for (`Match.per_channel`).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,9 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node
 from .match import Found, Pattern, Search, names_in, pattern_of
+from .shapes import fact_of, facts_after
 
-__all__ = ["Fusion", "Match", "fuse", "fuse_all", "why"]
+__all__ = ["Fusion", "Match", "fuse", "fuse_all", "per_channel", "why"]
 
 Array = NDArray[Any]
 
@@ -29,6 +35,7 @@ class Match:
         self.root = root
         self.nodes = found.nodes
         self.added: dict[str, Array] = {}
+        self.built: Sequence[Node] = ()
         self._values = {
             name: found.values[pattern]
             for name, patterns in names.items()
@@ -72,6 +79,23 @@ class Match:
         self.added[fresh] = array
         return fresh
 
+    def per_channel(self, name: str, count: int) -> str:
+        """A constant as float32 [count]; its guard has asked `per_channel` of this module."""
+        array = self.array(name)
+        if array.shape == (count,):
+            return self[name]
+        spread = per_channel(array, count)
+        assert spread is not None, "the guard has seen it"
+        return self.constant(f"{self[name]}.channels", spread)
+
+
+def per_channel(array: Array, count: int) -> Array | None:
+    """float32 [count] of an array that broadcasts along the last axis alone; None of any other."""
+    last = array.shape[-1] if array.ndim else 1
+    if array.dtype != np.float32 or last != array.size or last not in (1, count):
+        return None
+    return np.full(count, array.reshape(-1), np.float32)
+
 
 def no_objection(match: Match) -> str | None:
     return None
@@ -103,6 +127,9 @@ class Fusion:
             match = Match(search, node, found, self.names)
             reason = reason or self.guard(match)
             if reason is None:
+                match.built = self.build(match)
+                reason = another_result(match)
+            if reason is None:
                 return match
             search.miss(Found(nodes=(*found.nodes, node)), reason, node=node)
         return None
@@ -121,6 +148,26 @@ def escapes(found: Found, search: Search) -> str | None:
     return None
 
 
+def another_result(match: Match) -> str | None:
+    """A sentence where what is built is not known to have the shape and type of what was there."""
+    facts = dict(match.search.facts)
+    before = {name: facts[name] for name in match.root.outputs if name}
+    facts.update((name, fact_of(array)) for name, array in match.added.items())
+    facts = facts_after(match.built, facts)
+    made = {name for node in match.built for name in node.outputs}
+    for name, old in before.items():
+        if name not in made:
+            if name in match.search.outputs or match.search.consumers.get(name):
+                return f"'{name}' is read too"
+            continue
+        new = facts[name]
+        if old.shape is None or new.shape != old.shape:
+            return f"'{name}' is {old.shape}, fused it would be {new.shape}"
+        if None not in (old.dtype, new.dtype) and new.dtype != old.dtype:
+            return f"'{name}' is {old.dtype}, fused it would be {new.dtype}"
+    return None
+
+
 def sweep(graph: Graph, fusion: Fusion) -> tuple[Graph, int]:
     """Every match that overlaps no earlier one replaced, and their number."""
     search, taken = Search(graph), set[int]()
@@ -130,7 +177,7 @@ def sweep(graph: Graph, fusion: Fusion) -> tuple[Graph, int]:
         match = fusion.match(node, search)
         if match is None or taken.intersection(map(id, match.nodes)):
             continue
-        built[id(node)] = fusion.build(match)
+        built[id(node)] = match.built
         taken.update(map(id, match.nodes))
         constants.update(match.added)
     if not built:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..graph import Graph, Node
-from .fusion import Fusion, Match, fuse, fuse_all
+from .fusion import Fusion, Match, fuse, fuse_all, per_channel
 from .match import Constant, Missing, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
 
@@ -32,22 +32,27 @@ def written_out(
 
 
 def one_operator(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
-    return either(
-        op.LayerNormalization(x, gamma, beta, axis=-1).named("operator"),
-        op.LayerNormalization(x, gamma, beta, axis=None).named("operator"),
-        op.LayerNormalization(x, gamma, beta, axis=2).named("operator"),
-    )
+    return op.LayerNormalization(x, gamma, beta)
+
+
+def last_axis(match: Match) -> str | None:
+    """It is the last axis that is normalised, and gamma and beta go along it."""
+    axis, rank = match.root.attributes.get("axis", -1), match.search.facts[match["x"]].rank
+    if axis != -1 and axis + 1 != rank:
+        return f"{match.root} begins at axis {axis} of {rank}"
+    return channels(match)
 
 
 def reductions(match: Match) -> str | None:
     """The reductions run over the last axis and keep it."""
+    rank = match.search.facts[match["x"]].rank or 0
     for node in match.nodes:
         if node.kind != "ReduceMean":
             continue
         axes = node.attributes.get("axes")
         if axes is None and len(node.inputs) > 1 and node.inputs[1]:
             axes = match.graph.constants[node.inputs[1]]
-        if axes is None or list(np.reshape(axes, -1)) not in ([-1], [2]):
+        if axes is None or list(np.reshape(axes, -1)) not in ([-1], [rank - 1]):
             return f"{node} does not reduce the last axis: axes {axes}"
         if not node.attributes.get("keepdims", 1):
             return f"{node} does not keep the axis it reduces"
@@ -55,10 +60,19 @@ def reductions(match: Match) -> str | None:
 
 
 def channels(match: Match) -> str | None:
-    gamma, beta = match.array("gamma"), match.array("beta")
-    if gamma.ndim != 1 or gamma.shape != beta.shape:
-        return f"gamma {gamma.shape} and beta {beta.shape} are not one number per channel"
+    count = channel_count(match)
+    for name in ("gamma", "beta"):
+        array = match.array(name)
+        if count is None or per_channel(array, count) is None:
+            found = f"{array.dtype}{list(array.shape)}"
+            return f"{name} is {found}, not one number for each of {count} channels"
     return None
+
+
+def channel_count(match: Match) -> int | None:
+    """Of x, where it is known."""
+    count = (match.search.facts[match["x"]].shape or ("",))[-1]
+    return count if isinstance(count, int) else None
 
 
 def build(match: Match) -> Sequence[Node]:
@@ -68,14 +82,17 @@ def build(match: Match) -> Sequence[Node]:
         else match.root.attributes.get("epsilon", 1e-5)
     )
     attributes = {"epsilon": epsilon, "input": None, "residual": None, "output": None}
-    inputs = (match["x"], "", "", match["gamma"], match["beta"])
+    count = channel_count(match)
+    assert count is not None, "the guard has seen it"
+    norm = (match.per_channel(name, count) for name in ("gamma", "beta"))
+    inputs = (match["x"], "", "", *norm)
     name = layer_name([match.root], [match["gamma"], match["beta"]])
     return [Node("LayerNorm", inputs, match.root.outputs[:1], attributes, name, "engine")]
 
 
 FUSIONS = [
     Fusion("layer_norm", written_out, build, reductions),
-    Fusion("layer_normalization", one_operator, build, channels),
+    Fusion("layer_normalization", one_operator, build, last_axis),
 ]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node
 from ..ops.numbers import exact_in_bfloat16
-from .fusion import Fusion, Match, fuse_all
+from .fusion import Fusion, Match, fuse_all, per_channel
 from .match import Constant, Operators, Pattern, Search, Tensor, either
 from .names import layer_name
 
@@ -76,8 +76,12 @@ def stored_weight(node: Node, graph: Graph, *, transposed: bool) -> Weight | str
     if array.dtype not in (np.int8, np.uint8) or node.attributes.get("block_size"):
         return f"{node} holds {array.dtype}, expected 8 bits and one scale per output"
     outputs = 0 if transposed else 1
+    if scale.dtype != np.float32 or node.attributes.get("output_dtype") not in (None, "float32"):
+        return f"{node} makes no float32"
     if scale.size > 1 and node.attributes.get("axis", 1) % 2 != outputs:
         return f"{node} has a scale per input, expected one per output"
+    if any(p.ndim > 1 or p.size not in (1, array.shape[outputs]) for p in (scale, zero)):
+        return f"{node} has scale {scale.shape} and zero point {zero.shape} for {array.shape}"
     aligned = (-1, 1) if outputs == 0 else (1, -1)
     offset = zero.astype(np.int16).reshape(aligned if zero.size > 1 else (1, 1))
     values = array.astype(np.int16) - offset
@@ -116,8 +120,15 @@ def no_weight(match: Match) -> str | None:
     if "bias" in match:
         if root.attributes.get("beta", 1.0) != 1.0:
             return f"{root} scales its bias"
-        if match.array("bias").size not in (1, len(weight.values)):
-            return f"the bias '{match['bias']}' is not one number per output"
+        return no_vector(match, len(weight.values))
+    return None
+
+
+def no_vector(match: Match, outputs: int) -> str | None:
+    bias = match.array("bias")
+    if per_channel(bias, outputs) is None:
+        found = f"{bias.dtype}{list(bias.shape)}"
+        return f"the bias '{match['bias']}' {found} is not one number per output"
     return None
 
 
@@ -142,18 +153,9 @@ def build(match: Match) -> Sequence[Node]:
         "output": None,
         "precision": weight.precision,
     }
-    bias = per_output(match, len(weight.values)) if "bias" in match else ""
+    bias = match.per_channel("bias", len(weight.values)) if "bias" in match else ""
     inputs = (match["x"], values, scale, bias)
     return [Node("Linear", inputs, root.outputs, attributes, stem, "engine")]
-
-
-def per_output(match: Match, count: int) -> str:
-    """The bias as [outputs] in float32."""
-    bias = match.array("bias")
-    if bias.shape == (count,) and bias.dtype == np.float32:
-        return match["bias"]
-    wide = np.broadcast_to(bias.reshape(-1), count).astype(np.float32)
-    return match.constant(f"{match['bias']}.vector", wide)
 
 
 # --- what follows the product ---
@@ -169,17 +171,7 @@ def no_bias(match: Match) -> str | None:
         return f"'{match['layer']}' is read by others too"
     if node.inputs[3] or node.attributes["activation"] or node.attributes["output"]:
         return f"{node} is complete already"
-    count = len(match.graph.constants[node.inputs[1]])
-    bias = match.array("bias")
-    if bias.size not in (1, count) or bias.shape not in (
-        (count,),
-        (),
-        (1,),
-        (1, count),
-        (1, 1, count),
-    ):
-        return f"the bias '{match['bias']}' {bias.shape} is not one number per output"
-    return None
+    return no_vector(match, len(match.graph.constants[node.inputs[1]]))
 
 
 def with_bias(match: Match) -> Sequence[Node]:
@@ -188,7 +180,7 @@ def with_bias(match: Match) -> Sequence[Node]:
     count = len(match.graph.constants[node.inputs[1]])
     attributes = {**node.attributes, "product": quantization}
     name = layer_name([], [match["bias"]]) or node.name
-    inputs = (*node.inputs[:3], per_output(match, count))
+    inputs = (*node.inputs[:3], match.per_channel("bias", count))
     return [
         node.changed(inputs=inputs, outputs=match.root.outputs, attributes=attributes, name=name)
     ]

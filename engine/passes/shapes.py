@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,19 @@ from . import shape_rules
 from .lengths import Length, broadcast
 from .shape_rules import LARGEST, UNKNOWN, Fact, Rule, axes_of, whole
 
-__all__ = ["UNKNOWN", "Fact", "infer"]
+__all__ = ["UNKNOWN", "Fact", "fact_of", "facts_after", "infer"]
 
 
 def infer(graph: Graph) -> dict[str, Fact]:
     """Value name -> fact, for every value of the graph."""
     facts = {value.name: Fact(value.shape, None, value.dtype) for value in graph.inputs}
     facts.update((name, fact_of(array)) for name, array in graph.constants.items())
-    for node in graph.nodes:
+    return facts_after(graph.nodes, facts)
+
+
+def facts_after(nodes: Iterable[Node], facts: dict[str, Fact]) -> dict[str, Fact]:
+    """The facts, and those of what the nodes make of them."""
+    for node in nodes:
         inputs = [facts.get(name, UNKNOWN) if name else UNKNOWN for name in node.inputs]
         rule = RULES.get(node.kind)
         results = rule(node, inputs) if rule else UNKNOWN
@@ -59,7 +64,7 @@ def quantize(node: Node, inputs: list[Fact]) -> Fact:
 
 
 def dequantize(node: Node, inputs: list[Fact]) -> Fact:
-    return Fact(inputs[0].shape, None, inputs[1].dtype)
+    return Fact(inputs[0].shape, None, node.attributes.get("output_dtype") or inputs[1].dtype)
 
 
 def matmul(node: Node, inputs: list[Fact]) -> Fact:
@@ -113,20 +118,36 @@ def dynamic_quantize(node: Node, inputs: list[Fact]) -> list[Fact]:
     ]
 
 
+def result_type(node: Node) -> str | None:
+    """Of the engine's operators: stored in 8 bits or float32."""
+    how = node.attributes.get("output")
+    return "float32" if how is None else str(how.dtype)
+
+
 def layer_norm(node: Node, inputs: list[Fact]) -> Fact:
-    return Fact(inputs[0].shape, None, None if node.attributes.get("output") else "float32")
+    x, residual = inputs[0].shape, inputs[1].shape if node.inputs[1] else inputs[0].shape
+    return Fact(x if x == residual else None, None, result_type(node))
+
+
+def attention(node: Node, inputs: list[Fact]) -> Fact:
+    query, key, value = (fact.shape for fact in inputs[:3])
+    if query is None or key is None or key != value or query[2:] != key[2:]:
+        return Fact(None, None, result_type(node))
+    return Fact(query, None, result_type(node))
 
 
 def linear(node: Node, inputs: list[Fact]) -> Fact:
     x, weight = inputs[0].shape, inputs[1].shape
     if x is None or weight is None:
         return UNKNOWN
-    return Fact((*x[:-1], weight[0]), None, None if node.attributes.get("output") else "float32")
+    return Fact((*x[:-1], weight[0]), None, result_type(node))
 
 
 def embedding(node: Node, inputs: list[Fact]) -> Fact:
     ids, words = inputs[0].shape, inputs[2].shape
-    return UNKNOWN if ids is None or words is None else Fact((*ids, words[1]))
+    if ids is None or words is None:
+        return UNKNOWN
+    return Fact((*ids, words[1]), None, result_type(node))
 
 
 def select(node: Node, inputs: list[Fact]) -> Fact:
@@ -142,7 +163,7 @@ UNARY = [
     "Abs", "Ceil", "Clip", "CumSum", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
     "Identity", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Neg", "Reciprocal", "Relu",
     "ScatterND", "Sigmoid", "Sign", "Softmax", "Softplus", "Sqrt", "Tanh", "Trilu",
-    "engine.Attention", "engine.DynamicFakeQuantize", "engine.FakeQuantize",
+    "engine.DynamicFakeQuantize", "engine.FakeQuantize",
     "com.microsoft.FastGelu", "com.microsoft.QuickGelu",
 ]  # fmt: skip
 RULES: dict[str, Rule] = {
@@ -159,6 +180,7 @@ RULES: dict[str, Rule] = {
     "Not": truth,
     "QLinearMatMul": quantized_product,
     "Split": split,
+    "engine.Attention": attention,
     "engine.Embedding": embedding,
     "engine.LayerNorm": layer_norm,
     "engine.Linear": linear,

@@ -23,6 +23,8 @@ def written_out(
     axes: Any = (-1,),
     square: str = "Pow",
     divide: str = "Div",
+    gamma: np.ndarray = GAMMA,
+    beta: np.ndarray = BETA,
     **mean: Any,
 ) -> str:
     if isinstance(axes, np.ndarray):  # an input since opset 18
@@ -37,7 +39,7 @@ def written_out(
         "Reciprocal": lambda: s.Mul(deviation, s.Reciprocal(root)),
     }[divide]()
     return str(
-        s.Add(s.Mul(normal, s.constant(GAMMA, "norm.weight")), s.constant(BETA, "norm.bias"))
+        s.Add(s.Mul(normal, s.constant(gamma, "norm.weight")), s.constant(beta, "norm.bias"))
     )
 
 
@@ -76,13 +78,84 @@ def test_another_axis_is_refused_with_a_reason() -> None:
     assert "does not reduce the last axis: axes (1,)" in why(graph, FUSIONS[0])
 
 
-def test_a_scalar_gamma_is_refused_with_a_reason() -> None:
+SPREAD = [(), (1,), (8,), (1, 8), (1, 1, 8), (1, 1, 1)]  # shapes that go along the channels
+
+
+@pytest.mark.parametrize("gamma", SPREAD, ids=str)
+@pytest.mark.parametrize("beta", [(), (8,), (1, 1, 8)], ids=str)
+def test_gamma_and_beta_are_spread_over_the_channels(
+    gamma: tuple[int, ...], beta: tuple[int, ...]
+) -> None:
     sketch = Sketch(x=HIDDEN)
-    graph = sketch.graph(sketch.LayerNormalization("x", np.ones((1, 8)), BETA, axis=-1))
+    arrays = 1 + normal(*gamma, seed=3), normal(*beta, seed=4)
+    graph = sketch.graph(written_out(sketch, gamma=arrays[0], beta=arrays[1]))
+    after = layer_norm(graph)
+    assert operators(after) == ["LayerNorm"]
+    assert {after.constants[name].shape for name in after.nodes[0].inputs[3:]} == {(8,)}
+    assert_same(graph, after, x=X)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 1), (3, 8), (2, 1, 1), (2, 1, 8), (1, 1, 1, 8), (1, 1, 1, 1)], ids=str
+)
+@pytest.mark.parametrize("which", ["gamma", "beta"])
+def test_constants_along_other_axes_are_refused(which: str, shape: tuple[int, ...]) -> None:
+    """They broadcast in ONNX, and make the result larger where x has one channel or fewer axes."""
+    sketch = Sketch(x=HIDDEN)
+    graph = sketch.graph(written_out(sketch, **{which: normal(*shape)}))
+    assert operators(layer_norm(graph)) == operators(graph)
+    expected = "not one number for each of 8" if np.prod(shape[:-1]) > 1 else "fused it would be"
+    assert expected in why(graph, FUSIONS[0])
+
+
+def test_one_channel_that_gamma_makes_several_is_refused() -> None:
+    sketch = Sketch(x=("float32", ("batch", "sequence", 1)))
+    graph = sketch.graph(written_out(sketch))
+    assert operators(layer_norm(graph)) == operators(graph)
+
+
+@pytest.mark.parametrize("axis", [2, -1, None])
+def test_the_last_axis_by_any_number(axis: int | None) -> None:
+    sketch = Sketch(x=HIDDEN)
+    how = {} if axis is None else {"axis": axis}
+    graph = sketch.graph(sketch.LayerNormalization("x", GAMMA, BETA, **how))
+    assert operators(layer_norm(graph)) == ["LayerNorm"]
+
+
+@pytest.mark.parametrize("axis", [1, 2, -2])
+def test_two_axes_are_refused(axis: int) -> None:
+    """Axis 2 is the last one of three, not of four."""
+    sketch = Sketch(x=("float32", ("batch", "sequence", 8, 8)))
+    graph = sketch.graph(sketch.LayerNormalization("x", GAMMA, BETA, axis=axis))
+    assert operators(layer_norm(graph)) == ["LayerNormalization"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_types_are_refused(dtype: str) -> None:
+    sketch = Sketch(x=(dtype, ("batch", "sequence", 8)))
+    graph = sketch.graph(sketch.LayerNormalization("x", *(a.astype(dtype) for a in (GAMMA, BETA))))
+    constants = {name: array.astype(dtype) for name, array in graph.constants.items()}
+    assert operators(layer_norm(graph.changed(constants=constants))) == ["LayerNormalization"]
+
+
+def test_a_mean_that_is_read_keeps_the_operator() -> None:
+    sketch = Sketch(x=HIDDEN)
+    parts = sketch.LayerNormalization("x", GAMMA, BETA, outputs=3)
+    graph = sketch.graph(parts[0], parts[1])
     assert operators(layer_norm(graph)) == ["LayerNormalization"]
 
 
 # --- residual ---
+@pytest.mark.parametrize(
+    "shape", [("sequence", 8), (1, "sequence", 8), ("batch", 1, 8), ("batch", "sequence", 1), (8,)]
+)
+def test_a_residual_that_broadcasts_is_no_residual(shape: tuple[int | str, ...]) -> None:
+    sketch = Sketch(x=HIDDEN, y=("float32", shape))
+    graph = layer_norm(sketch.graph(written_out(sketch, sketch.Add("x", "y"))))
+    assert operators(residual(graph)) == ["Add", "LayerNorm"]
+    assert "fused it would be" in why(graph, RESIDUAL)
+
+
 def test_the_sum_before_it_becomes_its_residual() -> None:
     sketch = Sketch(x=HIDDEN, y=HIDDEN)
     graph = sketch.graph(written_out(sketch, sketch.Add("x", "y")))
