@@ -1,8 +1,9 @@
 """Words + positions (+ token types), normalised, as one Embedding.
 
 Positions are recognised by running what makes them (probe.py): 0, 1, 2 ... from an offset, or
-RoBERTa's, which count only what is not padding.  Token types that are always the same are added to
-the positions.
+RoBERTa's, which count only what is not padding; up to as many tokens as the table has rows for.
+Token types that are always the same are added to the positions.  Tables of one column broadcast in
+ONNX: they are spread over the channels of the words.
 """
 
 from __future__ import annotations
@@ -63,24 +64,35 @@ def tables(match: Match) -> Tables | str:
     words = table(match["words"], search)
     positions = position_rows(match)
     if words is None or positions is None:
-        return f"'{match['words']}' or the positions are not a constant table"
+        return f"'{match['words']}' or the positions are not a constant table of float32"
+    spread = as_wide(positions, words)
+    if spread is None:
+        return f"positions {positions.shape} are not as wide as the words {words.shape}"
     inputs = {value.name for value in match.graph.inputs if len(value.shape) == 2}
     if match["ids"] not in inputs:
         return f"'{match['ids']}' is not an input [batch, sequence]"
-    numbering = (0, None) if "rows" in match else positions_of(match, facts, len(words))
+    numbering = (0, None) if "rows" in match else positions_of(match, facts, words, positions)
     if numbering is None:
         return f"'{match['places']}' does not number the tokens"
     if "types" not in match:
-        return Tables(words, positions, None, "", *numbering)
+        return Tables(words, spread, None, "", *numbering)
     types = table(match["types"], search)
+    types = None if types is None else as_wide(types, words)
     if types is None or len(types) > len(words):
-        return f"'{match['types']}' is not a table of token types"
+        return f"'{match['types']}' is not a table of token types as wide as the words"
     if match["kinds"] in inputs:
-        return Tables(words, positions, types, match["kinds"], *numbering)
-    always = always_the_same(match, facts)
+        return Tables(words, spread, types, match["kinds"], *numbering)
+    always = always_the_same(match, facts, len(positions))
     if always is None or always >= len(types):
         return f"'{match['kinds']}' is neither an input nor always the same"
-    return Tables(words, positions + types[always], None, "", *numbering)
+    return Tables(words, spread + types[always], None, "", *numbering)
+
+
+def as_wide(rows: Array, words: Array) -> Array | None:
+    """A table with as many columns as the words; None where it does not broadcast to them."""
+    if rows.shape[1] == words.shape[1]:
+        return rows
+    return np.repeat(rows, words.shape[1], axis=1) if rows.shape[1] == 1 else None
 
 
 def table(value: str, search: Search) -> Array | None:
@@ -102,42 +114,60 @@ def position_rows(match: Match) -> Array | None:
     """The table of positions; where the length is fixed its rows are added as they are."""
     if "rows" not in match:
         return table(match["positions"], match.search)
-    array = match.array("rows")
-    array = array[0] if array.ndim == 3 and len(array) == 1 else array
-    return np.ascontiguousarray(array) if array.ndim == 2 else None
+    array, ids = match.array("rows"), match.search.facts[match["ids"]].shape or ("",)
+    if array.dtype != np.float32 or array.ndim < 2 or array.shape[-2] != ids[-1]:
+        return None  # a row for every token is no position's
+    if array.size != array.shape[-2] * array.shape[-1]:
+        return None
+    return np.ascontiguousarray(array.reshape(array.shape[-2:]))
+
+
+Numbering = tuple[int, int | None]  # offset, padding id
 
 
 def positions_of(
-    match: Match, facts: Mapping[str, Fact], words: int
-) -> tuple[int, int | None] | None:
-    """Offset and padding id of the positions."""
+    match: Match, facts: Mapping[str, Fact], words: Array, positions: Array
+) -> Numbering | None:
+    """Offset and padding id of the positions, the same up to the last row of their table."""
     part = part_above(match["places"], match.search, facts)
     if part is None or set(part.inputs) - {match["ids"]}:
         return None
-    guess: tuple[int, int | None] | None = None
-    for seed, shape in enumerate(SHAPES):
-        feeds = sentences(match.graph, *shape, seed, kinds=min(words, 4))
-        ids = feeds[match["ids"]]
+
+    def numbering(shape: tuple[int, int], seed: int) -> Numbering | None:
+        feeds = sentences(match.graph, *shape, seed, kinds=min(len(words), 4))
         got = probe(part, match.graph, facts, feeds)
-        if got is None or got.ndim > 2:
-            return None
-        guess = guess or (int(got.reshape(-1)[0]), None) if not part.inputs else (0, int(got.min()))
-        offset, padding = guess
-        wanted = np.arange(ids.shape[1])[None] + offset
-        if padding is not None:
-            real = (ids != padding).astype(np.int64)
-            wanted = np.cumsum(real, 1) * real + padding
-        if not np.array_equal(np.broadcast_to(got, ids.shape), np.broadcast_to(wanted, ids.shape)):
-            return None
-    return guess
+        return None if got is None else numbering_of(got, feeds[match["ids"]], bool(part.inputs))
+
+    guess = numbering(SHAPES[0], 0)
+    if guess is None or numbering(SHAPES[1], 1) != guess:
+        return None
+    offset, padding = guess
+    longest = len(positions) - (offset if padding is None else padding + 1)
+    return guess if numbering((1, max(1, longest)), 2) == guess else None
 
 
-def always_the_same(match: Match, facts: Mapping[str, Fact]) -> int | None:
+def numbering_of(got: Array, ids: Array, by_ids: bool) -> Numbering | None:
+    """How tokens are numbered; by_ids: RoBERTa's way, else all of them."""
+    try:
+        got = np.broadcast_to(got, ids.shape)
+    except ValueError:
+        return None
+    first = int(got[0, 0])
+    wanted = np.arange(ids.shape[1])[None] + first
+    padding = int(got.min()) if by_ids else None
+    if padding is not None:
+        real = (ids != padding).astype(np.int64)
+        first, wanted = 0, np.cumsum(real, 1) * real + padding
+    return (first, padding) if np.array_equal(got, np.broadcast_to(wanted, ids.shape)) else None
+
+
+def always_the_same(match: Match, facts: Mapping[str, Fact], most: int) -> int | None:
+    """The token type of every sentence of up to so many tokens."""
     part = part_above(match["kinds"], match.search, facts)
     if part is None or part.inputs:
         return None
     seen = set[int]()
-    for shape in SHAPES:
+    for shape in (*SHAPES, (1, max(1, most))):
         feeds = sentences(match.graph, *shape, seed=0, kinds=2)
         got = probe(part, match.graph, facts, feeds)
         seen.update([-1] if got is None else np.unique(got).tolist())

@@ -46,13 +46,15 @@ def normalised(s: Sketch, total: str) -> Graph:
     return s.graph(s.LayerNormalization(total, gamma, beta, axis=-1, epsilon=1e-12))
 
 
-def sketch_of(places: Any, *, types: bool = True) -> tuple[Sketch, Graph]:
+def sketch_of(
+    places: Any, *, types: bool = True, positions: np.ndarray = POSITIONS, kinds: np.ndarray = TYPES
+) -> tuple[Sketch, Graph]:
     inputs = {"ids": IDS} | ({"types": IDS} if types else {})
     s = Sketch(**inputs)
     total = s.Gather(s.constant(WORDS, "words"), "ids", axis=0)
     if types:
-        total = s.Add(total, s.Gather(TYPES, "types", axis=0))
-    return s, normalised(s, s.Add(total, s.Gather(POSITIONS, places(s), axis=0)))
+        total = s.Add(total, s.Gather(kinds, "types", axis=0))
+    return s, normalised(s, s.Add(total, s.Gather(positions, places(s), axis=0)))
 
 
 def fused(graph: Graph) -> Graph:
@@ -116,7 +118,104 @@ def test_tables_in_8_bits_are_dequantised() -> None:
     assert_same(graph, after, ids=FEEDS["ids"])
 
 
+@pytest.mark.parametrize("positions", [1, 8], ids="positions of {}".format)
+@pytest.mark.parametrize("kinds", [1, 8], ids="types of {}".format)
+def test_tables_of_one_column_are_spread(positions: int, kinds: int) -> None:
+    _, graph = sketch_of(sliced, positions=POSITIONS[:, :positions], kinds=TYPES[:, :kinds])
+    after = fused(graph)
+    node = only(after, "Embedding")
+    assert {after.constants[name].shape[1] for name in node.inputs[2:5]} == {8}
+    assert_same(graph, after, **FEEDS)
+
+
+def test_one_column_of_one_type_for_all_is_spread() -> None:
+    s = Sketch(ids=IDS)
+    kind = s.Gather(TYPES[:, :1], s.ConstantOfShape(s.Shape("ids"), value=np.array([1])), axis=0)
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), kind)
+    graph = normalised(s, s.Add(total, s.Gather(POSITIONS[:, :1], counted(s), axis=0)))
+    after = fused(graph)
+    assert operators(after) == ["Embedding"]
+    assert_same(graph, after, ids=FEEDS["ids"])
+
+
 # --- refused ---
+@pytest.mark.parametrize("widths", [(1, 8, 1), (1, 1, 8), (1, 8, 8)], ids=str)
+def test_words_narrower_than_another_table_are_refused(widths: tuple[int, int, int]) -> None:
+    """The sum is as wide as the widest."""
+    s = Sketch(ids=IDS, types=IDS)
+    words, positions, types = widths
+    total = s.Add(
+        s.Gather(WORDS[:, :words], "ids", axis=0), s.Gather(TYPES[:, :types], "types", axis=0)
+    )
+    total = s.Add(total, s.Gather(POSITIONS[:, :positions], counted(s), axis=0))
+    graph = normalised(s, total)
+    after = fused(graph)
+    assert "Embedding" not in operators(after)
+    assert_same(graph, after, **FEEDS)
+
+
+ROWS = [(8,), (1, 8), (1, 1, 8), (6, 8), (6, 1), (2, 6, 8), (1, 1), (2, 1, 8)]
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+@pytest.mark.parametrize("length", ["sequence", 6], ids=str)
+def test_constant_rows_are_positions_of_that_very_length(
+    shape: tuple[int, ...], length: int | str
+) -> None:
+    """A row for all tokens (or for each sentence) is nothing that numbers tokens."""
+    s = Sketch(ids=("int64", ("batch", length)))
+    graph = normalised(s, s.Add(s.Gather(WORDS, "ids", axis=0), normal(*shape, seed=7)))
+    after = fused(graph)
+    right = length == 6 and shape in [(6, 8), (6, 1)]
+    assert ("Embedding" in operators(after)) == right
+    assert_same(graph, after, ids=FEEDS["ids"])
+
+
+def clipped(s: Sketch) -> str:
+    return str(s.Min(counted(s), np.int64(9)))
+
+
+def wrapped(s: Sketch) -> str:
+    return str(s.Mod(counted(s), np.int64(10)))
+
+
+@pytest.mark.parametrize("places", [clipped, wrapped])
+def test_positions_that_part_late_are_refused(places: Any) -> None:
+    """0, 1, 2 ... for the first ten tokens only, in a table of twelve rows."""
+    _, graph = sketch_of(places)
+    after = fused(graph)
+    assert "Embedding" not in operators(after)
+    given = {name: np.tile(array, 2) for name, array in FEEDS.items()}
+    assert_same(graph, after, **given)
+
+
+def test_types_that_change_late_are_refused() -> None:
+    s = Sketch(ids=IDS)
+    kinds = s.Cast(s.Greater(counted(s), np.int64(9)), to="int64")
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(TYPES, kinds, axis=0))
+    graph = normalised(s, s.Add(total, s.Gather(POSITIONS, sliced(s), axis=0)))
+    after = fused(graph)
+    assert "Embedding" not in operators(after)
+    assert_same(graph, after, ids=np.tile(FEEDS["ids"], 2))
+
+
+def test_positions_of_another_length_are_refused() -> None:
+    """Five numbers do not go with six tokens; ONNX refuses the sum."""
+    _, graph = sketch_of(lambda s: s.constant(np.arange(5)[None]))
+    assert "Embedding" not in operators(fused(graph))
+
+
+def test_a_position_for_each_sentence_is_refused() -> None:
+    def places(s: Sketch) -> str:
+        rows = s.Range(np.int64(0), s.Gather(s.Shape("ids"), np.int64(0)), np.int64(1))
+        return str(s.Unsqueeze(rows, np.array([1])))
+
+    _, graph = sketch_of(places)
+    after = fused(graph)
+    assert "Embedding" not in operators(after)
+    assert_same(graph, after, **FEEDS)
+
+
 def test_positions_given_as_an_input_are_refused() -> None:
     s = Sketch(ids=IDS, places=IDS)
     total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(POSITIONS, "places", axis=0))
