@@ -164,8 +164,10 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
     ):
         found = f"{given[0].dtype}{list(given[0].shape)}"
         return f"the mask '{given[0].name}' is {found}, expected whole numbers [batch, sequence]"
+    readers = [node for value in given for node in match.search.consumers[value.name]]
+    ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
-        feeds = sentences(graph, batch, tokens, seed, kinds=2)
+        feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
         got = probe(part, graph, facts, feeds)
         keep = feeds[given[0].name] != 0 if given else np.ones((batch, tokens), bool)
         if got is None or not means(got, keep, match):

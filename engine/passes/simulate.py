@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization
 from .clean import merge_twins, substitute
-from .fusion import Fusion, Match, fuse
+from .fusion import Fusion, Match, fuse, per_channel
 from .match import Constant, Operators, Pattern, Tensor, either
 from .movement import MOVEMENTS
 
@@ -42,13 +42,15 @@ def simulate(graph: Graph) -> Graph:
 
 def quantization_of(graph: Graph, node: Node) -> Quantization | None:
     """Of a QuantizeLinear or DequantizeLinear with one constant scale, in 8 bits."""
+    reads, made = node.kind == "DequantizeLinear", node.attributes.get("output_dtype")
     scale = graph.constants.get(node.inputs[1])
-    zero = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
-    if len(node.inputs) == 2 and node.attributes.get("output_dtype") not in (None, "uint8"):
-        zero = np.zeros((), node.attributes["output_dtype"])
+    zero: Array | None = np.zeros((), "uint8" if reads else made or "uint8")
+    if len(node.inputs) > 2 and node.inputs[2]:
+        zero = graph.constants.get(node.inputs[2])
     if scale is None or zero is None or np.size(scale) != 1 or np.size(zero) != 1:
         return None
-    zero = np.asarray(zero)
+    if scale.dtype != np.float32 or (reads and made not in (None, "float32")):
+        return None
     if zero.dtype not in (np.uint8, np.int8) or node.attributes.get("block_size"):
         return None
     return Quantization(float(np.reshape(scale, ())), int(zero.reshape(())), str(zero.dtype))
@@ -69,14 +71,33 @@ def with_float_operators(graph: Graph) -> Graph:
 def opened(node: Node, constants: dict[str, Array]) -> list[Node]:
     if node.kind == "QLinearMatMul":
         a, b, y = node.inputs[:3], node.inputs[3:6], node.inputs[6:8]
+        if not scaled_by_outputs(constants, (*a[1:], *y), b, 1):
+            return [node]
         return around(node, constants, "MatMul", [a, b], y, 1)
     if node.kind == "com.microsoft.QGemm":
         a, b, rest = node.inputs[:3], node.inputs[3:6], (*node.inputs[6:], "", "", "")
         axis = 0 if node.attributes.get("transB") else 1
-        if rest[0] and (rest[0] not in constants or a[1] not in constants):
+        alone = (*a[1:], *(name for name in rest[1:3] if name))
+        if rest[0] and (rest[0] not in constants or node.attributes.get("alpha", 1.0) != 1.0):
+            return [node]
+        if not scaled_by_outputs(constants, alone, b, axis):
             return [node]
         return around(node, constants, "Gemm", [a, b], rest[1:3], axis, rest[0])
     return [node]
+
+
+def scaled_by_outputs(
+    constants: dict[str, Array], alone: Sequence[str], weight: Sequence[str], axis: int
+) -> bool:
+    """Constants `alone` are one number each, the weight's one, or one per output of a matrix."""
+    if any(name not in constants for name in (*alone, *weight[1:])):
+        return False
+    if any(constants[name].size != 1 for name in alone):
+        return False
+    shapes, values = {constants[name].shape for name in weight[1:]}, constants.get(weight[0])
+    if shapes <= {(), (1,)}:
+        return True
+    return values is not None and values.ndim == 2 and shapes <= {(), (1,), (values.shape[axis],)}
 
 
 def around(
@@ -125,6 +146,9 @@ def integer_product(
 
 
 def unlike_quantized(match: Match) -> str | None:
+    reason = unlike_outputs(match)
+    if reason:
+        return reason
     source = match.search.producer.get(match["x"])
     if source is None or source.kind not in ("DynamicQuantizeLinear", "QuantizeLinear"):
         return f"'{match['x']}' is not made by QuantizeLinear or DynamicQuantizeLinear"
@@ -138,6 +162,20 @@ def unlike_quantized(match: Match) -> str | None:
         return None if "scales" in match else f"the scale of {source} is not constant"
     if "x_scale" not in match or (match["x_scale"], match["x_zero"]) != source.outputs[1:]:
         return f"scale and zero point are not those of {source}"
+    return None
+
+
+def unlike_outputs(match: Match) -> str | None:
+    """A sentence where scales or zero points of the weight are not those of its outputs."""
+    cast = next(node for node in match.nodes if node.kind == "Cast")
+    if cast.attributes["to"] != "float32":
+        return f"{cast} makes {cast.attributes['to']}, expected float32"
+    weight, name = match.array("weight"), "scales" if "scales" in match else "weight_scale"
+    outputs = weight.shape[-1]
+    if weight.ndim != 2 or per_channel(match.array(name), outputs) is None:
+        return f"'{match[name]}' is not one scale per output of {weight.shape}"
+    if "weight_zero" in match and match.array("weight_zero").shape not in ((), (1,), (outputs,)):
+        return f"'{match['weight_zero']}' is not one zero point per output"
     return None
 
 
@@ -156,12 +194,11 @@ def float_product(match: Match) -> Sequence[Node]:
         scale = match.array("weight_scale")
     weight = match.array("weight")
     zero = match.array("weight_zero") if "weight_zero" in match else np.zeros((), weight.dtype)
-    scale = scale.reshape(-1) if scale.size > 1 else scale.reshape(())
-    zero = np.broadcast_to(zero.reshape(-1) if zero.size > 1 else zero.reshape(()), scale.shape)
+    outputs = weight.shape[1]
     inputs = (
         match["weight"],
-        match.constant(f"{match['weight']}.scale", np.asarray(scale, np.float32)),
-        match.constant(f"{match['weight']}.zero", zero),
+        match.constant(f"{match['weight']}.scale", np.full(outputs, scale.ravel(), np.float32)),
+        match.constant(f"{match['weight']}.zero", np.full(outputs, zero.ravel(), weight.dtype)),
     )
     return [
         first,
@@ -262,7 +299,9 @@ def transposed_weights(graph: Graph) -> Graph:
             if source and source.kind == "DequantizeLinear"
             else None
         )
-        if source is not None and weight is not None and weight.ndim == 2:
+        plain = source is not None and not set(source.attributes) - {"axis"}
+        turned = tuple(node.attributes.get("perm") or (1, 0)) == (1, 0)
+        if source is not None and weight is not None and weight.ndim == 2 and plain and turned:
             name = f"{source.inputs[0]}.transposed"
             constants[name] = np.ascontiguousarray(weight.T)
             axis = 1 - source.attributes.get("axis", 1) % 2

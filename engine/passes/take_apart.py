@@ -24,11 +24,14 @@ def take_apart(graph: Graph) -> Graph:
     if not any(node.kind in PARTS for node in graph.nodes):
         return graph
     facts, constants = infer(graph), dict(graph.constants)
+    read = {name for node in graph.nodes for name in node.inputs}
+    read.update(value.name for value in graph.outputs)
     nodes: list[Node] = []
     for node in graph.nodes:
         rule = PARTS.get(node.kind)
-        parts = rule(Parts(node, facts, constants)) if rule else None
-        nodes.extend(parts or [node])
+        parts = (rule(Parts(node, facts, constants)) if rule else None) or [node]
+        made = {name for part in parts for name in part.outputs}
+        nodes.extend(parts if made.issuperset(read.intersection(node.outputs)) else [node])
     return graph.changed(nodes=tuple(nodes), constants=constants)
 
 
@@ -120,14 +123,22 @@ def dynamic_quantize_matmul(p: Parts) -> list[Node] | None:
 
 def matmul_integer_to_float(p: Parts) -> list[Node] | None:
     x, weight, x_scale, weight_scale, x_zero, weight_zero, bias = p.inputs[:7]
-    if p.facts.get(x_scale, UNKNOWN).rank not in (0, 1):
+    if not all(is_one_number(p, name) for name in (x_scale, x_zero)):
         return None
     return scaled_product(p, (x, x_scale, x_zero), (weight, weight_scale, weight_zero), bias)
+
+
+def is_one_number(p: Parts, name: str) -> bool:
+    """Of a scale or zero point, which may be left out."""
+    return not name or p.facts.get(name, UNKNOWN).shape in ((), (1,))
 
 
 def scaled_product(
     p: Parts, x: tuple[str, ...], weight: tuple[str, ...], bias: str
 ) -> list[Node] | None:
+    alone = all(is_one_number(p, name) for name in weight[1:])
+    if not alone and p.facts.get(weight[0], UNKNOWN).rank != 2:
+        return None
     left = p.add("DequantizeLinear", *(name for name in x if name))
     right = p.add("DequantizeLinear", *(name for name in weight if name), axis=1)
     product = p.add("MatMul", left, right, last=not bias)

@@ -34,6 +34,8 @@ def plan_attention(planner: Planner, node: Node) -> None:
     query, key, value = (planner.buffer(name) for name in node.inputs[:3])
     _take_mask(planner, node.inputs[3] if len(node.inputs) > 3 else "")
     depth = query.channels // node.attributes["heads"]
+    if len({planner.width(name) for name in node.inputs[:3]}) > 1:
+        raise Unplanned("query, key and value have different channels")
     if depth % WHOLE or key.domain != "tokens" or value.domain != "tokens":
         raise Unplanned(f"heads of {depth} channels")
     attend = _bytes if attention_is_bytes(node) else _floats

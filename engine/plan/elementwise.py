@@ -7,7 +7,7 @@ import numpy as np
 from ..graph import Node, Quantization
 from .memory import Buffer
 from .planner import Planner, Unplanned
-from .quantized import MAGIC
+from .quantized import MAGIC, stored
 
 __all__ = ["ELEMENTWISE", "converted", "plan_elementwise"]
 
@@ -28,6 +28,10 @@ def plan_elementwise(planner: Planner, node: Node) -> None:
     if node.attributes.get("approximate", "none") != "none":
         raise Unplanned("an approximation")
     output = _quantization_of(planner, node) if node.kind == "QuantizeLinear" else None
+    if node.kind == "DequantizeLinear":
+        given = stored(_quantization_of(planner, node))
+        if given != planner.quantized[x.name]:
+            raise Unplanned(f"x is stored as {planner.quantized[x.name]}, read as {given}")
     _convert(planner, node, x, output, node.outputs[0], ELEMENTWISE[node.kind])
     if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(node.outputs[0])
@@ -62,7 +66,9 @@ def _convert(
 
 def _quantization_of(planner: Planner, node: Node) -> Quantization:
     scale = planner.array(node.inputs[1])
-    zero = planner.array(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1, np.uint8)
-    if np.size(scale) != 1 or zero.dtype not in (np.uint8, np.int8):
+    zero = np.zeros(1, node.attributes.get("output_dtype") or "uint8")
+    if len(node.inputs) > 2:
+        zero = planner.array(node.inputs[2])
+    if np.size(scale) != 1 or np.size(zero) != 1 or zero.dtype not in (np.uint8, np.int8):
         raise Unplanned("not one scale for all, or not 8 bits")
     return Quantization(float(np.ravel(scale)[0]), int(np.ravel(zero)[0]), str(zero.dtype))

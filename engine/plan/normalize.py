@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Node
-from .planner import Planner, float32
+from .planner import Planner, Unplanned, float32
 from .quantized import float_bias, norm_of_bytes, stored
 
 __all__ = ["plan_layer_norm"]
@@ -18,6 +18,8 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     x, residual = planner.buffer(node.inputs[0]), None
     if node.inputs[1]:
         residual = planner.buffer(node.inputs[1])
+        if _form(planner, node.inputs[0]) != _form(planner, node.inputs[1]):
+            raise Unplanned("the residual has another shape")
     bias = planner.optional(node.inputs[2])
     norm = np.stack([planner.array(name) for name in node.inputs[3:5]], axis=1).astype(np.float64)
     output, channels = stored(node.attributes.get("output")), planner.width(node.inputs[0])
@@ -43,3 +45,8 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(node.outputs[0])
     planner.layer(node, shape=(channels,), dtype=y.dtype, bytes=8 * channels)
+
+
+def _form(planner: Planner, name: str) -> tuple[str, bool, int]:
+    """What decides the shape of a value."""
+    return planner.buffer(name).domain, name in planner.kept_axis, planner.width(name)

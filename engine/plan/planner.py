@@ -89,6 +89,9 @@ class Planner:
     def _finished(self, rest: tuple[Node, ...]) -> Plan | None:
         if self.embedding is None:
             return None
+        if not self._inputs_are_alike():
+            log.info("%s: ids, types and mask have other shapes, so NumPy has it", self.graph.name)
+            return None
         wanted = {name for node in rest for name in node.inputs}
         wanted.update(value.name for value in self.graph.outputs)
         handed = [name for name in self.buffers if name in wanted]
@@ -110,6 +113,17 @@ class Planner:
             vocabulary=self._rows(inputs[2]),
             kinds=self._rows(inputs[4]),
         )
+
+    def _inputs_are_alike(self) -> bool:
+        """Kernels read ids, types and mask as [batch, length]; in ONNX they may broadcast."""
+        shapes = [v.shape for v in self.graph.inputs if v.name in self.inputs.values()]
+        if any(len(shape) != 2 for shape in shapes):
+            return False
+        for lengths in map(set, zip(*shapes, strict=True)):
+            numbers = {length for length in lengths if isinstance(length, int)}
+            if len(numbers) > 1 or (numbers == {1} and len(lengths) > 1):
+                return False
+        return True
 
     def _rows(self, table: str) -> int:
         return len(self.graph.constants[table]) if table else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..graph import Node
 from .planner import Planner, Unplanned
 
@@ -25,8 +27,20 @@ def plan_renaming(planner: Planner, node: Node) -> None:
     name = node.inputs[0]
     if planner.buffer(name).domain != "rows":
         raise Unplanned("not one row a sentence")
-    if node.kind == "Reshape":
-        shape = planner.array(node.inputs[1])
-        if len(shape) != 2 or int(shape[1]) not in (-1, planner.width(name)):
-            raise Unplanned("changes the channels")
+    if not _makes_rows(planner, node, kept=name in planner.kept_axis):
+        raise Unplanned("makes something else than [batch, channels]")
     planner.rename(name, node.outputs[0])
+
+
+def _makes_rows(planner: Planner, node: Node, *, kept: bool) -> bool:
+    """Whether it makes [batch, channels] of rows; kept: they are [batch, 1, channels]."""
+    if node.kind == "Flatten":
+        return node.attributes.get("axis", 1) in ((1, 2, -1, -2) if kept else (1, -1))
+    if node.kind == "Squeeze":  # without axes a batch of one goes too
+        axes = node.attributes.get("axes")
+        if axes is None and len(node.inputs) > 1 and node.inputs[1]:
+            axes = planner.array(node.inputs[1])
+        return kept and axes is not None and list(np.ravel(axes)) in ([1], [-2])
+    channels, target = planner.width(node.inputs[0]), planner.array(node.inputs[1]).tolist()
+    whole = target in ([-1, channels], [0, channels], [0, -1])
+    return whole and not (node.attributes.get("allowzero") and target[0] == 0)
