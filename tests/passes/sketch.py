@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from engine import reference
 from engine.graph import Graph, Node, Value
+from engine.passes.shapes import infer
 from engine.passes.simulate import spelled_out
 
 Array = np.ndarray
@@ -91,3 +95,37 @@ def assert_same(before: Graph, after: Graph, atol: float = 2e-6, **feeds: Array)
 
 def normal(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def save(graph: Graph, path: Path) -> Path:
+    """The graph as an ONNX file."""
+    kinds = {value.name: onnx_type(value.dtype) for value in (*graph.inputs, *graph.outputs)}
+    ranks = {v.name: infer(graph)[v.name].rank or 0 for v in graph.outputs}
+    outputs = [
+        helper.make_tensor_value_info(name, kinds[name], [None] * rank)
+        for name, rank in ranks.items()
+    ]
+    proto = helper.make_graph(
+        [as_proto(node) for node in graph.nodes],
+        graph.name,
+        [helper.make_tensor_value_info(v.name, kinds[v.name], v.shape) for v in graph.inputs],
+        outputs,
+        [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+    )
+    domains = {node.domain: 1 for node in graph.nodes if node.domain} | {"": graph.opset}
+    opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+    onnx.save(helper.make_model(proto, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def onnx_type(dtype: str) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def as_proto(node: Node) -> onnx.NodeProto:
+    attributes = {
+        key: onnx_type(value) if key == "to" else value for key, value in node.attributes.items()
+    }
+    return helper.make_node(
+        node.op, node.inputs, node.outputs, node.name or None, domain=node.domain, **attributes
+    )
