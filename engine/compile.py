@@ -241,7 +241,12 @@ _loaded: dict[tuple[str, Isa], Compiled] = {}
 
 
 def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
-    """The kernel in this process: from memory, the disk, or newly made."""
+    """The kernel in this process: from memory, the disk, or newly made.
+
+    Kernels ask nothing of an instruction set, only bodies of instructions do: one that is emulated
+    shares its code with the set that it is made for.
+    """
+    isa = isa.native
     key = (name, isa)
     if key not in _loaded:
         path = _cached_path(name, isa)

@@ -6,6 +6,9 @@ features that code for it may use.  The rows stand in order of speed, and a cap 
 AVX-512) and avx512 (Skylake: no VNNI) do not, and no CPU's best row depends on which of the two
 stands first: a CPU that has both has avx512_vnni too.  Whatever the list does not know, Arm's
 128-bit NEON among it, is generic: plain LLVM vectors.
+
+A set can be emulated ("avx512_bf16@avx2"): plans, kernels and variants are those of the first, the
+code of instructions is made for the second.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ __all__ = [
     "cpu_model",
     "describe",
     "detected",
+    "emulated",
     "first_cache",
     "missing",
     "named",
@@ -59,6 +63,12 @@ class Isa:
     needs: tuple[str, ...]  # flags of /proc/cpuinfo
     features: tuple[str, ...]  # of LLVM
     width: int  # bits of a vector register
+    lowered: Isa | None = None  # emulated: the set that code is made for
+
+    @property
+    def native(self) -> Isa:
+        """The set that code is made for."""
+        return self.lowered or self
 
     def has(self, feature: str) -> bool:
         """Whether code may use an LLVM feature ("avx512vnni", "amx-int8", ...)."""
@@ -106,6 +116,18 @@ def named(name: str) -> Isa:
         if isa.name == name:
             return isa
     raise IsaError(f"unknown instruction set {name!r}: expected one of {', '.join(_NAMES)}")
+
+
+def emulated(shape: Isa, code: Isa) -> Isa:
+    """A set by what it has and how wide it is, in instructions of another one.
+
+    Tiles are of both: nothing else does what they do.
+    """
+    tiles = tuple(name for name in shape.features if name.startswith("amx"))
+    flags = tuple(flag for flag in shape.needs if flag.startswith("amx"))
+    lowered = replace(code, features=tuple(dict.fromkeys((*code.features, *tiles))))
+    needs = tuple(dict.fromkeys((*code.needs, *flags)))
+    return replace(shape, name=f"{shape.name}@{code.name}", needs=needs, lowered=lowered)
 
 
 # --- the machine
@@ -240,33 +262,37 @@ _warned: set[str] = set()
 
 
 def chosen() -> Isa:
-    """The best permitted instruction set, not above ENGINE_ISA.
+    """The best permitted instruction set, not above ENGINE_ISA; SHAPE@CAP: SHAPE, emulated by it.
 
     Raises:
-        IsaError: ENGINE_ISA is no name of LADDER.
+        IsaError: ENGINE_ISA is no name of LADDER, or it emulates tiles where there are none.
     """
-    here = detected()
-    cap = settings.current().isa
-    if not cap:
-        return here[-1]
+    setting = settings.current().isa
+    if not setting:
+        return detected()[-1]
+    shape, emulates, cap = setting.rpartition("@")
     rank = LADDER.index(named(cap))
-    best = [isa for isa in here if _NAMES.index(isa.name) <= rank][-1]
-    if best.name != cap and cap not in _warned:
-        _warned.add(cap)
+    best = [isa for isa in detected() if _NAMES.index(isa.name) <= rank][-1]
+    found = emulated(named(shape), best) if emulates else best
+    if why := missing(found):
+        raise IsaError(f"ENGINE_ISA={setting}: tiles are not emulated, and there are none: {why}")
+    if best.name != cap and setting not in _warned:
+        _warned.add(setting)
         why = missing(named(cap))
-        log.warning("ENGINE_ISA=%s is not available here (%s); using %s", cap, why, best)
-    return best
+        log.warning("ENGINE_ISA=%s is not available here (%s); using %s", setting, why, found)
+    return found
 
 
 # --- for people
 def report() -> list[str]:
     """Lines for `engine isa`: what is there, what is used, and why not more."""
-    here, used, cap = {isa.name for isa in detected()}, chosen().name, settings.current().isa
+    here, cap = {isa.name for isa in detected()}, settings.current().isa
+    used, _, code = chosen().name.partition("@")
     lines = [cpu_model()]
     for isa in LADDER:
         state = missing(isa)
         if isa.name == used:
-            state = "in use"
+            state = f"in use, in instructions of {code}" if code else "in use"
         elif isa.name in here:
             above = _NAMES.index(isa.name) > _NAMES.index(used)
             state = f"available, but ENGINE_ISA={cap} caps it" if above else "available"

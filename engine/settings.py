@@ -21,7 +21,8 @@ __all__ = ["DESCRIPTIONS", "Settings", "current", "override"]
 log = logging.getLogger(__name__)
 
 DESCRIPTIONS = {  # the table of README.md is made from it
-    "isa": "cap on the instruction set, a name that `engine isa` lists",
+    "isa": "cap on the instruction set, a name that `engine isa` lists; A@B: kernels and choices of"
+    " A in instructions of B",
     "debug": "0 quiet, 1 counts per pass, 2 a line per step, 3 graph after each pass, 4 LLVM IR,"
     " 5 assembly",
     "check": "1: after each pass and each step, compare with the operator's NumPy meaning",

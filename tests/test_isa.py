@@ -87,10 +87,68 @@ def test_a_cap_that_is_there_does_not_warn(caplog, monkeypatch):
     assert not caplog.records
 
 
-def test_a_name_that_is_none_lists_those_there_are():
-    with settings.override(isa="avx1024"), pytest.raises(IsaError) as raised:
+def test_a_set_is_emulated_by_another_ones_instructions():
+    with isa.pretend(AVX2), settings.override(isa="avx512_bf16@avx2"):
+        used = isa.chosen()
+    assert (used.name, used.width, used.lanes) == ("avx512_bf16@avx2", 512, 16)
+    assert used.has("avx512bf16") and used.has("avx512vbmi")
+    assert used.native == isa.named("avx2") and used.native.native == used.native
+    assert isa.named("avx2").native == isa.named("avx2")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "setting", "code"),
+    [
+        ("zen 5", "avx512_bf16@avx2", "avx2"),  # capped, as if there were no AVX-512
+        ("haswell", "avx512_vnni@generic", "generic"),
+        ("skylake", "avx512_bf16@avx512", "avx512"),
+        ("zen 4", "avx_vnni@avx2", "avx2"),
+        ("zen 5", "avx2@avx_vnni", "avx_vnni"),
+        ("arm", "avx512_bf16@generic", "generic"),
+    ],
+)
+def test_what_emulates_is_capped(cpu, setting, code, caplog):
+    with isa.pretend(CPUS[cpu][0]), settings.override(isa=setting), caplog.at_level("WARNING"):
+        assert isa.chosen().name == setting
+        assert isa.chosen().native.name == code
+    assert not caplog.records
+
+
+def test_what_cannot_emulate_is_said_and_the_next_does(caplog, monkeypatch):
+    monkeypatch.setattr(isa, "_warned", set())
+    with isa.pretend(AVX2), settings.override(isa="avx512_bf16@avx_vnni"):
+        assert isa.chosen().name == "avx512_bf16@avx2"
+    for part in ("ENGINE_ISA=avx512_bf16@avx_vnni", "no avx_vnni", "using avx512_bf16@avx2"):
+        assert part in caplog.text
+
+
+def test_optional_features_are_emulated_too():
+    """Code does without VBMI where the CPU does; the choice is that of a CPU that has it."""
+    with isa.pretend(CASCADE_LAKE), settings.override(isa="avx512_bf16@avx512_vnni"):
+        assert isa.chosen().has("avx512vbmi") and not isa.chosen().native.has("avx512vbmi")
+
+
+def test_tiles_are_not_emulated():
+    refused = pytest.raises(IsaError, match="tiles are not emulated.*no amx_tile, amx_int8")
+    with isa.pretend(AVX2), settings.override(isa="amx_int8@avx2"), refused:
         isa.chosen()
-    assert "'avx1024'" in str(raised.value)
+    with isa.pretend(AVX2 | TILES), settings.override(isa="amx_int8@avx2"):
+        assert isa.chosen().native.has("amx-int8") and not isa.chosen().native.has("avx512f")
+
+
+def test_the_report_says_that_one_is_emulated():
+    with isa.pretend(AVX2), settings.override(isa="avx512@avx2"):
+        rows = {line.split()[0]: line for line in isa.report()[1:]}
+        assert isa.describe()["isa"] == "avx512@avx2"
+    assert rows["avx512"].endswith("in use, in instructions of avx2")
+    assert rows["avx2"].endswith("available") and "no avx512f" in rows["avx512_vnni"]
+
+
+@pytest.mark.parametrize("name", ["avx1024", "avx1024@avx2", "avx2@avx1024", "avx2@", "@avx2"])
+def test_a_name_that_is_none_lists_those_there_are(name):
+    with settings.override(isa=name), pytest.raises(IsaError) as raised:
+        isa.chosen()
+    assert "unknown instruction set '" in str(raised.value)
     for row in isa.LADDER:
         assert row.name in str(raised.value)
 

@@ -18,8 +18,9 @@ from engine.pack import Packed, pack_linear, to_bfloat16
 from engine.pack_amx import PackedTiles, pack_tiles
 from engine.plan.attention import fours_of
 from engine.simd import MAGIC
+from tests.instruction_sets import reachable
 
-AMX, VNNI = isa.named("amx_bf16"), isa.named("avx512_vnni")
+AMX, VNNI = reachable("amx_bf16"), reachable("avx512_vnni")
 FLIP = -0x7F7F7F80
 
 # tokens, inputs, outputs: whole tiles and tails of tokens and outputs; dense reads whole blocks

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
+from tests.instruction_sets import reachable  # noqa: E402
 from tests.passes import exported  # noqa: E402
 
 MINI: dict[str, Any] = {
@@ -82,12 +83,12 @@ def test_int8_gives_the_same_bytes_as_vectors(
     names: set[str],
 ) -> None:
     file, given = files(rows), feeds([7, 12, 3])
-    with settings.override(isa="avx512_vnni"):
+    with settings.override(isa=reachable("avx512_vnni").name):
         plain = engine.load(file)
         want = plain.run(given)["logits"]
     assert not any(name.startswith("amx") for name in kernels(plain))
     amx = request.getfixturevalue("amx")
-    with settings.override(isa="amx_bf16"):
+    with settings.override(isa=reachable("amx_bf16").name):
         session = engine.load(file)
         got = session.run(given)["logits"]
     assert names <= kernels(session)
@@ -105,10 +106,10 @@ def test_bfloat16_is_what_vectors_give(request: pytest.FixtureRequest, tmp_path:
     exported.export(exported.bert(**MINI), tmp_path / "f.onnx")
     exported.bfloat16_weights(tmp_path / "f.onnx", tmp_path / "b.onnx")
     given = feeds([7, 12, 3])
-    with settings.override(isa="avx512_bf16"):
+    with settings.override(isa=reachable("avx512_bf16").name):
         want = engine.load(tmp_path / "b.onnx").run(given)["logits"]
     amx = request.getfixturevalue("amx")
-    with settings.override(isa="amx_bf16"):
+    with settings.override(isa=reachable("amx_bf16").name):
         session = engine.load(tmp_path / "b.onnx")
         got = session.run(given)["logits"]
     assert "amx_dot_bf16" in kernels(session)
