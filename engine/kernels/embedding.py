@@ -1,11 +1,13 @@
 """Embeddings: three gathers, their sum, LayerNorm along the row, then a transposition into tiles
 with tokens in lanes.
 
+The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
 A unit is a tile of 64 tokens.
-params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels (a
-multiple of 64), 4 y, 5 bytes of a y tile, 6 address of gamma then beta (float32), 7 epsilon, 8 1 /
-channels.  For bytes gamma and beta hold scale and zero point. Scratch: one row of float32, 64 rows
-of results, one block of 64 x 64.
+params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels of a
+row (a multiple of 64), 4 y, 5 bytes of a y tile, 6 address of gamma then beta (float32), 7 epsilon,
+8 1 / channels, 9 channels of the last 64 that count: the others are 0 in all tables.  For bytes
+gamma and beta hold scale and zero point. Scratch: one row of float32, 64 rows of results, one block
+of 64 x 64.
 """
 
 import numba as nb
@@ -25,6 +27,8 @@ from ..simd import (
     splats,
     square_root,
     store,
+    store_lanes,
+    sub,
     total,
     zip_high,
     zip_low,
@@ -32,10 +36,10 @@ from ..simd import (
 from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TOKENS, TYPES
 
 f32 = nb.float32
-CHUNK = 64  # floats at a time
+CHUNK, SOME = 64, 8  # floats at a time, and to find a number near the mean
 load_bytes = loads("u8", TILE)
 load_row, load_kept = loads_unaligned("f32", CHUNK), loads("f32", CHUNK)
-load_line = loads("f32", 16)
+load_line, load_some = loads("f32", 16), loads_unaligned("f32", SOME)
 splat = splats("f32", CHUNK)
 
 
@@ -73,6 +77,50 @@ def _store_row(output):
     return routine(bytes_ if output == "u8" else floats)
 
 
+def _near_mean(word, position, kind):
+    some = add(load_some(word), load_some(position))
+    if kind:
+        some = add(some, load_some(kind))
+    return total(some) * f32(1 / SOME)
+
+
+def _gathered(normalised):
+    """A routine: rows of the tables (kind may be 0) -> their sum in `kept`, to be normalised less a
+    number near its mean; sums of that and of its squares.  `ahead` is fetched for a later token.
+    """
+    near_mean = routine(_near_mean)
+
+    def gather(word, position, kind, ahead, kept, row_bytes, last):
+        near = near_mean(word, position, kind) if normalised else f32(0)
+        sums, squares, v = splat(f32(0)), splat(f32(0)), splat(f32(0))
+        for n in range(0, row_bytes, 4 * CHUNK):
+            prefetch(ahead + n)
+            prefetch(ahead + n + 64)
+            prefetch(ahead + n + 128)
+            prefetch(ahead + n + 192)
+            sums, squares = add(sums, v), fma(v, v, squares)  # of the piece before
+            v = add(load_row(word + n), load_row(position + n))
+            if kind:
+                v = add(v, load_row(kind + n))
+            v = sub(v, splat(near))
+            store(kept + n, v)
+        if last < CHUNK:  # what does not count does not deviate
+            end = kept + row_bytes - 4 * CHUNK
+            store_lanes(end, splat(f32(0)), last, CHUNK)
+            v = load_kept(end)
+        return total(add(sums, v)), total(fma(v, v, squares))
+
+    return routine(gather)
+
+
+@routine
+def scale_of(variance, epsilon):
+    """1 / sqrt(variance + epsilon); rounding may leave a variance of less than nothing."""
+    if variance < f32(0):
+        variance = f32(0)
+    return f32(1) / square_root(variance + epsilon)
+
+
 def embedding(output, normalised):
     """y in "u8" or "f32"; normalised: with LayerNorm."""
     size = 1 if output == "u8" else 4
@@ -80,7 +128,7 @@ def embedding(output, normalised):
     transpose = transposition(
         load_bytes if output == "u8" else load_line, size, block, 6 if output == "u8" else 4
     )
-    put = _store_row(output)
+    put, gather = _store_row(output), _gathered(normalised)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
@@ -96,7 +144,7 @@ def embedding(output, normalised):
             load_i64(context + TYPES),
         )
         gamma, epsilon, count = load_i64(params + 48), load_f32(params + 56), load_f32(params + 64)
-        tokens, row_bytes = load_i64(context + TOKENS), 4 * channels
+        last, tokens, row_bytes = load_i64(params + 72), load_i64(context + TOKENS), 4 * channels
         rows = kept + row_bytes
         block_scratch = rows + size * TILE * channels
         beta = gamma + row_bytes
@@ -110,23 +158,15 @@ def embedding(output, normalised):
                 ahead = words + row_bytes * load_int(
                     ids + 4 * min(TILE * tile + t + 16, tokens - 1)
                 )
-                kind = types + row_bytes * load_int(kinds + at)
-                sums, squares = splat(f32(0)), splat(f32(0))
-                for n in range(0, row_bytes, 4 * CHUNK):
-                    prefetch(ahead + n)
-                    prefetch(ahead + n + 64)
-                    prefetch(ahead + n + 128)
-                    prefetch(ahead + n + 192)
-                    v = add(load_row(word + n), load_row(position + n))
-                    if types:
-                        v = add(v, load_row(kind + n))
-                    store(kept + n, v)
-                    sums, squares = add(sums, v), fma(v, v, squares)
-                mean, factor = f32(0), f32(1)
+                kind = types
+                if types:
+                    kind += row_bytes * load_int(kinds + at)
+                sums, squares = gather(word, position, kind, ahead, kept, row_bytes, last)
+                rest, factor = f32(0), f32(1)
                 if normalised:
-                    mean = total(sums) * count
-                    factor = f32(1) / square_root(total(squares) * count - mean * mean + epsilon)
-                a, b = splat(factor), splat(-mean * factor)
+                    rest = sums * count
+                    factor = scale_of(squares * count - rest * rest, epsilon)
+                a, b = splat(factor), splat(-rest * factor)
                 for n in range(0, row_bytes, 4 * CHUNK):
                     v = fma(load_kept(kept + n), a, b)
                     v = fma(v, load_row(gamma + n), load_row(beta + n))

@@ -1,14 +1,16 @@
 """LayerNorm over channels, tokens in lanes: y = (v - mean v) / sqrt(var v + epsilon) * gamma +
 beta, v = x + bias + residual.
 
+v may share an offset of any size: sums and squares are those of deviations from the mean of SOME
+channels, which is within sqrt(channels / SOME) standard deviations of that of all.
+
 Two byte inputs: v = A x + B r + bias is exact in int32 (dot2_words), A : B a rational approximation
 of the two scales; bias carries MAGIC_BITS, so that the integer sum is the float MAGIC + v without a
-conversion.  |v| < 2^22. A unit is a tile.
+conversion.  |v| < 2^22, channels * (greatest v - least) < 2^31.  A unit is a tile.
 params: 0 x, 1 bytes of an x tile, 2 residual, 3 bytes of its tile, 4 y (bytes), 5 bytes of its
 tile, 6 y (float32), 7 bytes of its tile, 8 channels, 9 address of bias, 10 address of (gamma, beta)
 pairs, 11 A | B << 16 or float32 scale of x, 12 float32 scale of the residual, 13 epsilon, 14 1 /
-channels, 15 channels * MAGIC_BITS mod 2^32.  Outputs of bytes: gamma and beta hold scale and zero
-point.
+channels.  Outputs of bytes: gamma and beta hold scale and zero point.
 """
 
 import numba as nb
@@ -18,6 +20,7 @@ from ..simd import (
     MAGIC,
     add,
     as_float,
+    as_int,
     bytes_to_float,
     div,
     dot2_words,
@@ -27,6 +30,7 @@ from ..simd import (
     load_i32,
     load_i64,
     loads,
+    maximum,
     mul,
     pack,
     pack_in_order,
@@ -40,6 +44,7 @@ from ..simd import (
 from .context import ARENA, SCRATCH
 
 f32, i32 = nb.float32, nb.int32
+SOME = 8  # channels, evenly apart; a power of two
 
 
 def _emit(lanes, output, quad_order):
@@ -63,14 +68,46 @@ def _emit(lanes, output, quad_order):
     return routine(floats_of_quads if quad_order else floats_in_order)
 
 
+def _moments(lanes):
+    """A routine: sums of deviations from one number and of their squares -> mean of the former,
+    1 / sqrt(variance + epsilon).
+    """
+    splat = splats("f32", lanes)
+
+    def moments(sums, squares, count, epsilon):
+        rest = mul(sums, count)
+        variance = sub(mul(squares, count), mul(rest, rest))
+        variance = maximum(splat(f32(0)), variance)  # rounding may leave less than nothing
+        return rest, div(splat(f32(1)), square_root(add(variance, epsilon)))
+
+    return routine(moments)
+
+
 def layer_norm_bytes(lanes, output):
     """x and residual are u8."""
-    load, splat, whole, put = (
+    load, splat, whole, put, moments = (
         loads("u8", lanes),
         splats("f32", lanes),
         splats("i32", lanes),
         _emit(lanes, output, True),
+        _moments(lanes),
     )
+
+    def value(x, r, bias, n, weights):
+        """MAGIC + v of a channel, its bits."""
+        both = weigh(load(x + lanes * n), load(r + lanes * n))
+        return dot2_words(whole(load_i32(bias + 4 * n)), both, weights)
+
+    value = routine(value)
+
+    def near_mean(x, r, bias, channels, weights):
+        """MAGIC + a whole number."""
+        sums = splat(f32(0))
+        for n in range(SOME):
+            sums = add(sums, as_float(value(x, r, bias, n * channels // SOME, weights)))
+        return mul(sums, splat(f32(1 / SOME)))
+
+    near_mean = routine(near_mean)
 
     def kernel(params, context, begin, end):
         arena, channels = load_i64(context + ARENA), load_i64(params + 64)
@@ -85,32 +122,19 @@ def layer_norm_bytes(lanes, output):
                 arena + load_i64(params + 48) + load_i64(params + 56) * tile,
             )
             bias, gamma = load_i64(params + 72), load_i64(params + 80)
+            near = near_mean(x, r, bias, channels, weights)
             sums, squares = whole(i32(0)), splat(f32(0))
             for n in range(channels):
-                v = dot2_words(
-                    whole(load_i32(bias + 4 * n)),
-                    weigh(load(x + lanes * n), load(r + lanes * n)),
-                    weights,
-                )
-                sums, v = add(sums, v), sub(as_float(v), splat(f32(MAGIC)))
+                v = value(x, r, bias, n, weights)
+                sums, v = add(sums, v), sub(as_float(v), near)
                 squares = fma(v, v, squares)
-            mean = mul(to_float(sub(sums, whole(load_i32(params + 120)))), count)
-            variance = sub(mul(squares, count), mul(mean, mean))
-            factor = div(splat(f32(1)), square_root(add(variance, splat(load_f32(params + 104)))))
-            shift = mul(mul(add(mean, splat(f32(MAGIC))), factor), splat(f32(-1)))
+            sums = sub(sums, mul(as_int(near), whole(i32(channels))))
+            epsilon = splat(load_f32(params + 104))
+            rest, factor = moments(to_float(sums), squares, count, epsilon)
+            shift = mul(mul(add(near, rest), factor), splat(f32(-1)))
             for n in range(channels):
-                v = as_float(
-                    dot2_words(
-                        whole(load_i32(bias + 4 * n)),
-                        weigh(load(x + lanes * n), load(r + lanes * n)),
-                        weights,
-                    )
-                )
-                v = fma(
-                    fma(v, factor, shift),
-                    splat(load_f32(gamma + 8 * n)),
-                    splat(load_f32(gamma + 8 * n + 4)),
-                )
+                v = fma(as_float(value(x, r, bias, n, weights)), factor, shift)
+                v = fma(v, splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))
                 put(y + lanes * n, floats + 4 * lanes * n, v)
 
     return kernel
@@ -133,11 +157,24 @@ def _source(lanes, kind):
 
 
 def layer_norm_floats(lanes, x_type, residual_type, output):
-    """Any mixture of float32 and bytes; v is kept in scratch between the passes, so that the
-    variance is that of deviations.
-    """
+    """Any mixture of float32 and bytes; deviations are kept in scratch."""
     load, splat, put = loads("f32", lanes), splats("f32", lanes), _emit(lanes, output, False)
     take_x, take_residual = _source(lanes, x_type), _source(lanes, residual_type)
+    moments = _moments(lanes)
+
+    def value(x, r, bias, n, x_scale, r_scale):
+        both = add(take_x(x, n, x_scale), take_residual(r, n, r_scale))
+        return add(both, splat(load_f32(bias + 4 * n)))
+
+    value = routine(value)
+
+    def near_mean(x, r, bias, channels, x_scale, r_scale):
+        sums = splat(f32(0))
+        for n in range(SOME):
+            sums = add(sums, value(x, r, bias, n * channels // SOME, x_scale, r_scale))
+        return mul(sums, splat(f32(1 / SOME)))
+
+    near_mean = routine(near_mean)
 
     def kernel(params, context, begin, end):
         arena, channels, kept = (
@@ -160,23 +197,16 @@ def layer_norm_floats(lanes, x_type, residual_type, output):
                 arena + load_i64(params + 48) + load_i64(params + 56) * tile,
             )
             bias, gamma = load_i64(params + 72), load_i64(params + 80)
+            near = near_mean(x, r, bias, channels, x_scale, r_scale)
             sums, squares = splat(f32(0)), splat(f32(0))
             for n in range(channels):
-                v = add(
-                    add(take_x(x, n, x_scale), take_residual(r, n, r_scale)),
-                    splat(load_f32(bias + 4 * n)),
-                )
+                v = sub(value(x, r, bias, n, x_scale, r_scale), near)
                 store(kept + 4 * lanes * n, v)
-                sums = add(sums, v)
-            mean = mul(sums, count)
+                sums, squares = add(sums, v), fma(v, v, squares)
+            rest, factor = moments(sums, squares, count, splat(load_f32(params + 104)))
+            shift = mul(mul(rest, factor), splat(f32(-1)))
             for n in range(channels):
-                v = sub(load(kept + 4 * lanes * n), mean)
-                squares = fma(v, v, squares)
-            factor = div(
-                splat(f32(1)), square_root(fma(squares, count, splat(load_f32(params + 104))))
-            )
-            for n in range(channels):
-                v = mul(sub(load(kept + 4 * lanes * n), mean), factor)
+                v = fma(load(kept + 4 * lanes * n), factor, shift)
                 v = fma(v, splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))
                 put(y + lanes * n, floats + 4 * lanes * n, v)
 

@@ -33,7 +33,7 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     where = (x, x.tile_bytes, *rest, *out, channels)
     exact = norm_of_bytes(sources, bias, channels, epsilon)
     if exact is not None:
-        scales: tuple[Any, ...] = (exact.weights, 0, exact.epsilon, 1 / channels, exact.magic)
+        scales: tuple[Any, ...] = (exact.weights, 0, exact.epsilon, 1 / channels)
         kernel, variant = "layer_norm_bytes", (x.lanes, y.dtype)
         shift = exact.bias
     else:

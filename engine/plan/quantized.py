@@ -36,7 +36,7 @@ __all__ = [
 
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
-LARGEST_RATIO = 8000  # A and B of layer_norm_bytes: 13 bits; a byte times each fits in 22
+LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
 MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
@@ -266,46 +266,46 @@ class ExactNorm:
     bias: Array  # int32 [C], with MAGIC_BITS
     weights: int  # A | B << 16
     epsilon: float
-    magic: int
 
 
 def norm_of_bytes(
     sources: list[Quantization | None], bias: Array | None, channels: int, epsilon: float
 ) -> ExactNorm | None:
-    """x and residual as whole multiples of one unit, or None where they are not both bytes or the
-    sum would not fit.
+    """x and residual as whole multiples of the smallest unit in which their sums fit, or None where
+    they are not both bytes or there is none.
     """
     x, residual = sources
-    if x is None or residual is None:
+    if x is None or residual is None or (bias is not None and not np.isfinite(bias).all()):
         return None
+    shift = np.zeros(channels) if bias is None else bias.astype(np.float64)
+    for source in (x, residual):
+        shift = shift - np.float64(source.scale) * source.zero_point
     ratio = Fraction(float(residual.scale) / float(x.scale))
+    found = (_in_units(x.scale, ratio, shift, epsilon, largest) for largest in LARGEST_RATIOS)
+    return next((norm for norm in found if norm is not None), None)
+
+
+def _in_units(
+    scale: float, ratio: Fraction, shift: Array, epsilon: float, largest: int
+) -> ExactNorm | None:
+    """The unit a part of x's scale: A and B up to `largest`."""
     ratio = (
-        ratio.limit_denominator(LARGEST_RATIO)
+        ratio.limit_denominator(largest)
         if ratio < 1
-        else 1 / (1 / ratio).limit_denominator(LARGEST_RATIO)
+        else 1 / (1 / ratio).limit_denominator(largest)
     )
     if not ratio:
         return None
-    times = max(1, LARGEST_RATIO // max(ratio.numerator, ratio.denominator))
+    times = max(1, largest // max(ratio.numerator, ratio.denominator))
     a, b = ratio.denominator * times, ratio.numerator * times
-    unit = float(x.scale) / a
-    shift = np.zeros(channels) if bias is None else bias.astype(np.float64)
-    whole = np.rint(
-        (
-            shift
-            - x.scale * np.float64(x.zero_point)
-            - residual.scale * np.float64(residual.zero_point)
-        )
-        / unit
-    )
-    if max(a, b) > 32767 or max(255 * (a + b) + whole.max(), -whole.min()) >= 1 << 22:
+    unit = float(scale) / a
+    whole = np.rint(shift / unit)
+    least, most = whole.min(), 255 * (a + b) + whole.max()
+    if max(a, b) > 32767 or max(most, -least) >= 1 << 22:
         return None
-    return ExactNorm(
-        (whole + MAGIC_BITS).astype(np.int32),
-        a | b << 16,
-        epsilon / unit**2,
-        channels * MAGIC_BITS & 0xFFFFFFFF,
-    )
+    if len(shift) * (most - least) >= 1 << 31:
+        return None
+    return ExactNorm((whole + MAGIC_BITS).astype(np.int32), a | b << 16, epsilon / unit**2)
 
 
 def float_bias(

@@ -41,6 +41,16 @@ def quantise(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
     return random.normal(size=shape).astype(np.float32)
 
 
+def exact_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> Array:
+    """LayerNorm in float64."""
+    deviation = x - x.mean(-1, keepdims=True)
+    scale = np.sqrt((deviation**2).mean(-1, keepdims=True) + epsilon)
+    return np.asarray(deviation / scale * gamma + beta)
+
+
+OFFSETS = (0, 100, 4000, 40000, -3e6)  # of all channels, whose deviations are about 1
+
+
 def layer_norm(
     isa: Isa, x: Array, residual: Array | None, bias: Array, norm: Array, lanes: int, output: str
 ) -> Array:
@@ -79,7 +89,6 @@ def layer_norm(
             0,
             float(exact.epsilon),
             1 / channels,
-            exact.magic,
         )
         code = kernel(isa, "layer_norm_bytes", lanes, output)
     else:
@@ -131,12 +140,74 @@ def test_layer_norm(slow: bool, lanes: int, x_kind: str, residual_kind: str, out
             close(got, wanted, (isa.name, tokens))
 
 
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("isa", sets(slow=False), ids=str)
+def test_layer_norm_of_a_large_offset(isa: Isa, offset: float) -> None:
+    """A spread of deviations of 1 is found beside any offset, as float64 finds it."""
+    random = np.random.default_rng(0)
+    x = (offset + random.normal(size=(70, 100))).astype(np.float32)
+    gamma, beta = random.normal(size=(2, 100)).astype(np.float32)
+    norm, nothing = np.stack([gamma, beta], 1), np.zeros(100, np.float32)
+    got = layer_norm(isa, x, None, nothing, norm, 64, "f32")
+    np.testing.assert_allclose(got, exact_norm(x.astype(float), gamma, beta, 1e-12), atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", sets(slow=False), ids=str)
+def test_layer_norm_of_equal_channels(isa: Isa) -> None:
+    """No variance at all: beta, and no square root of less than nothing."""
+    x = np.repeat(np.logspace(-3, 7, 64, dtype=np.float32)[:, None], 100, axis=1)
+    gamma, beta = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
+    norm, nothing = np.stack([gamma, beta], 1), np.zeros(100, np.float32)
+    got = layer_norm(isa, x, None, nothing, norm, 64, "f32")
+    assert not np.isnan(got).any()
+    np.testing.assert_allclose(got[x[:, 0] < 1], np.tile(beta, (19, 1)), atol=1e-3)
+    columns = np.stack([np.arange(64), np.zeros(64, int), np.zeros(64, int)])
+    tables = [x, np.zeros((1, 100), np.float32), np.zeros((1, 100), np.float32)]
+    assert not np.isnan(embedding(isa, columns, tables, norm.T, "f32")).any()
+
+
+@pytest.mark.parametrize("channels", [36, 768])
+@pytest.mark.parametrize("isa", sets(slow=False), ids=str)
+def test_layer_norm_of_bytes_with_a_large_offset(isa: Isa, channels: int) -> None:
+    """Bytes that differ by a few steps, biases far from 0, and a channel far from the others."""
+    random = np.random.default_rng(0)
+    x, residual = 240 + random.integers(0, 5, (2, 70, channels)).astype(np.uint8)
+    x[:, 0] = 0
+    bias = (5 + random.normal(size=channels) / 100).astype(np.float32)
+    gamma, beta = random.normal(size=(2, channels)).astype(np.float32)
+    got = layer_norm(isa, x, residual, bias, np.stack([gamma, beta], 1), 64, "f32")
+    total = (x - 117.0) * X.scale + (residual - 131.0) * RESIDUAL.scale + bias
+    np.testing.assert_allclose(got, exact_norm(total, gamma, beta, 1e-12), atol=2e-3)
+
+
+def embedding(
+    isa: Isa, columns: Array, tables: list[Array], norm: Array | None, output: str
+) -> Array:
+    """columns: word, type and position of each token; norm: gamma and beta."""
+    tokens, channels = columns.shape[1], tables[0].shape[1]
+    rest, tiles = -channels % 64, -(-tokens // 64)
+    stand = Stand(tiles * 64 * (channels + rest) * 12 + 4096, [tokens])
+    y, result = stand.room((tiles, channels + rest, 64), TYPES[output])
+    scaled = np.stack([np.ones(channels), np.zeros(channels)]) if norm is None else norm
+    if output == "u8":
+        scaled = scaled / OUTPUT.scale + np.array([[0], [OUTPUT.zero_point]])
+    slots = (context.IDS, context.TYPES, context.POSITIONS)
+    for slot, column in zip(slots, columns, strict=True):
+        stand.context[slot // 8] = stand.address(column.astype(np.int32))
+    operands = [np.pad(each, ((0, 0), (0, rest))) for each in (*tables, scaled)]
+    words, positions, types, scaled = (stand.address(x.astype(np.float32)) for x in operands)
+    where = (words, positions, types, channels + rest, y, result[0].nbytes, scaled)
+    params = stand.params(*where, 1e-6, 1 / channels, 64 - rest)
+    stand.run(kernel(isa, "embedding", output, norm is not None), params, 0, tiles)
+    return from_tiles(result, tokens)[:, :channels]
+
+
 @pytest.mark.parametrize(
-    ("slow", "output", "normalised"),
-    rows_of([("u8", True), ("f32", True)], [("f32", False)]),
+    ("slow", "output", "normalised", "channels"),
+    rows_of([("u8", True, 64), ("f32", True, 72)], [("f32", False, 128), ("u8", True, 120)]),
 )
-def test_embedding(slow: bool, output: str, normalised: bool) -> None:
-    channels, words = 64, 50
+def test_embedding(slow: bool, output: str, normalised: bool, channels: int) -> None:
+    words = 50
     for tokens in TOKENS:
         random = np.random.default_rng(tokens)
         tables = [
@@ -147,31 +218,25 @@ def test_embedding(slow: bool, output: str, normalised: bool) -> None:
         quantisation = OUTPUT if output == "u8" else None
         normal = (gamma, beta) if normalised else (None, None)
         wanted = fused.embedding(ids, kinds, *tables, *normal, epsilon=1e-6, output=quantisation)[0]
+        columns = np.stack([ids[0], kinds[0], np.arange(tokens)])
+        norm = np.stack([gamma, beta]) if normalised else None
         for isa in sets(slow=slow):
-            stand = Stand(tokens * channels * 8 + 64 * channels * 4 + 4096, [tokens])
-            tiles = -(-tokens // 64)
-            y, result = stand.room((tiles, channels, 64), TYPES[output])
-            scaled = np.stack([gamma, beta])
-            if output == "u8":
-                scaled = scaled / np.float32(OUTPUT.scale) + np.array([[0], [OUTPUT.zero_point]])
-            if not normalised:
-                scaled = np.stack([np.ones(channels), np.zeros(channels)])
-            columns = (ids[0], kinds[0], np.arange(tokens))
-            for slot, column in zip(
-                (context.IDS, context.TYPES, context.POSITIONS), columns, strict=True
-            ):
-                stand.context[slot // 8] = stand.address(column.astype(np.int32))
-            params = stand.params(
-                *map(stand.address, tables),
-                channels,
-                y,
-                result[0].nbytes,
-                stand.address(scaled.astype(np.float32)),
-                1e-6,
-                1 / channels,
-            )
-            stand.run(kernel(isa, "embedding", output, normalised), params, 0, tiles)
-            close(from_tiles(result, tokens), wanted, (isa.name, tokens))
+            close(embedding(isa, columns, tables, norm, output), wanted, (isa.name, tokens))
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("isa", sets(slow=False), ids=str)
+def test_embedding_of_a_large_offset(isa: Isa, offset: float) -> None:
+    """In the positions, as in reports of models whose embeddings are not centred."""
+    random = np.random.default_rng(0)
+    tables = [random.normal(size=(rows, 120)).astype(np.float32) for rows in (50, 256, 2)]
+    tables[1] += np.float32(offset)
+    gamma, beta = random.normal(size=(2, 120)).astype(np.float32)
+    columns = np.stack([random.integers(0, 50, 70), random.integers(0, 2, 70), np.arange(70)])
+    got = embedding(isa, columns, tables, np.stack([gamma, beta]), "f32")
+    words, kinds, places = columns
+    total = (tables[0][words] + tables[1][places] + tables[2][kinds]).astype(float)
+    np.testing.assert_allclose(got, exact_norm(total, gamma, beta, 1e-6), atol=1e-5)
 
 
 @pytest.mark.parametrize(("slow", "kind"), rows_of([("u8",), ("f32",)], []))
