@@ -128,6 +128,7 @@ class Plan:
     kinds: int = 1 << 30
     pack_tokens: int = PACK_TOKENS
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
+    mixes: str = ""  # how the tail reads masked tokens, which are 0 here: mixing.py
 
     @cached_property
     def signature(self) -> str:

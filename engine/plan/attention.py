@@ -32,7 +32,8 @@ Array = NDArray[Any]
 def plan_attention(planner: Planner, node: Node) -> None:
     """One step for each head and tile of queries, after the keys are interleaved."""
     query, key, value = (planner.buffer(name) for name in node.inputs[:3])
-    _take_mask(planner, node.inputs[3] if len(node.inputs) > 3 else "")
+    mask = node.inputs[3] if len(node.inputs) > 3 else ""
+    _check_mask(planner, mask)
     depth = query.channels // node.attributes["heads"]
     if len({planner.width(name) for name in node.inputs[:3]}) > 1:
         raise Unplanned("query, key and value have different channels")
@@ -40,19 +41,18 @@ def plan_attention(planner: Planner, node: Node) -> None:
         raise Unplanned(f"heads of {depth} channels")
     attend = _bytes if attention_is_bytes(node) else _floats
     attend(planner, node, query, key, value, depth)
+    planner.inputs["mask"], planner.attended = mask, True
     if node.inputs[0] in planner.kept_axis:
         planner.kept_axis.add(node.outputs[0])
     planner.layer(node, shape=(node.attributes["heads"], depth), dtype=query.dtype, bytes=0)
 
 
-def _take_mask(planner: Planner, mask: str) -> None:
-    """Packs leave masked tokens out: there is one mask, and it is an input of the graph."""
-    if not mask:
-        return
-    known = {value.name for value in planner.graph.inputs}
-    if mask not in known or planner.inputs["mask"] not in ("", mask):
+def _check_mask(planner: Planner, mask: str) -> None:
+    """Packs leave masked tokens out: there is one mask or none, and it is an input of the graph."""
+    if planner.attended and mask != planner.inputs["mask"]:
+        raise Unplanned(f"mask '{mask}', before it was '{planner.inputs['mask']}'")
+    if mask and mask not in {value.name for value in planner.graph.inputs}:
         raise Unplanned(f"mask '{mask}' is not the graph's input")
-    planner.inputs["mask"] = mask
 
 
 def _bytes(

@@ -19,6 +19,7 @@ from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
 from .choice import Choice, Choices
 from .memory import Buffer
+from .mixing import mixes_tokens
 from .quantized import attention_is_bytes, stored
 from .unread import channels_read, varying_fours
 
@@ -56,6 +57,7 @@ class Planner:
         self.steps: list[Step] = []
         self.layers: list[dict[str, Any]] = []
         self.inputs = {"ids": "", "types": "", "mask": ""}
+        self.attended = False  # an attention is planned: all others have its mask
         self.embedding: Node | None = None
         self.of_rows: set[str] = set()  # values of one token a sentence, planned yet or not
         for node in graph:
@@ -99,12 +101,13 @@ class Planner:
             log.info("%s: the tail reads bytes, so NumPy has all of it", self.graph.name)
             return None
         results = [self._handed_over(name, number) for number, name in enumerate(handed)]
+        tail = self._tail(rest, results)
         attributes, inputs = self.embedding.attributes, self.embedding.inputs
         return Plan(
             self.isa,
             tuple(self.steps),
             tuple(results),
-            self._tail(rest, results),
+            tail,
             (self.inputs["ids"], self.inputs["types"], self.inputs["mask"]),
             tuple(self.layers),
             first_position=int(attributes.get("position_offset", 0)),
@@ -112,7 +115,16 @@ class Planner:
             most_positions=self._rows(inputs[3]),
             vocabulary=self._rows(inputs[2]),
             kinds=self._rows(inputs[4]),
+            mixes=self._mixes(tail, results),
         )
+
+    def _mixes(self, tail: Graph | None, results: list[Result]) -> str:
+        """How the tail would read what kernels leave out, or nothing."""
+        tokens, mask = [r.name for r in results if r.domain == "tokens"], self.inputs["mask"]
+        reason = mixes_tokens(tail, tokens, mask) if tail is not None and mask else None
+        if reason:
+            log.info("%s: %s; calls with masked tokens are NumPy's", self.graph.name, reason)
+        return reason or ""
 
     def _inputs_are_alike(self) -> bool:
         """Kernels read ids, types and mask as [batch, length]; in ONNX they may broadcast."""
@@ -140,7 +152,14 @@ class Planner:
         names = {result.name for result in results}
         if not nodes and names.issuperset(value.name for value in self.graph.outputs):
             return None
-        inputs = tuple(Value(each.name, "float32", each.shape) for each in results)
+        lengths = next(v.shape for v in self.graph.inputs if v.name == self.inputs["ids"])
+        named = dict(
+            zip(("batch", "sequence"), lengths, strict=True)
+        )  # as the other inputs have it
+        inputs = tuple(
+            Value(each.name, "float32", tuple(named.get(str(n), n) for n in each.shape))
+            for each in results
+        )
         kept = tuple(value for value in self.graph.inputs if value.name not in names)
         return self.graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
 

@@ -138,7 +138,8 @@ class Session:
     # --- the call
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name, integers [batch, length]; a mask's zeros are tokens
-        that neither influence nor cost anything.
+        that neither influence nor cost anything.  What stands at masked tokens of results [batch,
+        length, ...] has no meaning: 0, or what the model's last operators make of 0.
 
         Raises:
             InputError: an input is missing, unknown, of the wrong shape, or holds a token outside
@@ -149,9 +150,10 @@ class Session:
             return self._by_reference(feeds)
         if self._check:
             self._check_steps(feeds)
-        arrays = self._checked(plan, feeds)
+        ids, types, mask = self._checked(plan, feeds)
+        if plan.mixes and mask is not None and not mask.all():
+            return self._by_reference(feeds)
         with self._lock:
-            ids, types, mask = arrays
             assert ids is not None
             results = self._run_plan(plan, ids, types, mask)
         if results is None:
@@ -284,7 +286,7 @@ class Session:
         program = self._program(tokens)
         shared = self._program(tokens, shared=True).address if self._team is not None else 0
         shapes = [_shape(result, batch, length) for result in plan.results]
-        known = _Known(program, shared, shapes, plan.results[0].domain == "tokens")
+        known = _Known(program, shared, shapes, any(r.domain == "tokens" for r in plan.results))
         if len(self._shapes) >= MOST_SHAPES:
             self._shapes.clear()
         self._shapes[batch, length] = known
