@@ -24,7 +24,7 @@ import llvmlite.binding as llvm
 
 from . import cache
 from .errors import IsaError
-from .isa import Isa
+from .isa import Isa, missing
 
 __all__ = ["Compiled", "assembly", "compiled", "object_code", "source_hash"]
 
@@ -245,10 +245,15 @@ def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
 
     Kernels ask nothing of an instruction set, only bodies of instructions do: one that is emulated
     shares its code with the set that it is made for.
+
+    Raises:
+        IsaError: this machine does not permit the set (its code would end the process).
     """
     isa = isa.native
     key = (name, isa)
     if key not in _loaded:
+        if why := missing(isa):
+            raise IsaError(f"kernel {name} for {isa}: {why}")
         path = _cached_path(name, isa)
         code = cache.read(path)
         if not code:

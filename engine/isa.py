@@ -123,10 +123,11 @@ def emulated(shape: Isa, code: Isa) -> Isa:
 
     Tiles are of both: nothing else does what they do.
     """
-    tiles = tuple(name for name in shape.features if name.startswith("amx"))
-    flags = tuple(flag for flag in shape.needs if flag.startswith("amx"))
-    lowered = replace(code, features=tuple(dict.fromkeys((*code.features, *tiles))))
-    needs = tuple(dict.fromkeys((*code.needs, *flags)))
+    needs, features = (
+        (*own, *(name for name in more if name.startswith("amx") and name not in own))
+        for own, more in ((code.needs, shape.needs), (code.features, shape.features))
+    )
+    lowered = replace(code, needs=needs, features=features)
     return replace(shape, name=f"{shape.name}@{code.name}", needs=needs, lowered=lowered)
 
 

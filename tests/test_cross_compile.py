@@ -16,7 +16,7 @@ import pytest
 from engine import compile as compiler
 from engine import isa
 from engine.errors import IsaError
-from engine.kernels import KERNELS, builder, kernel_name
+from engine.kernels import KERNELS, builder, kernel, kernel_name
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 TARGETS = {  # CPU as LLVM calls it -> triple and the instruction set that detection would choose
@@ -171,3 +171,14 @@ def test_a_target_that_is_not_x86_takes_no_x86_instructions():
             cpu="neoverse-v1",
             jit=False,
         )
+
+
+def test_code_that_would_end_the_process_is_not_run(monkeypatch):
+    monkeypatch.setattr(compiler, "_loaded", {})
+    with isa.pretend({"avx2", "fma", "f16c", "bmi2"}):
+        for name, lacking in (("avx512_bf16", "no avx512f"), ("amx_int8", "no avx512f")):
+            with pytest.raises(IsaError, match=f"kernel clock for {name}: {lacking}"):
+                kernel(isa.named(name), "clock")
+        tiles = isa.emulated(isa.named("amx_int8"), isa.named("avx2"))
+        with pytest.raises(IsaError, match="kernel clock for avx2: no amx_tile, amx_int8"):
+            kernel(tiles, "clock")
