@@ -5,6 +5,7 @@ EngineError
 │   ├── UnsupportedError  an operator, type or attribute the engine does not have
 │   └── IntegrityError    truncated or altered: checksum, offset or size does not fit
 ├── InputError            what was fed to run(): names, shapes, types, values
+├── ResourceError         memory or threads that the system does not give: how much was asked
 ├── SettingError          an environment variable or option: its name, value and what is allowed
 ├── CheckError            ENGINE_CHECK=1: a step's result is not what its operator means
 ├── PassError             a pass left the graph unsound: pass, its number, node
@@ -22,6 +23,7 @@ __all__ = [
     "IsaError",
     "ModelError",
     "PassError",
+    "ResourceError",
     "SettingError",
     "UnsupportedError",
 ]
@@ -45,6 +47,10 @@ class IntegrityError(ModelError):
 
 class InputError(EngineError):
     """The inputs given to a run do not fit the model."""
+
+
+class ResourceError(EngineError):
+    """The system does not give the memory or the threads that a call needs."""
 
 
 class SettingError(EngineError):

@@ -10,14 +10,17 @@ packs: int32 (first sentence, sentences), 12 packs, 13 address of int32 [batch] 
 other ids, from it on) or -1, 17 vocabulary, 18 kinds of token, 19 set by prepare: 1 + the place of
 the first id or type out of range, 20 set by prepare: sentences that no pack can hold (nothing
 attended to, or the first token masked), 21 address of control, 22 first of the steps on rows
-alone, 23 address of the steps for workers that share a pack, 24 workers, 25 set by call: it was
-left because a worker sleeps, and the next call goes on, 26 address of the first worker's context,
-27 outputs.
+alone, 23 address of the steps for workers that share a pack, 24 outputs, 25 address of the first
+worker's context.
 The caller of call or prepare tells in 0 to 2 and for outputs where an address is found; they put
 the address itself there.  call sets 8 and 10 again where workers share each pack, which is where
-that should end before each has done packs of its own.
-control (int64 slots): 0 generation (a new one: work), 1 address of call, 2 workers that have
-finished, 3 spins before sleep, 8.. state of worker n: 0 awake, 1 asleep.
+that should end before each has done packs of its own.  A call begins and ends in compiled code:
+no exception of Python's comes in between, and when it returns no worker is at work.
+control (int64 slots): 0 generation (a new one: work), 1 address of call, or 0: end, 2 workers that
+have finished, 3 spins before sleep, 4 workers, 5 to 7 addresses of sem_wait, sem_post and
+sched_setaffinity (or 0) of the C library; then a line of LINE bytes for each worker: its state (0
+awake, 1 asleep) and behind it, at SEMAPHORE, what it sleeps at and, at CPUS, a mask of those it is
+pinned to.
 step (int64 slots): 0 address of the kernel, 1 params, 2 what is counted (an offset into the
 context, or 0: one unit), 3 units each, 4 cycles spent, 5 calls, 6 who meets after it
 (plan/meetings.py: 0 nobody, 1 all where the tiles do not divide evenly among the workers, 2 all),
@@ -41,9 +44,13 @@ from ..simd import (
 )
 from .context import (
     ARENA,
+    CPUS,
+    CPUS_BYTES,
     FIRST_ROW,
     GENERATION,
     IDS,
+    LINE,
+    LINES,
     MOST_ROWS,
     OWN_ARENA,
     PLACES,
@@ -51,6 +58,7 @@ from .context import (
     ROW_SENTENCES,
     ROW_TILES,
     ROWS,
+    SEMAPHORE,
     SENTENCES,
     SHARED_ARENA,
     STARTS,
@@ -74,7 +82,7 @@ def find_arrays(params):
         if at:
             store_unaligned(params + 8 * slot, load_i64(at))
     table = load_i64(params + 40)
-    for number in range(load_i64(params + 216)):
+    for number in range(load_i64(params + 192)):
         store_unaligned(table + 8 * number, load_i64(load_i64(table + 8 * number)))
 
 
@@ -134,6 +142,9 @@ def set_rows(context, first, count):
 def fill(call, context, pack, row):
     """The context of one pack, its first sentence at `row`: its tokens gathered, masked ones left
     out.
+
+    Another thread may have changed the inputs since cut_into_packs read them: each sentence gets
+    as many tokens as were counted there, ids and types that are in range.
     """
     at = load_i64(call + 88) + 8 * pack
     first, sentences = load_int(at), load_int(at + 4)
@@ -153,24 +164,30 @@ def fill(call, context, pack, row):
         load_i64(context + PLACES),
         load_i64(call + 120),
     )
-    padding, token = load_i64(call + 128), 0
+    padding, counts, token = load_i64(call + 128), load_i64(call + 104), i64(0)
+    last_id, last_kind = load_i64(call + 136) - 1, load_i64(call + 144) - 1
     rows = load_i64(context + ROW_SENTENCES) + 4 * row
     for sentence in range(sentences):
         store_unaligned(starts + 4 * sentence, i32(token))
         store_unaligned(rows + 4 * sentence, i32(first + sentence))
-        line, counted = (first + sentence) * length, 0
+        line, counted = (first + sentence) * length, i64(0)
+        end = token + load_int(counts + 4 * (first + sentence))
         for t in range(length):
-            counted += load_i64(ids + 8 * (line + t)) != padding
-            if mask == 0 or load_i64(mask + 8 * (line + t)) != 0:
-                store_unaligned(to_ids + 4 * token, i32(load_i64(ids + 8 * (line + t))))
-                kind = 0
+            word = min(max(load_i64(ids + 8 * (line + t)), 0), last_id)
+            counted += word != padding
+            left = length - t
+            if token < end and (
+                mask == 0 or load_i64(mask + 8 * (line + t)) != 0 or left == end - token
+            ):
+                store_unaligned(to_ids + 4 * token, i32(word))
+                kind = i64(0)
                 if types:
-                    kind = load_i64(types + 8 * (line + t))
+                    kind = min(max(load_i64(types + 8 * (line + t)), 0), last_kind)
                 store_unaligned(to_types + 4 * token, i32(kind))
                 position = t + origin
                 if padding >= 0:
                     position = padding
-                    if load_i64(ids + 8 * (line + t)) != padding:
+                    if word != padding:
                         position = padding + counted
                 store_unaligned(to_positions + 4 * token, i32(position))
                 store_unaligned(to_places + 4 * token, i32(line + t))
@@ -334,9 +351,9 @@ def run(profiled):
 
 
 @routine
-def begin_together(params):
-    """Shares the packs out and lets the other workers begin; whether one of them sleeps."""
-    workers, packs, control = load_i64(params + 192), load_i64(params + 96), load_i64(params + 168)
+def begin_together(params, control, workers):
+    """Shares the packs out, lets the other workers begin and wakes those that sleep."""
+    packs = load_i64(params + 96)
     alone = (packs + workers - 1) // workers
     if 100 * alone * workers > SHARING_COST * packs:
         store_unaligned(params + 64, load_i64(params + 184))
@@ -345,10 +362,10 @@ def begin_together(params):
     store_unaligned(control + 8, params)
     store_unaligned(control + 16, i64(0))
     fetch_add(control, 1)
-    asleep = False
     for worker in range(1, workers):
-        asleep |= load_shared(control + 64 + 8 * worker) != 0
-    return asleep
+        state = control + LINES + LINE * worker
+        if load_shared(state) and exchange(state, 0):
+            call_kernel(load_i64(control + 48), state + SEMAPHORE, 0, 0, 0)
 
 
 def call(profiled):
@@ -356,26 +373,32 @@ def call(profiled):
     share = work(profiled)
 
     def kernel(params, context, begin, end):
-        workers, goes_on = load_i64(params + 192), load_i64(params + 200)
-        store_unaligned(params + 200, i64(0))
-        if not goes_on:
-            find_arrays(params)
-            cut_into_packs(params)
-            if load_i64(params + 152) or load_i64(params + 160):
-                return
-            if workers > 1 and begin_together(params):
-                store_unaligned(params + 200, i64(1))
-                return
-        share(params, load_i64(params + 208), 0)
+        control = load_i64(params + 168)
+        workers = load_i64(control + 32)
+        find_arrays(params)
+        cut_into_packs(params)
+        if load_i64(params + 152) or load_i64(params + 160):
+            return
         if workers > 1:
-            wait_until(load_i64(params + 168) + 16, workers - 1)
+            begin_together(params, control, workers)
+        share(params, load_i64(params + 200), 0)
+        if workers > 1:
+            wait_until(control + 16, workers - 1)
 
     return kernel
 
 
+@routine
+def sleep(control, state, seen):
+    """Until the caller wakes this worker (or a signal does) where no generation has come yet."""
+    exchange(state, 1)
+    if load_shared(control) == seen:
+        call_kernel(load_i64(control + 40), state + SEMAPHORE, 0, 0, 0)
+    exchange(state, 0)
+
+
 def serve():
-    """A worker's life: waits for generations and does its share of each; goes to sleep (returns)
-    when none comes for long.
+    """A worker's life: waits for generations and does its share of each, until the team ends.
 
     params: control; context: its own; begin: its number; the generation it has seen is kept in the
     context.
@@ -383,19 +406,19 @@ def serve():
     share = work(False)
 
     def kernel(params, context, begin, end):
-        state = params + 64 + 8 * begin
+        state, pin = params + LINES + LINE * begin, load_i64(params + 56)
+        if pin:  # this thread, where it may
+            call_kernel(pin, 0, CPUS_BYTES, state + CPUS, 0)
         while True:
             seen, spins = load_i64(context + GENERATION), 0
             while load_shared(params) == seen:
                 pause()
                 spins += 1
                 if spins > load_i64(params + 24):
-                    exchange(state, 1)
-                    if load_shared(params) == seen:
-                        return
-                    exchange(state, 0)
+                    sleep(params, state, seen)
+                    spins = 0
             store_unaligned(context + GENERATION, load_shared(params))
-            if load_i64(params + 8) == 0:  # the session is closed
+            if load_i64(params + 8) == 0:
                 return
             share(load_i64(params + 8), context, begin)
             fetch_add(params + 16, 1)

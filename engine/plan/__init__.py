@@ -105,7 +105,7 @@ class Program:
     keep: tuple[Any, ...]  # parameter blocks and code the addresses point to
     offsets: Mapping[Buffer, int]  # in the arena
 
-    @cached_property
+    @property
     def address(self) -> int:
         """Of the steps."""
         return self.steps.ctypes.data

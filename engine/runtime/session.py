@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import isa, models, reference, settings
-from ..errors import InputError
+from ..errors import InputError, ResourceError
 from ..graph import Graph
 from ..kernels import context as slots
 from ..kernels import kernel
 from ..plan import PACK_TOKENS, Plan, Program, make_plan
-from .workers import CALL, Team, Worker, give_back, memory
+from .workers import CALL, NO_ROOM, Room, Worker, give_back
 
 __all__ = ["Session", "Timed", "load"]
 
 Array = NDArray[Any]
-CALL_SLOTS = 32
 INT64 = np.dtype(np.int64)  # arrays have this very object
 MOST_SHAPES = 4096  # of calls, whose programs and results are known
-SLOTS_OF_A_CALL = struct.Struct("11q")  # the first, all set at once: kernels/drive.py
+MOST_PLACES = (1 << 31) - 1  # of tokens in a batch: kernels keep them in int32
+KNOWN_SLOTS = 23  # of a call, from its batch on: they are the same for all calls of a shape
+SLOTS_OF_A_CALL = struct.Struct(f"3q{8 * KNOWN_SLOTS}s")  # all that there are: kernels/drive.py
 # An array is a Python object, then the address of its elements (PyArrayObject_fields in NumPy's
 # ndarraytypes.h): kernels look there, which takes a tenth of the time of asking the array.
 ELEMENTS = object.__basicsize__
@@ -69,22 +72,27 @@ class Timed:
 class _Known:
     """What a call of one shape needs."""
 
-    program: Program
-    shared: int  # address of the steps for workers that share a pack, 0 for one worker
+    slots: bytes  # of the call
     results: list[tuple[int, ...]]  # their shapes
     of_tokens: bool
 
 
 class Session:
-    """A frozen model.  Safe to use from several threads: calls wait for each other."""
+    """A frozen model.  Safe to use from several threads: calls wait for each other.
+
+    Also in the children of a fork, whatever the parent's threads were doing, and after any
+    exception: a call sets all that it depends on, and compiled code, once it has begun, ends before
+    Python goes on.  So Ctrl-C is answered when the call in progress has ended.
+    """
 
     _whole = False  # make channels too that nobody reads
+    _room = NO_ROOM
 
     def __init__(
         self, graph: Graph, *, threads: int | None = None, cpus: Sequence[int] = ()
     ) -> None:
         """threads: workers, the caller among them (default: the setting, 1); cpus: where they are
-        pinned, worker n to cpus[n % len] (default: those the process has).
+        pinned, worker n to cpus[n % len] (default: those the process has), if the system lets it.
         """
         threads = settings.current().threads if threads is None else threads
         if threads < 1:
@@ -92,38 +100,16 @@ class Session:
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
         self.plan: Plan | None = make_plan(graph, self.isa, whole=self._whole)
-        self._shapes: dict[tuple[int, ...], _Known] = {}
         self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._cpus = tuple(cpus)
         self._check = bool(settings.current().check)
         self._programs: dict[tuple[int, bool], Program] = {}
-        self._workers: list[Worker] = []
-        self._capacity = (0, 0)  # tokens and arena bytes of the workers
-        self._call = memory(8 * CALL_SLOTS).view(np.int64)
-        self._call_address = self._call.ctypes.data
-        self._slots = (ctypes.c_int64 * CALL_SLOTS).from_buffer(self._call.data)
-        self._packs = self._counts = np.zeros(0, np.int32)
-        self._team = (
-            Team(self.isa, threads, tuple(cpus) or available_cpus()) if threads > 1 else None
-        )
         if self.plan is not None:
             self._run = CALL(kernel(self.isa, "call", False).address)
             self._known = {value.name for value in graph.inputs}
             self._names = [result.name for result in self.plan.results]
-            self._table = (ctypes.c_int64 * len(self.plan.results))()
-            self._table_address = ctypes.addressof(self._table)
-            self._set_constants(self.plan)
-
-    def _set_constants(self, plan: Plan) -> None:
-        """The slots of the call (kernels/drive.py) that no call changes."""
-        self._call[15:19] = (
-            plan.first_position,
-            -1 if plan.padding_id is None else plan.padding_id,
-            plan.vocabulary,
-            plan.kinds,
-        )
-        self._call[21:23] = 0 if self._team is None else self._team.address, plan.late
-        self._call[24], self._call[27] = self.threads, len(plan.results)
+        _sessions.add(self)
 
     @property
     def pack_tokens(self) -> int:
@@ -133,7 +119,7 @@ class Session:
     @pack_tokens.setter
     def pack_tokens(self, tokens: int) -> None:
         self._most_tokens = tokens
-        self._shapes.clear()
+        self._room.known.clear()
 
     # --- the call
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -141,21 +127,25 @@ class Session:
         that neither influence nor cost anything.  What stands at masked tokens of results [batch,
         length, ...] has no meaning: 0, or what the model's last operators make of 0.
 
+        Where another thread changes the inputs meanwhile, the outputs are those of no sentence in
+        particular; nothing else comes to harm.
+
         Raises:
             InputError: an input is missing, unknown, of the wrong shape, or holds a token outside
             the vocabulary.
+            ResourceError: the system does not give the memory or the threads.
         """
         plan = self.plan
         if plan is None:
             return self._by_reference(feeds)
         if self._check:
             self._check_steps(feeds)
-        ids, types, mask = self._checked(plan, feeds)
+        shape, arrays = self._checked(plan, feeds)
+        mask = arrays[2]
         if plan.mixes and mask is not None and not mask.all():
             return self._by_reference(feeds)
-        with self._lock:
-            assert ids is not None
-            results = self._run_plan(plan, ids, types, mask)
+        with self._turn():
+            results = self._run_plan(plan, shape, arrays)
         if results is None:
             return self._by_reference(feeds)
         made = dict(zip(self._names, results, strict=True))
@@ -169,21 +159,26 @@ class Session:
         """
         if self.plan is None:
             raise InputError("no step of this model runs in kernels")
-        ids, types, mask = self._checked(self.plan, feeds)
-        assert ids is not None
-        batch, length = ids.shape
-        with self._lock:
-            tokens, ways = self._pack_tokens(length), (False, True)[: min(self.threads, 2)]
-            steps = [self._program(tokens, shared=way).steps for way in ways]
+        (batch, length), arrays = self._checked(self.plan, feeds)
+        with self._turn():
+            steps = [program.steps for program in self._ways(length)]
             for each in steps:
                 each[:, 4:6] = 0
             run = CALL(kernel(self.isa, "call", True).address)
-            self._run_plan(self.plan, ids, types, mask, run=run)
-            used = steps[int(self._call[10] > 1)]
-            packs = self._packs[: int(self._call[12])]
+            self._run_plan(self.plan, (batch, length), arrays, run)
+            room, call = self._room, self._call
+            used, packs = steps[int(call[10] > 1)], room.packs[: int(call[12])]
             return Timed(
-                used[:, 4].copy(), used[:, 5].copy(), self._counts[:batch].copy(), packs.copy()
+                used[:, 4].copy(), used[:, 5].copy(), room.counts[:batch].copy(), packs.copy()
             )
+
+    def _turn(self) -> threading.RLock:
+        """Where calls wait for each other.  One that a signal's handler makes in the midst of its
+        own thread's call gets a room of its own.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._room = NO_ROOM
+        return self._lock
 
     def _check_steps(self, feeds: Mapping[str, Array]) -> None:
         from .stepwise import check
@@ -193,8 +188,10 @@ class Session:
     def _by_reference(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return reference.run(self.graph, _typed(self.graph, feeds))
 
-    def _checked(self, plan: Plan, feeds: Mapping[str, Array]) -> list[Array | None]:
-        """ids, types and mask as the kernels read them: int64, in one piece."""
+    def _checked(
+        self, plan: Plan, feeds: Mapping[str, Array]
+    ) -> tuple[tuple[int, ...], list[Array | None]]:
+        """The shape; ids, types and mask as the kernels read them: int64, in one piece."""
         arrays: list[Array | None] = []
         shape: tuple[int, ...] | None = None
         for name in plan.inputs:
@@ -230,73 +227,101 @@ class Session:
             raise InputError(
                 f"length {shape[1]}: the model has positions for 1 to {longest} tokens"
             )
-        return arrays
+        return shape, arrays
 
     def _run_plan(
-        self, plan: Plan, ids: Array, types: Array | None, mask: Array | None, run: Any = None
+        self,
+        plan: Plan,
+        shape: tuple[int, ...],
+        arrays: Sequence[Array | None],
+        run: Any = None,
     ) -> list[Array] | None:
-        batch, length = ids.shape
-        known = self._shapes.get(ids.shape)
+        ids, types, mask = arrays
+        room = self._room
+        known = room.known.get(shape)
         if known is None:
-            known = self._learn(plan, batch, length)
-        program = known.program
-        results, table = [], self._table
-        for number, shape in enumerate(known.results):
-            array = np.empty(shape, np.float32)
-            results.append(array)
+            room, known = self._learn(plan, *shape)
+        results, table = self._results(known), room.table
+        for number, array in enumerate(results):
             table[number] = id(array) + ELEMENTS
-        if not batch:
+        if not shape[0]:
             return results
         if known.of_tokens and mask is not None:
             for array in results:
                 array.fill(0)  # what stands at masked tokens
-        call = self._slots  # a ctypes array: setting an item costs a third of what NumPy's does
+        call = room.call  # a ctypes array: its items take a third of the time that NumPy's do
         SLOTS_OF_A_CALL.pack_into(
             call,
             0,
             id(ids) + ELEMENTS,
             0 if types is None else id(types) + ELEMENTS,
             0 if mask is None else id(mask) + ELEMENTS,
-            batch,
-            length,
-            self._table_address,
-            0,
-            program.tokens,
-            program.address,
-            len(program.steps),
-            1,
+            known.slots,
         )
-        if self._team is not None:
-            call[23] = known.shared
-            self._team.ready(self._workers)
-        run, address = run or self._run, self._call_address
-        run(address)
-        if call[25]:
-            assert self._team is not None
-            self._team.wake()
-            run(address)
+        (run or self._run)(room.address)
         if call[19]:
+            assert ids is not None
             self._complain(call[19] - 1, ids, types)
         return None if call[20] else results  # None: no token, or not the first, to attend to
 
-    def _learn(self, plan: Plan, batch: int, length: int) -> _Known:
-        if len(self._counts) <= batch:
-            self._make_room(batch)
-        tokens = self._pack_tokens(length)
-        program = self._program(tokens)
-        shared = self._program(tokens, shared=True).address if self._team is not None else 0
-        shapes = [_shape(result, batch, length) for result in plan.results]
-        known = _Known(program, shared, shapes, any(r.domain == "tokens" for r in plan.results))
-        if len(self._shapes) >= MOST_SHAPES:
-            self._shapes.clear()
-        self._shapes[batch, length] = known
-        return known
+    def _results(self, known: _Known) -> list[Array]:
+        try:
+            return [np.empty(shape, np.float32) for shape in known.results]
+        except (MemoryError, ValueError) as error:  # too large for an array at all
+            raise ResourceError(f"outputs of {known.results}: {error}") from error
 
-    def _make_room(self, batch: int) -> None:
-        """For the packs and the lengths of a batch."""
-        self._packs = np.zeros((batch + 1, 2), np.int32)
-        self._counts = np.zeros(batch + 1, np.int32)
-        self._slots[11], self._slots[13] = self._packs.ctypes.data, self._counts.ctypes.data
+    # --- what a shape needs, made on its first call
+    def _learn(self, plan: Plan, batch: int, length: int) -> tuple[Room, _Known]:
+        if batch * length > MOST_PLACES:
+            raise InputError(f"{batch} sentences of {length}: more than {MOST_PLACES} tokens")
+        if sys.is_finalizing():
+            raise ResourceError(
+                f"no threads or memory for {batch} x {length}: the interpreter ends"
+            )
+        ways = self._ways(length)
+        room = self._room_for(plan, ways, batch)
+        results = [_shape(result, batch, length) for result in plan.results]
+        of_tokens = any(result.domain == "tokens" for result in plan.results)
+        known = _Known(_slots(plan, room, ways, batch, length), results, of_tokens)
+        if len(room.known) >= MOST_SHAPES:
+            room.known.clear()
+        room.known[batch, length] = known
+        return room, known
+
+    def _ways(self, length: int) -> list[Program]:
+        """The program of a worker alone, then that of those who share a pack, if there are any."""
+        tokens = self._pack_tokens(length)
+        return [self._program(tokens, shared=way) for way in (False, True)[: min(self.threads, 2)]]
+
+    def _program(self, tokens: int, *, shared: bool) -> Program:
+        program = self._programs.get((tokens, shared))
+        if program is None:
+            assert self.plan is not None
+            program = self._programs[tokens, shared] = self.plan.program(tokens, shared=shared)
+        return program
+
+    def _room_for(self, plan: Plan, ways: Sequence[Program], batch: int) -> Room:
+        """The session's, or a larger one instead."""
+        room, tokens = self._room, ways[0].tokens
+        arena_bytes = max(program.arena_bytes for program in ways) + ARENA_GUARD
+        if tokens > room.tokens or arena_bytes > room.arena_bytes:
+            room = Room.make(
+                self.isa,
+                (max(tokens, room.tokens), max(arena_bytes, room.arena_bytes), batch),
+                threads=self.threads,
+                results=len(plan.results),
+                cpus=self._cpus or available_cpus(),
+            )
+        elif batch > room.batch:
+            room = room.widened(batch)
+        self._move(room)
+        return room
+
+    def _move(self, room: Room) -> None:
+        """Ends the team that is left, which tracebacks may hold for long."""
+        before, self._room = self._room.team, room
+        if before is not None and before is not room.team:
+            before.end()
 
     def _pack_tokens(self, length: int) -> int:
         return max(self.pack_tokens, -(-length // slots.TILE) * slots.TILE)
@@ -316,41 +341,75 @@ class Session:
         """What no kernel has: op by op on the arrays the program made."""
         return reference.run(tail, {**_typed(tail, feeds), **made})
 
-    def _program(self, tokens: int, *, shared: bool = False) -> Program:
-        """The program for packs of `tokens`, with workers that can hold them."""
-        program = self._programs.get((tokens, shared))
-        if program is None:
-            assert self.plan is not None
-            program = self.plan.program(tokens, shared=shared)
-            self._programs[tokens, shared] = program
-            capacity = (
-                max(tokens, self._capacity[0]),
-                max(program.arena_bytes + ARENA_GUARD, self._capacity[1]),
-            )
-            if capacity != self._capacity:
-                self._workers = []
-                for _ in range(self.threads):
-                    first = self._workers[0] if self._workers else None
-                    self._workers.append(Worker(*capacity, first, ctypes.addressof(self._table)))
-                self._capacity = capacity
-                self._slots[26] = self._workers[0].address
-        return program
-
     # --- what it is
     @property
     def arena_bytes(self) -> int:
         """Memory of activations, over all workers; 0 before the first call."""
-        return sum(worker.arena.nbytes for worker in self._workers)
+        return sum(worker.arena.nbytes for worker in self._room.workers)
+
+    @property
+    def _workers(self) -> tuple[Worker, ...]:
+        return self._room.workers
+
+    @property
+    def _call(self) -> Array:
+        """The slots of the last call."""
+        return np.frombuffer(self._room.call, np.int64)
 
     def describe(self) -> list[dict[str, Any]]:
         """Per layer: name, op, shape, dtype, pattern, zero_ratio, kernel, bytes."""
         return [] if self.plan is None else [dict(layer) for layer in self.plan.layers]
+
+    # --- how it ends, and begins again
+    def close(self) -> None:
+        """End the threads and give back what calls use; a call after that takes it again."""
+        with self._turn():
+            self._move(NO_ROOM)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _after_fork(self) -> None:
+        """In the child: another thread may have had the lock, and the team stayed behind."""
+        self._lock = threading.RLock()
+        if self._room.team is not None:  # a call goes on if its own signal's handler has forked
+            self._room.team.leave()
+        self._room = NO_ROOM
 
     def __getstate__(self) -> dict[str, Any]:
         return {"graph": self.graph, "threads": self.threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["graph"], threads=state["threads"])  # type: ignore[misc]
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()  # for the children of a fork
+
+
+def _begin_again() -> None:
+    for session in list(_sessions):
+        session._after_fork()
+
+
+os.register_at_fork(after_in_child=_begin_again)
+
+
+def _slots(plan: Plan, room: Room, ways: Sequence[Program], batch: int, length: int) -> bytes:
+    """Of a call (kernels/drive.py), from its batch on."""
+    assert room.team is not None, "a room that was made"
+    alone, shared = ways[0], ways[-1]
+    slots = np.zeros(KNOWN_SLOTS + 3, np.int64)
+    slots[3:6] = batch, length, ctypes.addressof(room.table)
+    slots[7:11] = alone.tokens, alone.address, len(alone.steps), 1
+    slots[11], slots[13] = room.packs.ctypes.data, room.counts.ctypes.data
+    slots[15:17] = plan.first_position, -1 if plan.padding_id is None else plan.padding_id
+    slots[17:19] = plan.vocabulary, plan.kinds
+    slots[21:24] = room.team.address, plan.late, shared.address
+    slots[24:26] = len(plan.results), room.workers[0].address
+    return slots[3:].tobytes()
 
 
 def _typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
