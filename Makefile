@@ -1,4 +1,5 @@
 # run: the main job    test: every test    smoke: the quick ones    check: style and types
+# soak: calls, forks, interrupts, changed inputs for so many minutes: `make soak MINUTES=60`
 # bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
@@ -6,11 +7,12 @@ PYTHON ?= python3.11
 VENV ?= .venv
 TARGETS ?= all
 PIP_FLAGS ?=
+MINUTES ?= 10
 # files in the order of tests/conftest.py
 PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: run test smoke check format bench report archive graph clean
+.PHONY: run test smoke soak check format bench report archive graph clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -21,6 +23,9 @@ test: $(VENV)/.installed
 
 smoke: $(VENV)/.installed
 	$(PYTEST) -m "not slow"
+
+soak: $(VENV)/.installed
+	python -m tests.soak --minutes $(MINUTES)
 
 check: $(VENV)/.installed
 	ruff check .
