@@ -114,7 +114,7 @@ def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
     parts = part_count(weight, case.pattern)
     how: dict[str, Any] = {"precision": case.precision, "out_bytes": out_bytes, "parts": parts}
     if case.pattern == "1x4":
-        panels = panel_count(weight, case.precision, TILE, width)
+        panels = panel_count(weight, case.precision, width)
         packed = pack_panels(weight, panels, **how)
     else:
         packed = [pack_linear(weight, case.pattern, **how)]

@@ -19,6 +19,7 @@ from . import context as slots
 __all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
 
 Array = NDArray[Any]
+SCRATCH_BYTES = 32 << 20  # of addresses: what a kernel never writes takes no memory
 
 
 def aligned(shape: Sequence[int] | int, dtype: Any) -> Array:
@@ -59,9 +60,11 @@ def in_order(flat: Array, shape: tuple[int, int, int], form: str = "") -> Array:
 class Stand:
     """Memory for a few buffers, and the context of a pack of sentences of the given lengths."""
 
-    def __init__(self, arena_bytes: int, lengths: Sequence[int] = ()) -> None:
+    def __init__(
+        self, arena_bytes: int, lengths: Sequence[int] = (), *, scratch_bytes: int = SCRATCH_BYTES
+    ) -> None:
         self.arena = aligned(arena_bytes, np.uint8)
-        self.scratch = aligned(slots.SCRATCH_BYTES, np.uint8)
+        self.scratch = aligned(scratch_bytes, np.uint8)
         self.context = aligned(slots.CONTEXT_BYTES // 8, np.int64)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         self.rows = np.arange(len(lengths), dtype=np.int32)

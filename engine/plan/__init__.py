@@ -24,6 +24,7 @@ from ..kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE, TILES
 from ..ops import checked
 from .meetings import lives_between, meetings
 from .memory import Buffer, place
+from .scratch import scratch_bytes
 
 __all__ = ["Buffer", "Plan", "Program", "Step", "make_plan"]
 
@@ -155,6 +156,10 @@ class Plan:
     def first_use(self, buffer: Buffer) -> int:
         """The step that makes it."""
         return self._lives[buffer][0]
+
+    def scratch_bytes(self, tokens: int) -> int:
+        """Of a worker's scratch, for sentences of at most `tokens` tokens."""
+        return max((scratch_bytes(step, tokens) for step in self.steps), default=0)
 
     def program(self, tokens: int, *, shared: bool = False) -> Program:
         """The program for packs of at most `tokens` tokens, a multiple of 64; shared: workers may

@@ -21,6 +21,7 @@ __all__ = ["plan_linear"]
 Array = NDArray[Any]
 FEW_ROWS = "rows_dot_u8s8_4x1"  # for rows: few of them one by one
 OF_FEW_ROWS = ("table", "plain", "bytes")  # epilogues it has
+MOST_SUMMED = ((1 << 31) - 1) // (255 * 128)  # inputs of int8 weights: their sums are int32
 
 
 def plan_linear(planner: Planner, node: Node) -> None:
@@ -29,6 +30,8 @@ def plan_linear(planner: Planner, node: Node) -> None:
     inputs = planner.width(node.inputs[0])
     if weight.shape[1] != inputs:
         raise Unplanned(f"weight has {weight.shape[1]} inputs, x {inputs} channels")
+    if weight.dtype == np.int8 and inputs > MOST_SUMMED:
+        raise Unplanned(f"sums over {inputs} bytes: int32 holds those over {MOST_SUMMED}")
     if node.attributes.get("dynamic"):
         _dynamic(planner, node, x, weight)
     elif weight.dtype == np.int8:
@@ -122,7 +125,7 @@ def _emit(
     packed_as = "int16" if kernel == SIXTEEN_BITS else precision
     panels = 1
     if how.packing == "1x4":
-        panels = panel_count(weight, precision, y.lanes, how.width)
+        panels = panel_count(weight, precision, how.width)
     some = x.domain == "tokens" and how.packing in ("4x1", "1x4") and not tiles
     read = planner.read_of(y) if some else None
     operands = linear_operands(

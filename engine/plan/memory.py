@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..kernels.context import ROWS, TILE
 
-__all__ = ["Buffer", "place"]
+__all__ = ["LINE", "Buffer", "place"]
 
 SIZES = {"u8": 1, "f32": 4, "bf16": 2, "i32": 4}
 LINE = 64

@@ -18,7 +18,7 @@ from ..isa import Isa
 from ..kernels.context import ROW_TILES, TILES
 from . import Plan, Result, Step
 from .choice import Choice, Choices
-from .memory import Buffer
+from .memory import LINE, Buffer
 from .mixing import mixes_tokens
 from .quantized import attention_is_bytes, stored
 from .unread import channels_read, varying_fours
@@ -28,6 +28,7 @@ __all__ = ["Handler", "Planner", "Unplanned"]
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
 COUNTED = {"tokens": TILES, "rows": ROW_TILES}
+MOST_CHANNELS = (1 << 23) - LINE  # of a value: places in a tile and tables of outputs are int32
 FORMS = {  # a form of x -> the kernel that makes it, and its type
     "quads": ("interleave_rows", "u8"),
     "rows": ("round_rows", "bf16"),
@@ -238,6 +239,8 @@ class Planner:
         """A new buffer for a value, in a form of FORMS if named; kernels write whole groups of
         channels.
         """
+        if channels > MOST_CHANNELS:
+            raise Unplanned(f"'{name}' has {channels} channels: kernels take {MOST_CHANNELS}")
         dtype = FORMS[form][1] if form else "f32" if output is None else "u8"
         buffer = Buffer(name, domain, -(-channels // group) * group, dtype, form)
         self.buffers[name], self.quantized[name] = buffer, stored(output)

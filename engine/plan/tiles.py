@@ -40,6 +40,7 @@ TILE_KERNELS = {  # precision, pattern -> kernel of kernels/amx.py, and the form
 }
 PACKINGS = {"tiles": "dense", "tiles 16x1": "16x1"}  # pattern -> how pack_amx.py packs it
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/amx_attention.py
+MOST_BLOCKS = 1 << 16  # of inputs: their numbers are u16
 _FEATURE = {"int8": "amx-int8", "bfloat16": "amx-bf16"}
 
 
@@ -115,7 +116,8 @@ def tile_patterns(isa: Isa, precision: str, inputs: int) -> tuple[str, ...]:
     """Those that the layer could run in; the dense kernel reads whole blocks only."""
     if precision not in _FEATURE or not isa.has(_FEATURE[precision]):
         return ()
-    return tuple(PACKINGS) if inputs % BLOCKS[precision] == 0 else ("tiles 16x1",)
+    whole = inputs % BLOCKS[precision] == 0 and inputs // BLOCKS[precision] <= MOST_BLOCKS
+    return tuple(PACKINGS) if whole else ("tiles 16x1",)
 
 
 def modelled_pattern(isa: Isa, weight: Array, precision: str, pattern: str) -> str:

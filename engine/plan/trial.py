@@ -83,8 +83,9 @@ def linear_trial(
 
 
 def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> Trial:
-    program = Plan(isa, steps, (), None, ("", "", ""), ()).program(-(-tokens // 64) * 64)
-    stand = Stand(program.arena_bytes + GUARD, [1] * tokens)
+    plan = Plan(isa, steps, (), None, ("", "", ""), ())
+    program, scratch = plan.program(-(-tokens // 64) * 64), plan.scratch_bytes(tokens)
+    stand = Stand(program.arena_bytes + GUARD, [1] * tokens, scratch_bytes=scratch)
     floats = stand.arena[: len(stand.arena) // 4 * 4].view(np.float32)
     floats[:] = np.random.default_rng(0).normal(size=len(floats))
     calls = []

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..isa import first_cache
-from ..kernels.context import SCRATCH_BYTES
 from ..pack import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
 from ..pack_amx import PackedTiles, pack_tiles
 from ..pack_rows import pack_rows
 from .memory import SIZES, Buffer
-from .planner import Unplanned
 from .quantized import OutputConstants
 from .shared import aligned, shared
 
@@ -98,13 +96,9 @@ def few_rows_params(
     return (weight.shape[1], len(packed.steps), *arrays, tables)
 
 
-def panel_count(
-    weight: Array, precision: str, lanes: int, width: int, *, cache: int | None = None
-) -> int:
+def panel_count(weight: Array, precision: str, width: int, *, cache: int | None = None) -> int:
     """Panels of a 1x4 layer: where x overflows the first-level cache, loads of it that miss weigh
     against groups begun again and sums put away.  cache: its bytes, those of this CPU if None.
-
-    Raises Unplanned where sums of panels do not fit the scratch.
     """
     outputs, inputs = weight.shape
     size = width * inputs * X_BYTES[precision]
@@ -116,10 +110,7 @@ def panel_count(
         return lines * missing * CYCLES_A_MISS + panels * CYCLES_A_PANEL
 
     fewest = -(-inputs // (4 * MOST_QUADS))
-    panels = min(range(fewest, fewest + int(size // room) + 2), key=cycles)
-    if panels > 1 and (outputs + GROUP) * 4 * lanes > SCRATCH_BYTES:
-        raise Unplanned(f"{outputs} outputs of blocks 1x4")
-    return panels
+    return min(range(fewest, fewest + int(size // room) + 2), key=cycles)
 
 
 def part_count(weight: Array, pattern: str) -> int:

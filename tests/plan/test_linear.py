@@ -9,7 +9,9 @@ from engine.isa import chosen, emulated, named
 from engine.pack import MOST_INPUTS, MOST_QUADS
 from engine.plan import trial
 from engine.plan.choice import Choice
+from engine.plan.linear import MOST_SUMMED
 from engine.plan.planner import Unplanned
+from engine.plan.tiles import tile_patterns
 from engine.plan.trial import linear_trial
 from engine.plan.weights import panel_count
 
@@ -71,24 +73,31 @@ def test_a_few_rows_are_made_one_by_one(pattern: str) -> None:
 def test_panels(precision: str, inputs: int, blocks: int, panels: int) -> None:
     """As measured on a core with 48 KB: the best count, or within 2 % of it."""
     weight = sparse(8, inputs, blocks)
-    assert panel_count(weight, precision, 64, 64, cache=48 << 10) == panels
+    assert panel_count(weight, precision, 64, cache=48 << 10) == panels
     assert panels * MOST_QUADS * 4 >= inputs
 
 
 def test_panels_follow_the_cache() -> None:
     weight = sparse(8, 3072, 230)
-    counts = [panel_count(weight, "int8", 64, 64, cache=size << 10) for size in (128, 48, 32)]
+    counts = [panel_count(weight, "int8", 64, cache=size << 10) for size in (128, 48, 32)]
     assert counts == sorted(set(counts))
 
 
 def test_wider_elements_take_more_panels() -> None:
     weight = sparse(8, 1024, 77)
     precisions = ("int8", "bfloat16", "float32")
-    counts = [panel_count(weight, name, 64, 64, cache=48 << 10) for name in precisions]
+    counts = [panel_count(weight, name, 64, cache=48 << 10) for name in precisions]
     assert counts == sorted(set(counts))
 
 
-def test_sums_of_panels_that_fit_no_scratch_are_refused() -> None:
-    weight = np.zeros((131_072, 1028), np.int8)
-    with pytest.raises(Unplanned, match="131072 outputs of blocks 1x4"):
-        panel_count(weight, "int8", 64, 64)
+def test_sums_that_int32_may_not_hold_are_refused() -> None:
+    weight = sparse(4, MOST_SUMMED + 1, 3)
+    with pytest.raises(Unplanned, match="65794 bytes: int32 holds those over 65793"):
+        linear_trial(chosen(), weight, "int8", "dense", tokens=1)
+    assert 255 * 128 * MOST_SUMMED < 1 << 31 <= 255 * 128 * (MOST_SUMMED + 1)
+
+
+def test_blocks_that_16_bits_cannot_number_are_no_tiles() -> None:
+    isa = named("amx_bf16")
+    assert tile_patterns(isa, "int8", 64 << 16) == ("tiles", "tiles 16x1")
+    assert tile_patterns(isa, "int8", (64 << 16) + 64) == ("tiles 16x1",)

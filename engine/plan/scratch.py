@@ -1,0 +1,132 @@
+"""Bytes of a worker's scratch that a step's kernel uses, as the head of its file lays them out.
+
+What attention keeps of a sentence's keys grows with the longest sentence there may be; the rest
+depends on channels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ..kernels.context import OUTPUTS_OF_ROWS, ROWS, TILE
+from .memory import SIZES
+
+if TYPE_CHECKING:
+    from . import Step
+
+__all__ = ["scratch_bytes"]
+
+FLOATS, LINE = 4, 64  # bytes of a float32 in each lane of ..., of a cache line
+WINDOW = 256  # bytes that few_rows.py looks inputs up in
+CONFIGURATION = 64  # bytes, of AMX
+
+
+def scratch_bytes(step: Step, tokens: int) -> int:
+    """tokens: of the longest sentence."""
+    family = next((name for name in USES if step.kernel.startswith(name)), None)
+    return 0 if family is None else USES[family](step, tokens)
+
+
+def _depth(step: Step) -> int:
+    return int(step.variant[0])
+
+
+def _tiles(tokens: int) -> int:
+    """That a sentence may have a part of."""
+    return tokens // TILE + 2
+
+
+def _lanes(step: Step) -> int:
+    return step.buffers()[0].lanes
+
+
+def _bytes_attention(step: Step, tokens: int) -> int:
+    """Queries and their sums; of a key exps, and a byte a lane of four keys together."""
+    keys = tokens + 6  # with neighbours in the first and the last four
+    return TILE * _depth(step) + FLOATS * TILE + (FLOATS + 1) * TILE * keys
+
+
+def _bytes_rows(step: Step, tokens: int) -> int:
+    """Queries, sums, a query's context; exps and probabilities of tiles; totals."""
+    fixed = FLOATS * ROWS * (_depth(step) + 1) + 2 * FLOATS * _depth(step)
+    return fixed + (FLOATS + 1) * TILE * _tiles(tokens)
+
+
+def _float_attention(step: Step, tokens: int) -> int:
+    """Scores of keys."""
+    return FLOATS * TILE * (tokens + 6)
+
+
+def _float_rows(step: Step, tokens: int) -> int:
+    """Scores and masks of tiles."""
+    return 2 * FLOATS * TILE * _tiles(tokens)
+
+
+def _amx_attention(step: Step, tokens: int) -> int:
+    """As on bytes, of whole tiles of keys; sums of 16 channels."""
+    keys, sums = TILE * _tiles(tokens), FLOATS * 16 * TILE
+    fixed = CONFIGURATION + TILE * _depth(step) + FLOATS * TILE + sums
+    return fixed + (FLOATS + 1) * TILE * keys
+
+
+def _amx_transposition(step: Step, tokens: int) -> int:
+    return 2 * TILE * _depth(step)
+
+
+def _amx_product(step: Step, tokens: int) -> int:
+    """Configuration, sums of 32 outputs, two steps of 16 rows of interleaved inputs."""
+    return CONFIGURATION + FLOATS * _lanes(step) * (32 + 2 * 16)
+
+
+def _embedding(step: Step, tokens: int) -> int:
+    """A row, a tile of rows, two square blocks of lines."""
+    (y,) = step.buffers()
+    return FLOATS * y.channels + y.tile_bytes + 2 * LINE * LINE // SIZES[y.dtype]
+
+
+def _values(step: Step, tokens: int) -> int:
+    """A tile of x in float32."""
+    x = step.buffers()[0]
+    return FLOATS * x.lanes * x.channels
+
+
+def _sums(step: Step, tokens: int) -> int:
+    """A tile of y in 32 bits."""
+    y = step.buffers()[1]
+    return FLOATS * y.lanes * y.channels
+
+
+def _few_rows(step: Step, tokens: int) -> int:
+    """Results of 16 outputs, then a row of x, of which whole windows are read."""
+    return LINE + -(-step.buffers()[0].channels // WINDOW) * WINDOW
+
+
+def _dense_rows(step: Step, tokens: int) -> int:
+    """Outputs of four sentences."""
+    return 4 * FLOATS * OUTPUTS_OF_ROWS
+
+
+def _output_tokens(step: Step, tokens: int) -> int:
+    """A block of 16 x 16, and two to make it in."""
+    return 3 * FLOATS * 16 * 16
+
+
+USES: Mapping[str, Callable[[Step, int], int]] = {  # by the beginning of a kernel's name
+    "attention_u8_rows": _bytes_rows,
+    "attention_u8": _bytes_attention,
+    "attention_f32_rows": _float_rows,
+    "attention_f32": _float_attention,
+    "attention_bf16": _float_attention,
+    "amx_attention": _amx_attention,
+    "amx_transpose_keys": _amx_transposition,
+    "amx_dot": _amx_product,
+    "embedding": _embedding,
+    "layer_norm_floats": _values,
+    "sparse_dot_u8s8_1x4": _sums,
+    "sparse_dot_f32_1x4": _sums,
+    "sparse_dot_bf16_1x4": _sums,
+    "rows_dot": _few_rows,
+    "dense_rows": _dense_rows,
+    "output_tokens": _output_tokens,
+}
