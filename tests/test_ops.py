@@ -299,3 +299,71 @@ def test_microsoft(
     assert found.dtype == expected.dtype
     difference = found.astype(np.float64) - expected.astype(np.float64)
     assert np.abs(difference).max() <= tolerance
+
+
+# --- reductions of float16, and beside a large offset ---
+def onnx_runtimes(op: str, *inputs: np.ndarray, **attributes: Any) -> np.ndarray:
+    """ONNX Runtime's result, not optimised, of the type of the first input."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    kinds = [helper.np_dtype_to_tensor_dtype(x.dtype) for x in inputs]
+    names = [f"x{i}" for i in range(len(inputs))]
+    values = [helper.make_tensor_value_info(*pair, None) for pair in zip(names, kinds, strict=True)]
+    out = helper.make_tensor_value_info("y", kinds[0], None)
+    node = helper.make_node(op, names, ["y"], **attributes)
+    graph = helper.make_graph([node], "one", values, [out])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return np.asarray(session.run(None, dict(zip(names, inputs, strict=True)))[0])
+
+
+HALF = [  # operator, its attributes, float16 whose sums or squares are none
+    ("ReduceL2", {"axes": [1]}, 300 + floats(2, 4000)),
+    ("ReduceSumSquare", {"axes": [1]}, floats(2, 4000)),
+    ("ReduceMean", {"axes": [1]}, 60000 + floats(2, 4000)),
+    ("ReduceLogSumExp", {"axes": [1]}, floats(2, 30000)),
+    ("Softmax", {"axis": 1}, floats(2, 30000) / 8),
+    ("LogSoftmax", {"axis": 1}, floats(2, 30000) / 8),
+]
+
+
+@pytest.mark.parametrize(("op", "how", "x"), HALF, ids=[row[0] for row in HALF])
+def test_float16_is_reduced_in_float32(op: str, how: dict[str, Any], x: np.ndarray) -> None:
+    x = x.astype(np.float16)
+    found, wide = run(op, x, domain="", **how), run(op, x.astype(np.float32), domain="", **how)
+    assert found.dtype == np.float16 and np.isfinite(found).all()
+    np.testing.assert_array_equal(found, wide.astype(np.float16))
+    np.testing.assert_allclose(found, onnx_runtimes(op, x, **how), rtol=1e-3, atol=6e-8)
+
+
+@pytest.mark.parametrize("offset", [0, 500])
+def test_layer_normalization_of_float16(offset: float) -> None:
+    """epsilon is below float16's least number, squares of deviations above its greatest."""
+    x = (offset + 300 * floats(5, 96)).astype(np.float16)
+    x[0] = 7
+    gamma, beta = floats(2, 96).astype(np.float16)
+    found = reference.evaluate(
+        Node("LayerNormalization", ("",) * 3, ("y",), {"epsilon": 1e-12}), (x, gamma, beta)
+    )
+    assert [each.dtype for each in found] == [np.float16, np.float32, np.float32]
+    np.testing.assert_array_equal(found[0][0], beta)
+    wanted = onnx_runtimes("LayerNormalization", x, gamma, beta, epsilon=1e-12)
+    np.testing.assert_allclose(found[0], wanted, atol=4e-3)
+
+
+def test_running_sum_of_float16() -> None:
+    x = np.full(3000, 0.1, np.float16)
+    found = run("CumSum", x, np.array(0), domain="")
+    np.testing.assert_allclose(found, np.arange(1, 3001) * float(x[0]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0, 4000, 40000, -3e6])
+def test_layer_norm_beside_a_large_offset(offset: float) -> None:
+    """As good as ONNX Runtime, and as float64 up to what float32 can hold."""
+    x, ones = (offset + floats(6, 768)).astype(np.float32), np.ones(768, np.float32)
+    wide = x.astype(float)
+    deviation = wide - wide.mean(1, keepdims=True)
+    wanted = deviation / np.sqrt((deviation**2).mean(1, keepdims=True) + 1e-12)
+    off = np.abs(run("LayerNorm", x, None, None, ones, 0 * ones, epsilon=1e-12) - wanted).max()
+    theirs = onnx_runtimes("LayerNormalization", x, ones, 0 * ones, epsilon=1e-12)
+    assert off <= max(2e-6, np.abs(theirs - wanted).max())

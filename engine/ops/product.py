@@ -10,7 +10,7 @@ import numpy as np
 from . import growth
 from .elementwise import gelu, relu
 from .numbers import Array
-from .reduce import layer_normalization, softmax
+from .reduce import layer_normalization, softmax, widened
 from .table import Operator
 
 __all__ = ["OPERATORS", "attention_mask"]
@@ -119,11 +119,12 @@ def embed_layer_normalization(
     """Also the lengths by the mask, and the sum before normalisation."""
     del mask_index_type
     places = np.arange(input_ids.shape[1])[None] if position_ids is None else position_ids
-    total = words[input_ids] + positions[places]
+    total = widened(words[input_ids]) + positions[places]
     if segment_ids is not None and segments is not None:
         total = total + segments[segment_ids]
     lengths = np.zeros(len(input_ids), np.int32) if mask is None else mask.sum(1).astype(np.int32)
-    return layer_normalization(total, gamma, beta, epsilon=epsilon)[0], lengths, total
+    y = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
+    return y.astype(words.dtype, copy=False), lengths, total.astype(words.dtype, copy=False)
 
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Any]] = {

@@ -1,9 +1,12 @@
-"""Operators that run along an axis: reductions, softmax, normalisation, running sums."""
+"""Operators that run along an axis: reductions, softmax, normalisation, running sums.
+
+float16 is computed in float32 and rounded at the end: so does ONNX Runtime, and stash_type says it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,22 @@ from . import growth
 from .numbers import Array
 from .table import Operator
 
-__all__ = ["OPERATORS", "layer_normalization", "softmax"]
+__all__ = ["OPERATORS", "layer_normalization", "softmax", "widened"]
+
+
+def widened(x: Array) -> Array:
+    """float16 as float32."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def in_float32(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function, of float16 by way of float32."""
+
+    @wraps(function)
+    def of_any(x: Array, *inputs: Any, **attributes: Any) -> Array:
+        return function(widened(x), *inputs, **attributes).astype(x.dtype, copy=False)
+
+    return of_any
 
 
 def reduction(
@@ -29,7 +47,8 @@ def reduction(
     if not chosen:
         chosen = () if noop_with_empty_axes else None
     axis = None if chosen is None else tuple(chosen)
-    return np.asarray(function(x, axis=axis, keepdims=bool(keepdims))).astype(x.dtype, copy=False)
+    found = np.asarray(function(widened(x), axis=axis, keepdims=bool(keepdims)))
+    return found.astype(x.dtype, copy=False)
 
 
 def extreme(function: np.ufunc, x: Array, *, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
@@ -82,6 +101,7 @@ def arg(
     return np.asarray(np.expand_dims(found, axis) if keepdims else found, np.int64)
 
 
+@in_float32
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """A row of nothing but -inf gives nan, as ONNX's definition does."""
     with np.errstate(invalid="ignore"):
@@ -89,6 +109,7 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
         return np.asarray(exponential / np.sum(exponential, axis=axis, keepdims=True))
 
 
+@in_float32
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     shifted = x - np.max(x, axis=axis, keepdims=True)
     return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True)))
@@ -110,24 +131,31 @@ def layer_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> tuple[Array, Array, Array]:
-    """Over the axes from `axis` on; also the mean and 1 / deviation."""
+    """Over the axes from `axis` on; also the mean and 1 / deviation, which stay float32."""
     del stash_type
-    axes = tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
-    mean = np.mean(x, axes, keepdims=True)
-    deviation = x - mean
+    axes, wide = normalised_axes(x, axis), widened(x)
+    mean = np.mean(wide, axes, keepdims=True)
+    deviation = wide - mean
+    rest = np.mean(deviation, axes, keepdims=True)  # beside a large offset the mean is rounded
+    deviation = deviation - rest
     variance = np.mean(deviation * deviation, axes, keepdims=True)
-    inverse = 1 / np.sqrt(variance + x.dtype.type(epsilon))
+    inverse = 1 / np.sqrt(variance + wide.dtype.type(epsilon))
     y = deviation * inverse * scale
-    return (y if bias is None else y + bias), mean, inverse
+    y = np.asarray(y if bias is None else y + bias, x.dtype)
+    return y, mean + rest, inverse
+
+
+def normalised_axes(x: Array, axis: int) -> tuple[int, ...]:
+    return tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
 
 
 def rms_normalization(
     x: Array, scale: Array, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Array:
     del stash_type
-    axes = tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
-    square = np.mean(x * x, axes, keepdims=True)
-    return np.asarray(x / np.sqrt(square + x.dtype.type(epsilon)) * scale)
+    wide = widened(x)
+    square = np.mean(wide * wide, normalised_axes(x, axis), keepdims=True)
+    return np.asarray(wide / np.sqrt(square + wide.dtype.type(epsilon)) * scale, x.dtype)
 
 
 def skip_layer_normalization(
@@ -139,10 +167,12 @@ def skip_layer_normalization(
     *,
     epsilon: float = 1e-12,
 ) -> tuple[Array, Array, Array, Array]:
-    total = x + skip if bias is None else x + skip + bias
-    return (*layer_normalization(total, gamma, beta, epsilon=epsilon), total)
+    total = widened(x) + skip if bias is None else widened(x) + skip + bias
+    y, mean, inverse = layer_normalization(total, gamma, beta, epsilon=epsilon)
+    return y.astype(x.dtype, copy=False), mean, inverse, total.astype(x.dtype, copy=False)
 
 
+@in_float32
 def running_sum(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
     along = int(axis)
     x = np.flip(x, along) if reverse else x
