@@ -82,7 +82,7 @@ def test_bfloat16_ties_go_to_even() -> None:
 def test_quantize_rounds_to_even_and_saturates() -> None:
     how = Quantization(0.5, 3)
     x = np.array([0.25, 0.75, 1.25, -100, 1000, np.nan], np.float32)
-    assert quantized(x, how).tolist() == [3, 5, 5, 0, 255, 3]
+    assert quantized(x, how).tolist() == [3, 5, 5, 0, 255, 0]
     assert quantized(x, None) is x
 
 
@@ -145,6 +145,29 @@ def test_linear_bfloat16_rounds_x() -> None:
     x, weight = floats(3, 8), round_to_bfloat16(floats(4, 8))
     found = run("Linear", x, weight, None, None, precision="bfloat16")
     np.testing.assert_allclose(found, round_to_bfloat16(x) @ weight.T, atol=1e-6)
+
+
+def test_quantising_saturates_and_makes_the_least_number_of_nan() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 0, -0.0, 1e-45], np.float32)
+    assert quantized(x, U8).tolist() == [0, 255, 0, 255, 0, 120, 120, 120]
+    assert quantized(x, S8).tolist() == [-128, 127, -128, 127, -128, -5, -5, -5]
+    for how in (U8, S8):
+        zero = np.array(how.zero_point, how.dtype)
+        theirs = onnx_runtimes(
+            "QuantizeLinear", x, np.array(how.scale, np.float32), zero, result=zero.dtype
+        )
+        np.testing.assert_array_equal(quantized(x, how), theirs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dynamic", ["tensor", "token"])
+def test_dynamic_linear_of_what_is_no_number(dynamic: str, value: float) -> None:
+    """No range, no numbers: all of the token (or of the tensor) is NaN."""
+    x, weight = floats(3, 8), np.ones((4, 8), np.int8)
+    x[1, 5] = value
+    found = run("Linear", x, weight, np.ones(4, np.float32), None, dynamic=dynamic)
+    assert np.isnan(found).any(1).tolist() == [dynamic == "tensor", True, dynamic == "tensor"]
+    assert np.isnan(found[1]).all()
 
 
 # --- LayerNorm, Embedding, Select ---
@@ -302,13 +325,16 @@ def test_microsoft(
 
 
 # --- reductions of float16, and beside a large offset ---
-def onnx_runtimes(op: str, *inputs: np.ndarray, **attributes: Any) -> np.ndarray:
-    """ONNX Runtime's result, not optimised, of the type of the first input."""
+def onnx_runtimes(
+    op: str, *inputs: np.ndarray, result: Any = None, **attributes: Any
+) -> np.ndarray:
+    """ONNX Runtime's result, by default of the type of the first input."""
     onnxruntime = pytest.importorskip("onnxruntime")
     kinds = [helper.np_dtype_to_tensor_dtype(x.dtype) for x in inputs]
     names = [f"x{i}" for i in range(len(inputs))]
     values = [helper.make_tensor_value_info(*pair, None) for pair in zip(names, kinds, strict=True)]
-    out = helper.make_tensor_value_info("y", kinds[0], None)
+    kind = kinds[0] if result is None else helper.np_dtype_to_tensor_dtype(np.dtype(result))
+    out = helper.make_tensor_value_info("y", kind, None)
     node = helper.make_node(op, names, ["y"], **attributes)
     graph = helper.make_graph([node], "one", values, [out])
     opset = [helper.make_opsetid("", 17)]

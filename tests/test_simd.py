@@ -117,6 +117,8 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
     ("minimum(odd, a)", lambda: np.where(I["odd"] < I["a"], I["odd"], I["a"])),  # NaN to a
     ("maximum(odd, a)", lambda: np.where(I["odd"] > I["a"], I["odd"], I["a"])),
     ("maximum(i, j)", lambda: np.maximum(I["i"], I["j"])),
+    ("unsigned_maximum(i, j)",
+     lambda: np.maximum(I["i"].view(np.uint32), I["j"].view(np.uint32)).view(np.int32)),
     ("square_root(absolute(a))", lambda: np.sqrt(np.abs(I["a"]))),
     ("with_sign_of(a, b)", lambda: np.copysign(I["a"], I["b"])),
     ("where_zero(a, b)", lambda: np.where(I["a"] == 0, I["b"], I["a"])),

@@ -9,7 +9,19 @@ and 6 shift of x (shift = -zero point * scale), 7 reciprocal scale and 8 zero po
 import numba as nb
 
 from ..lower import routine
-from ..simd import bytes_to_float, fma, load_f32, load_i64, loads, pack_in_order, splats, store
+from ..simd import (
+    MAGIC,
+    bytes_to_float,
+    fma,
+    load_f32,
+    load_i64,
+    loads,
+    maximum,
+    minimum,
+    pack_in_order,
+    splats,
+    store,
+)
 from .activations import ACTIVATIONS
 from .context import ARENA
 
@@ -37,7 +49,9 @@ def _store(lanes, kind):
     splat = splats("f32", lanes)
 
     def to_bytes(at, v, params):
-        store(at, pack_in_order(fma(v, splat(load_f32(params + 56)), splat(load_f32(params + 64)))))
+        v = fma(v, splat(load_f32(params + 56)), splat(load_f32(params + 64)))
+        v = maximum(v, splat(f32(MAGIC)))  # of NaN the least byte, as ops.numbers.quantize has it
+        store(at, pack_in_order(minimum(v, splat(f32(MAGIC + 255)))))
 
     def to_floats(at, v, params):
         store(at, v)

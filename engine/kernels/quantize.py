@@ -3,6 +3,10 @@
     scale[t] = (max(0, greatest of x[:, t]) - min(0, least of x[:, t])) / 255, or 1 where that is 0
     zero[t] = round(-least / scale[t]);  y[k, t] = u8(round(x[k, t] / scale[t]) + zero[t])
 
+Numbers of one sign are in the order of their bits, in which NaN is above infinity: the range of
+bits, unlike that of floats, keeps a NaN.  Of it or of an infinity the scale becomes NaN, and with
+that whatever is made of the token.
+
 A unit is a tile.  params: 0 x (float32), 1 bytes of an x tile, 2 y (u8), 3 bytes of a y tile,
 4 channels, 5 scales and zeros, 6 bytes of a tile of them: float32 scale[lanes], int32 zero[lanes].
 """
@@ -13,28 +17,31 @@ from ..simd import (
     MAGIC,
     MAGIC_BITS,
     add,
+    as_float,
     as_int,
     div,
     fma,
     load_i64,
     loads,
     maximum,
-    minimum,
     mul,
     pack_in_order,
     splats,
     store,
     sub,
+    unsigned_maximum,
     where_zero,
 )
 from .context import ARENA
 
 f32, i32 = nb.float32, nb.int32
+LEAST = -(2**31)  # bits of -0.0
 
 
 def quantize_tokens(lanes, width):
     """See the head of the file; `width` tokens at a time."""
     load, splat, whole = loads("f32", width), splats("f32", width), splats("i32", width)
+    load_bits = loads("i32", width)
 
     def kernel(params, context, begin, end):
         arena, channels = load_i64(context + ARENA), load_i64(params + 32)
@@ -43,12 +50,14 @@ def quantize_tokens(lanes, width):
                 x = arena + load_i64(params) + load_i64(params + 8) * tile + 4 * token
                 y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + token
                 scales = arena + load_i64(params + 40) + load_i64(params + 48) * tile + 4 * token
-                least, most = splat(f32(0)), splat(f32(0))
+                least, most = whole(i32(LEAST)), whole(i32(0))
                 for k in range(channels):
-                    v = load(x + 4 * lanes * k)
-                    least, most = minimum(v, least), maximum(v, most)
+                    v = load_bits(x + 4 * lanes * k)
+                    least, most = unsigned_maximum(v, least), maximum(v, most)
+                least, most = as_float(least), as_float(most)
                 scale = div(sub(most, least), splat(f32(255)))
                 scale = where_zero(scale, splat(f32(1)))
+                scale = add(scale, sub(scale, scale))  # NaN where it is infinite
                 zero = add(div(sub(splat(f32(0)), least), scale), splat(f32(MAGIC)))
                 store(scales, scale)
                 store(scales + 4 * lanes, sub(as_int(zero), whole(i32(MAGIC_BITS))))

@@ -1,6 +1,7 @@
 """Arithmetic that NumPy lacks: erf, rounding to bfloat16, quantisation.
 
-quantize:    stored = saturate(round(x / scale) + zero_point), round half to even
+quantize:    stored = saturate(round(x / scale) + zero_point), round half to even; of NaN, which
+             ONNX leaves open, the least number there is, as in ONNX Runtime on x86
 dequantize:  x = (stored - zero_point) * scale
 """
 
@@ -107,7 +108,8 @@ def quantize(x: Array, scale: Array, zero_point: Array) -> Array:
         steps = np.rint(x / scale)
         # float64: float32 cannot hold int32's limits; int64 zero: a uint8 one would wrap
         return saturate(
-            np.nan_to_num(steps.astype(np.float64)) + zero_point.astype(np.int64), zero_point.dtype
+            np.nan_to_num(steps.astype(np.float64), nan=-np.inf) + zero_point.astype(np.int64),
+            zero_point.dtype,
         )
 
 

@@ -60,13 +60,19 @@ def dequantize_linear(
 
 
 def dynamic_quantize_linear(x: Array, *, axis: int | None = None) -> tuple[Array, Array, Array]:
-    """To uint8 over x's range and 0: stored, scale, zero point; with axis, a range per slice."""
+    """To uint8 over x's range and 0: stored, scale, zero point; with axis, a range per slice.
+
+    NaN makes a scale that is NaN (ONNX Runtime's depends on its place), an infinity one that is
+    infinite: of both comes NaN.
+    """
     keep = axis is not None
     low = np.minimum(x.min(axis=axis, keepdims=keep, initial=0), 0).astype(np.float32)
     high = np.maximum(x.max(axis=axis, keepdims=keep, initial=0), 0).astype(np.float32)
-    scale = (high - low) / np.float32(255)
-    scale = np.where(scale == 0, np.float32(1), scale)
-    zero_point = np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8)
+    with np.errstate(invalid="ignore"):
+        scale = (high - low) / np.float32(255)
+        scale = np.where(scale == 0, np.float32(1), scale)
+        steps = np.rint(-low / scale)
+    zero_point = np.fmin(np.fmax(steps, 0), 255).astype(np.uint8)
     return quantize(x, scale, zero_point), scale, zero_point
 
 

@@ -65,6 +65,12 @@ minimum, maximum = _extremum("<", "smin"), _extremum(">", "smax")
 
 
 @intrinsic
+def unsigned_maximum(typing, x, y):
+    """Of i32 whose bits are taken as unsigned."""
+    return x(x, y), lambda ctx, b, sig, args: call(b, f"llvm.umax.v{x.lanes}i32", x.llvm, *args)
+
+
+@intrinsic
 def square_root(typing, x):
     """Of a Vec or a float32."""
     name = f"llvm.sqrt.v{x.lanes}f32" if isinstance(x, Vec) else "llvm.sqrt.f32"
