@@ -93,8 +93,8 @@ def attention(
     scores = query @ np.swapaxes(key, -1, -2) * np.float32(scale or query.shape[-1] ** -0.5)
     if mask_index is not None:
         scores = scores + attention_mask(mask_index, x.shape[1])
-    result = np.moveaxis(softmax(scores) @ value, 1, 2)
-    return result.reshape(*x.shape[:2], -1)
+    result = np.moveaxis(softmax(scores) @ value, 1, 2)  # scores with a mask are float32 at least
+    return result.reshape(*x.shape[:2], -1).astype(x.dtype, copy=False)
 
 
 def _heads(x: Array, heads: int) -> Array:
