@@ -22,32 +22,33 @@ from . import __version__, isa
 from .allocator import loaded_allocator
 from .bench import Load
 from .errors import EngineError, InputError
+from .feeds import BERT, INPUTS, Feed, made_up, taken
+from .graph import Graph
 
 __all__ = ["make_feeds"]
 
-Feed = dict[str, np.ndarray]  # input name -> int64 (batch, length)
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PROGRESS_NS = 1_000_000_000
 
 
 # --- what is fed ---
 
 
-def make_feeds(load: Load, *, count: int = 16, seed: int = 0) -> list[Feed]:
-    """Batches of the load's shape, real sentences if it names a dataset, else random token ids.
+def make_feeds(load: Load, graph: Graph = BERT, *, count: int = 16, seed: int = 0) -> list[Feed]:
+    """Batches of the load's shape for a model, real sentences if it names a dataset, else random
+    token ids.
 
     Mask "real": one sentence a row, padded. "full": sentences run together, every token counts.
     """
+    if not load.dataset:
+        seeds = range(seed, seed + count)
+        return [made_up(graph, load.batch_size, load.seq_len, seed=each) for each in seeds]
     shape = (count * load.batch_size, load.seq_len)
-    if load.dataset:
-        ids, mask = _real_tokens(load, shape)
-    else:
-        ids = np.random.default_rng(seed).integers(0, 128, shape, dtype=np.int64)
-        mask = np.ones(shape, np.int64)
+    ids, mask = _real_tokens(load, shape)
     rows = [slice(i * load.batch_size, (i + 1) * load.batch_size) for i in range(count)]
     types = np.zeros((load.batch_size, load.seq_len), np.int64)
-    return [dict(zip(INPUTS, (ids[row], mask[row], types), strict=True)) for row in rows]
+    return [
+        taken(graph, dict(zip(INPUTS, (ids[row], mask[row], types), strict=True))) for row in rows
+    ]
 
 
 def _real_tokens(load: Load, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,7 @@ def _serve(load: Load) -> None:
     os.sched_setaffinity(0, load.cpus)
     module, _, function = load.opener.partition(":")
     session = getattr(importlib.import_module(module), function)(load.model, threads=load.threads)
-    feeds = make_feeds(load)
+    feeds = make_feeds(load, session.graph)
     for number in range(load.warmup):
         session.run(feeds[number % len(feeds)])
     _say("ready", **_self_description(session))

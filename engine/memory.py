@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .errors import EngineError, InputError
-from .graph import Value
+from .feeds import made_up
 
 __all__ = ["Memory", "measure"]
 
@@ -103,8 +101,7 @@ def _serve(job: dict[str, Any]) -> None:
     if session is None:
         kernel(isa.chosen(), "prepare")
     else:
-        shape = (job["batch_size"], job["seq_len"])
-        session.run({v.name: _ones(v, shape) for v in session.graph.inputs})
+        session.run(made_up(session.graph, job["batch_size"], job["seq_len"]))
     sys.stdout.write("{}\n")
     sys.stdout.flush()
     sys.stdin.readline()
@@ -112,10 +109,6 @@ def _serve(job: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps({"pss": _pss(), "arena": arena}) + "\n")
     sys.stdout.flush()
     sys.stdin.readline()
-
-
-def _ones(value: Value, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
-    return np.ones(shape[: len(value.shape)], value.dtype)
 
 
 def _pss() -> int:

@@ -13,6 +13,7 @@ import engine
 
 from ..accuracy import Feed, classify, read_sentences, read_text, scores
 from ..errors import SettingError
+from ..feeds import taken
 
 __all__ = ["add_arguments", "main"]
 
@@ -38,11 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
         raise SettingError("accuracy: a model is needed, or --config and --weight")
     sentences = _sentences(arguments)
     session = engine.load(model, threads=arguments.threads, weight=arguments.weight)
-    inputs = {value.name for value in session.graph.inputs}
     logits = session.graph.outputs[0].name
 
     def run(feed: Feed) -> np.ndarray:
-        return np.asarray(session.run({n: a for n, a in feed.items() if n in inputs})[logits])
+        return np.asarray(session.run(taken(session.graph, feed))[logits])
 
     made, seconds = classify(run, sentences, arguments.batch_size)
     found = scores(made, sentences["labels"])

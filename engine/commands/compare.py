@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .. import models, onnx_reader, reference, settings
 from ..errors import InputError, SettingError
+from ..feeds import made_up, taken
 from ..graph import Graph, Node, Quantization
 from ..ops.numbers import dequantized
 from ..runtime import Session, stepwise
@@ -191,26 +192,13 @@ def differences(first: Sequence[Made], second: Sequence[Made]) -> Iterator[Diffe
 
 def _feeds(graph: Graph, path: Path | None) -> dict[str, Array]:
     if path is None:
-        return {value.name: _made_up(value.dtype, value.shape) for value in graph.inputs}
+        return made_up(graph, 2, 16, holes=True)
     try:
         with np.load(path) as content:
-            names = {value.name: value.dtype for value in graph.inputs}
-            return {name: content[name].astype(dtype) for name, dtype in names.items()}
-    except (OSError, ValueError, KeyError) as error:
+            return taken(graph, content)
+    except (OSError, ValueError) as error:
         expected = ", ".join(value.name for value in graph.inputs)
         raise InputError(f"{path}: {error}; expected an .npz with {expected}") from error
-
-
-def _made_up(dtype: str, shape: tuple[int | str, ...]) -> Array:
-    """Two sentences of 16 tokens where lengths are free; ids 0 and 1, which every input takes."""
-    random = np.random.default_rng(0)
-    free = [2, *[16] * len(shape)]
-    lengths = [n if isinstance(n, int) else free[i] for i, n in enumerate(shape)]
-    if np.dtype(dtype).kind == "f":
-        return random.normal(size=lengths).astype(dtype)
-    tokens = random.integers(0, 2, lengths).astype(dtype)
-    tokens[..., :1] = 1  # a mask needs a first token
-    return tokens
 
 
 def _report(found: list[Difference], apart: list[Difference], tolerance: float) -> str:

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import engine
 
 from .. import isa
@@ -51,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         mask="real" if arguments.dataset else "full",
     )
     session = engine.load(arguments.model, threads=arguments.threads)
-    found = profile(session, _known(session, make_feeds(load, count=1)[0]), arguments.iterations)
+    found = profile(session, make_feeds(load, session.graph, count=1)[0], arguments.iterations)
     if arguments.trace:
         with whole(arguments.trace) as fresh:
             fresh.write_text(json.dumps(chrome_trace(found)), encoding="utf-8")
@@ -61,12 +59,6 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(as_text(HEAD, cells(steps)) + summary(found))
     return 0
-
-
-def _known(session: engine.Session, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A model may have no token types."""
-    names = {value.name for value in session.graph.inputs}
-    return {name: array for name, array in feed.items() if name in names}
 
 
 def cells(steps: list[StepProfile]) -> list[tuple[str, ...]]:

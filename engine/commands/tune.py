@@ -49,8 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         after = Session(graph)
     choices = read_choices(isa.chosen())
     load = Load("", batch_size=arguments.batch_size, seq_len=arguments.seq_len)
-    names = {value.name for value in graph.inputs}
-    feed = {name: x for name, x in make_feeds(load, count=1)[0].items() if name in names}
+    feed = make_feeds(load, graph, count=1)[0]
     if after.plan is not None:
         choices.packs[after.plan.signature] = after.pack_tokens = _best_pack(after, feed)
         choices.write()

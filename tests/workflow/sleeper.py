@@ -3,11 +3,14 @@
 import os
 import time
 
+from engine.feeds import BERT
+
 version = "9.9"
 
 
 class Sleeper:
     version = version
+    graph = BERT
 
     def __init__(self, model, threads):
         self.model, self.threads, self.calls = model, threads, 0
