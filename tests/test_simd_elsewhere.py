@@ -52,6 +52,8 @@ def test_bodies_of_other_cpus_mean_what_numpy_means(bodies: Isa) -> None:
     rows = [*test_simd.ROWS, *((text, single(meaning)) for text, meaning in test_simd.CLOSE)]
     found = test_simd.values(rows, HERE, bodies.name)
     exact, sums = found[: len(test_simd.ROWS)], found[len(test_simd.ROWS) :]
-    assert not [text for text, got, wanted in exact if not np.array_equal(got, wanted)]
+    assert not [
+        text for text, got, wanted in exact if not np.array_equal(got, wanted, equal_nan=True)
+    ]
     for text, got, wanted in sums:
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6, err_msg=text)
