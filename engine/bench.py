@@ -54,6 +54,7 @@ class Load:
     cpus: tuple[int, ...] = ()
     dataset: str = ""
     mask: Literal["full", "real"] = "full"
+    seed: int = 0  # of the order in which sentences are taken, or of random ids
     opener: str = "engine:load"  # module:function, (model, threads=) -> session
 
 

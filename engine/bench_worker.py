@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from . import __version__, isa
+from .accuracy import read_arrays
 from .allocator import loaded_allocator
 from .bench import Load
-from .errors import EngineError, InputError
-from .feeds import BERT, INPUTS, Feed, made_up, taken
+from .errors import EngineError
+from .feeds import BERT, INPUTS, Feed, made_up, of_sentences
 from .graph import Graph
 
 __all__ = ["make_feeds"]
@@ -33,32 +34,31 @@ PROGRESS_NS = 1_000_000_000
 # --- what is fed ---
 
 
-def make_feeds(load: Load, graph: Graph = BERT, *, count: int = 16, seed: int = 0) -> list[Feed]:
+def make_feeds(load: Load, graph: Graph = BERT, *, count: int = 16) -> list[Feed]:
     """Batches of the load's shape for a model, real sentences if it names a dataset, else random
     token ids.
 
     Mask "real": one sentence a row, padded. "full": sentences run together, every token counts.
     """
     if not load.dataset:
-        seeds = range(seed, seed + count)
+        seeds = range(load.seed, load.seed + count)
         return [made_up(graph, load.batch_size, load.seq_len, seed=each) for each in seeds]
     shape = (count * load.batch_size, load.seq_len)
     ids, mask = _real_tokens(load, shape)
     rows = [slice(i * load.batch_size, (i + 1) * load.batch_size) for i in range(count)]
-    types = np.zeros((load.batch_size, load.seq_len), np.int64)
     return [
-        taken(graph, dict(zip(INPUTS, (ids[row], mask[row], types), strict=True))) for row in rows
+        of_sentences(graph.inputs, {"input_ids": ids[row], "attention_mask": mask[row]})
+        for row in rows
     ]
 
 
 def _real_tokens(load: Load, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(load.dataset) as file:
-            ids, mask = file["input_ids"], file["attention_mask"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{load.dataset}: expected an .npz with {INPUTS[0]}, {INPUTS[1]} ({error})"
-        ) from error
+    """In an order drawn at random: files are often sorted, by class or by length."""
+    arrays = read_arrays(load.dataset)
+    mask = arrays["attention_mask"]
+    tokens_first = np.argsort(mask == 0, axis=1, kind="stable")
+    drawn = np.random.default_rng(load.seed).permutation(len(mask))
+    ids, mask = (np.take_along_axis(arrays[name], tokens_first, 1)[drawn] for name in INPUTS[:2])
     if load.mask == "full":
         tokens = np.resize(ids[mask == 1], shape).astype(np.int64)
         return tokens, np.ones_like(tokens)

@@ -6,7 +6,7 @@ is a mask: ones.  Shapes and types are those that the model declares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .graph import Graph, Node, Value
 
-__all__ = ["BERT", "INPUTS", "Feed", "made_up", "rows_looked_up", "taken"]
+__all__ = ["BERT", "INPUTS", "Feed", "made_up", "of_sentences", "rows_looked_up", "taken"]
 
 Feed = dict[str, NDArray[Any]]
 
@@ -56,6 +56,34 @@ def taken(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> Feed:
         value.name: np.asarray(feed[value.name]).astype(value.dtype, copy=False)
         for value in graph.inputs
     }
+
+
+def of_sentences(inputs: Sequence[Value], sentences: Mapping[str, NDArray[Any]]) -> Feed:
+    """What a model takes of sentences, arrays (sentences, length): input_ids, attention_mask and
+    what else there is.  Token types that are not there are 0; positions that are not there count a
+    sentence's tokens from 0, as BERT's do: a model that counts otherwise needs them in the arrays.
+
+    Raises:
+        InputError: the model takes something else too.
+    """
+    made = {value.name: _of_sentences(value, sentences) for value in inputs}
+    return {value.name: made[value.name].astype(value.dtype, copy=False) for value in inputs}
+
+
+def _of_sentences(value: Value, sentences: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    ids = sentences["input_ids"]
+    if value.name in sentences:
+        return sentences[value.name]
+    if value.name == "token_type_ids":
+        return np.zeros_like(ids)
+    if value.name == "position_ids":
+        if value.shape[:1] == (1,):  # one row for all sentences
+            return np.arange(ids.shape[1])[None]
+        return np.maximum(np.cumsum(sentences["attention_mask"], 1) - 1, 0)
+    raise InputError(
+        f"the model's input '{value.name}': there is {', '.join(sentences)}, and token_type_ids and"
+        " position_ids can be made"
+    )
 
 
 def rows_looked_up(graph: Graph) -> dict[str, int]:

@@ -73,11 +73,39 @@ def test_feeds_of_sentences(tmp_path):
     ids = np.array([[1, 2, 3, 0], [4, 5, 0, 0]])
     np.savez(path, input_ids=ids, attention_mask=(ids > 0).astype(int))
     real = make_feeds(load(dataset=str(path), mask="real"), count=3)
-    assert real[1]["input_ids"].tolist() == [[4, 5, 0, 0, 0, 0, 0, 0]]
-    assert real[1]["attention_mask"].sum() == 2
+    rows = [feed["input_ids"].tolist() for feed in real]
+    assert sorted(rows[:2]) == [[[1, 2, 3, 0, 0, 0, 0, 0]], [[4, 5, 0, 0, 0, 0, 0, 0]]]
+    assert rows[2] == rows[0]
+    assert [feed["attention_mask"].sum() for feed in real[:2]] == [
+        row[0].index(0) for row in rows[:2]
+    ]
     full = make_feeds(load(dataset=str(path)), count=1)
-    assert full[0]["input_ids"].tolist() == [[1, 2, 3, 4, 5, 1, 2, 3]]
+    assert full[0]["input_ids"].tolist() in ([[1, 2, 3, 4, 5, 1, 2, 3]], [[4, 5, 1, 2, 3, 4, 5, 1]])
     assert full[0]["attention_mask"].all()
+
+
+def test_feeds_are_no_head_of_a_sorted_file(tmp_path):
+    """Sorted by length: the first sentences would be the short ones."""
+    path = tmp_path / "sentences.npz"
+    mask = np.tri(64, dtype=int)
+    np.savez(path, input_ids=mask * np.arange(1, 65)[:, None], attention_mask=mask)
+
+    def drawn(seed):
+        feeds = make_feeds(load(dataset=str(path), mask="real", seed=seed, batch_size=4), count=4)
+        return [int(row[0]) for feed in feeds for row in feed["input_ids"]]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert len(set(drawn(0))) == 16
+    assert 16 < np.mean(drawn(0)) < 48, "of 1 to 64"
+
+
+def test_tokens_come_first_however_a_sentence_is_padded(tmp_path):
+    path = tmp_path / "sentences.npz"
+    mask = np.array([[0, 0, 1, 1]])
+    np.savez(path, input_ids=np.array([[9, 9, 1, 2]]), attention_mask=mask)
+    (feed,) = make_feeds(Load("", dataset=str(path), mask="real", seq_len=3), count=1)
+    assert feed["input_ids"].tolist() == [[1, 2, 9]]
+    assert feed["attention_mask"].tolist() == [[1, 1, 0]]
 
 
 def test_feeds_name_a_file_that_is_no_dataset(tmp_path):

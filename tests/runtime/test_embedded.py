@@ -29,11 +29,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("embedded")
     fp32, int8, calibration = folder / "fp32.onnx", folder / "int8.onnx", folder / "train.npz"
     export.export(export.load_model(MODEL), fp32, 17)
-    rows = [Labelled(text, label) for text, label in sentences.embedded_split("train")]
+    rows = [Labelled(text, str(label)) for text, label in sentences.embedded_split("train")]
     np.savez(calibration, **tokenize_sentences.tokenize(MODEL, rows[:600], 128))
     prepared = quantize.prepared(fp32, folder)
     quantize.quantize_static(prepared, int8, calibration, 128, "minmax", 8)
-    rows = [Labelled(text, label) for text, label in sentences.embedded_split("validation")]
+    rows = [Labelled(text, str(label)) for text, label in sentences.embedded_split("validation")]
     tokens = tokenize_sentences.tokenize(MODEL, rows, 128)
     return SimpleNamespace(fp32=fp32, int8=int8, tokens=tokens)
 

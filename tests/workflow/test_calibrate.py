@@ -5,27 +5,34 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.graph import Value
 from workflow.scripts.calibrate import best_range, find_ranges, product_tensors, sentence_feeds
 from workflow.scripts.writing import StepError
 
+INPUTS = [
+    Value(name, "int64", ("batch", "length"))
+    for name in ("input_ids", "attention_mask", "position_ids")
+]
+
 
 def write_sentences(path):
-    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
-    np.savez(path, input_ids=mask * 7, attention_mask=mask, token_type_ids=mask * 0)
+    mask = np.array([[0, 1, 1, 0], [1, 1, 1, 1]])
+    np.savez(path, input_ids=mask * 7, attention_mask=mask, labels=[0, 1])
     return path
 
 
 def test_feeds_have_no_padding(tmp_path):
     path = write_sentences(tmp_path / "x.npz")
-    first, second = sentence_feeds(path, 2, ["input_ids", "attention_mask"])
+    first, second = sentence_feeds(path, 2, INPUTS)
     assert first["input_ids"].tolist() == [[7, 7]]
+    assert first["position_ids"].tolist() == [[0, 1]]
     assert second["attention_mask"].tolist() == [[1, 1, 1, 1]]
 
 
 def test_too_few_sentences_are_named(tmp_path):
     path = write_sentences(tmp_path / "x.npz")
     with pytest.raises(StepError, match=r"2 sentences, quantize.sentences asks for 8"):
-        sentence_feeds(path, 8, ["input_ids"])
+        sentence_feeds(path, 8, INPUTS)
 
 
 def test_minmax_is_what_was_seen_and_zero():

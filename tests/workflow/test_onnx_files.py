@@ -6,9 +6,11 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from engine.feeds import of_sentences
 from workflow.scripts import bfloat16, export, onnx_runtime, quantize
 from workflow.scripts.calibrate import Range
 from workflow.scripts.labelled import Labelled, read_labelled
+from workflow.scripts.onnx_inputs import inputs_of
 from workflow.scripts.tokenize_sentences import tokenize
 from workflow.scripts.writing import StepError
 
@@ -35,11 +37,10 @@ def test_bfloat16_of_what_is_no_number():
 
 @pytest.mark.slow
 def test_both_sentences_of_a_pair_are_told_apart(tiny_files):
-    pairs = [Labelled("a good film .", 1, second="a great story ."), Labelled("a", 0, second="the")]
+    pairs = [Labelled("a good film .", "1", "a great story ."), Labelled("a", "0", "the")]
     arrays = tokenize(tiny_files / "model", pairs, 32)
     assert arrays["token_type_ids"].tolist() == [[0] * 6 + [1] * 5, [0] * 3 + [1] * 2 + [0] * 6]
     assert arrays["attention_mask"].sum(1).tolist() == [11, 5]
-    assert arrays["labels"].tolist() == [1, 0]
 
 
 # --- files ---
@@ -120,6 +121,19 @@ def test_export_computes_what_torch_does(files, tiny_files):
     with torch.no_grad():
         expected = model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).logits.numpy()
     np.testing.assert_allclose(logits(files / "fp32.onnx", inputs), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_inputs_are_named_as_the_model_takes_them(files, tiny_files, tmp_path):
+    """The exporter gives out names in the order of forward(), whatever order they are asked in."""
+    model = export.load_model(tiny_files / "model")
+    wanted = ["position_ids", "token_type_ids", "attention_mask", "input_ids"]
+    export.export(model, tmp_path / "all.onnx", 14, wanted)
+    inputs = inputs_of(onnx.load(tmp_path / "all.onnx").graph)
+    assert [value.name for value in inputs] == wanted[::-1][:2] + ["token_type_ids", "position_ids"]
+    assert all(value.dtype == "int64" and value.shape == ("batch", "length") for value in inputs)
+    found = logits(tmp_path / "all.onnx", of_sentences(inputs, feed()))
+    np.testing.assert_allclose(found, logits(files / "fp32.onnx", feed()), atol=1e-6)
 
 
 @pytest.mark.slow

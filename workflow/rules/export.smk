@@ -14,6 +14,7 @@ rule export:
     params:
         code=code("workflow/scripts/export.py"),
         opset=config["export"]["opset"],
+        inputs=config["export"]["inputs"],
     shell:
         "python -m workflow.scripts.export --model {input.model} --opset {params.opset}"
-        " --out {output} > {log} 2>&1"
+        " --inputs {params.inputs} --out {output} > {log} 2>&1"

@@ -62,6 +62,7 @@ rule tokenize:
     input:
         model="results/{task}/model",
         sentences="results/{task}/data/{split}.tsv",
+        dataset="results/{task}/data/source.json",
     output:
         "results/{task}/data/{split}.npz",
     log:
@@ -77,4 +78,5 @@ rule tokenize:
         max_length=lambda wildcards: task_config(wildcards)["max_length"],
     shell:
         "python -m workflow.scripts.tokenize_sentences --model {input.model}"
-        " --sentences {input.sentences} --max-length {params.max_length} --out {output} > {log} 2>&1"
+        " --sentences {input.sentences} --dataset {input.dataset} --max-length {params.max_length}"
+        " --out {output} > {log} 2>&1"

@@ -77,7 +77,8 @@ def main(arguments: argparse.Namespace) -> None:
     table = [row for measured in found for row in rows(subject, measured)]
     write_raw(arguments.raw, found)
     note = split_for(arguments.mode, options).note
-    about = {"model": model, "dataset": dataset, "split": note}
+    seed = found[0].load.seed
+    about = {"model": model, "dataset": dataset, "split": note, "sentences_drawn_by_seed": seed}
     write_json(arguments.run, {**about, **run})
     write_table(arguments.table, arguments.mode, table)
 

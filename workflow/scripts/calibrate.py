@@ -6,7 +6,7 @@ mse      of the ranges inside that, the one whose clipping and rounding to uint8
 The noise that a range leaves is told too: signal over error in decibels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from engine.accuracy import read_arrays
+from engine.feeds import of_sentences
+from engine.graph import Value
 from workflow.scripts.writing import StepError
 
 Feed = dict[str, np.ndarray]
@@ -32,17 +35,17 @@ class Range:
     decibels: float  # signal over quantisation error; more is better
 
 
-def sentence_feeds(path: Path, count: int, inputs: Iterable[str]) -> list[Feed]:
+def sentence_feeds(path: Path, count: int, inputs: Sequence[Value]) -> list[Feed]:
     """`count` sentences spread over the file, one a feed, without padding."""
-    with np.load(path) as file:
-        mask = file["attention_mask"]
-        arrays = {name: file[name] for name in inputs}
+    arrays = read_arrays(path)
+    mask = arrays["attention_mask"]
     if len(mask) < count:
         raise StepError(f"{path}: {len(mask)} sentences, quantize.sentences asks for {count}")
-    chosen = np.linspace(0, len(mask) - 1, count).astype(int)
+    arrays = {name: array for name, array in arrays.items() if array.shape == mask.shape}
     return [
-        {name: array[row : row + 1, : mask[row].sum()] for name, array in arrays.items()}
-        for row in chosen
+        of_sentences(inputs, {name: array[row : row + 1, used] for name, array in arrays.items()})
+        for row in np.linspace(0, len(mask) - 1, count).astype(int)
+        for used in [mask[row] == 1]
     ]
 
 

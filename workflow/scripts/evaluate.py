@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.accuracy import Run, agreement, classify, read_sentences, scores
+from engine.accuracy import (
+    Classifier,
+    agreement,
+    classify,
+    logits_of,
+    read_sentences,
+    scores,
+)
 from engine.errors import EngineError
 from workflow.scripts.provenance import run_record
 from workflow.scripts.writing import read_json, run_main, write_json
@@ -19,35 +26,41 @@ from workflow.scripts.writing import read_json, run_main, write_json
 # --- engines ---
 
 
-def engine_run(path: Path, threads: int) -> Run:
+def engine_run(path: Path, threads: int) -> Classifier:
     import engine
 
     session = engine.load(str(path), threads=threads)
-    return lambda feed: np.asarray(session.run(feed)["logits"])
+    logits = logits_of([value.name for value in session.graph.outputs])
+    return Classifier(session.graph.inputs, lambda feed: np.asarray(session.run(feed)[logits]))
 
 
-def onnxruntime_run(path: Path, threads: int) -> Run:
+def onnxruntime_run(path: Path, threads: int) -> Classifier:
+    import onnx
+
+    from workflow.scripts.onnx_inputs import inputs_of
     from workflow.scripts.onnx_runtime import session
 
     runtime = session(path, threads=threads)
-    names = [value.name for value in runtime.get_inputs()]
-    return lambda feed: np.asarray(runtime.run(["logits"], {name: feed[name] for name in names})[0])
+    inputs = inputs_of(onnx.load(path, load_external_data=False).graph)
+    logits = logits_of([value.name for value in runtime.get_outputs()])
+    return Classifier(inputs, lambda feed: np.asarray(runtime.run([logits], feed)[0]))
 
 
 def main(arguments: argparse.Namespace) -> None:
     import engine
 
     options = json.loads(arguments.options)
-    arrays = read_sentences(arguments.sentences, options["sentences"])
-    size, threads, labels = options["batch_size"], arguments.threads, arrays["labels"]
-    logits, seconds = classify(engine_run(arguments.ir, threads), arrays, size)
-    same_file, _ = classify(onnxruntime_run(arguments.onnx, threads), arrays, size)
-    fp32, _ = classify(onnxruntime_run(arguments.fp32, threads), arrays, size)
+    sentences = read_sentences(arguments.sentences, options["sentences"], options["seed"])
+    size, threads, labels = options["batch_size"], arguments.threads, sentences.labels
+    logits, seconds = classify(engine_run(arguments.ir, threads), sentences, size)
+    same_file, _ = classify(onnxruntime_run(arguments.onnx, threads), sentences, size)
+    fp32, _ = classify(onnxruntime_run(arguments.fp32, threads), sentences, size)
     result = {
         "task": arguments.task,
         "precision": arguments.precision,
         **asdict(scores(logits, labels)),
         "sentences": len(labels),
+        "subset": sentences.subset,
         "seconds": seconds,
         "batch_size": size,
         "threads": threads,

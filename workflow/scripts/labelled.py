@@ -1,10 +1,15 @@
-"""Labelled sentences as <split>.tsv: a header line, then one or two sentences and a label a row."""
+"""Labelled sentences as <split>.tsv: a header line, then one or two sentences and a label a row.
 
+A label is a whole number, or a name of the model's configuration; see engine/labelled.py.
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow.scripts.writing import StepError, whole
+from engine.labelled import read_table
+from workflow.scripts.writing import whole
 
 HEADERS = (("sentence", "label"), ("sentence", "sentence2", "label"))
 
@@ -14,42 +19,33 @@ class Labelled:
     """One sentence, or a pair, and its class."""
 
     sentence: str
-    label: int
+    label: str
     second: str | None = None
 
 
-def read_labelled(path: Path) -> list[Labelled]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StepError(f"{path}: {error}") from error
-    header = tuple(lines[0].split("\t")) if lines else ()
-    if header not in HEADERS:
-        raise StepError(f"{path}, line 1: expected the header sentence<TAB>label, found {header}")
-    rows = [
-        _row(path, number, line.split("\t"), len(header))
-        for number, line in enumerate(lines[1:], 2)
+def read_labelled(path: Path, *, written_here: bool = False) -> list[Labelled]:
+    """Raises InputError: names file and line, what is there and what was expected."""
+    table = read_table(path, HEADERS, quotes_are_text=written_here)
+    return [
+        Labelled(row[0].strip(" "), row[-1], row[1].strip(" ") if len(row) == 3 else None)
+        for row in table.rows
     ]
-    if not rows:
-        raise StepError(f"{path}: no sentence after the header")
-    return rows
-
-
-def _row(path: Path, number: int, fields: Sequence[str], expected: int) -> Labelled:
-    if len(fields) != expected:
-        raise StepError(f"{path}, line {number}: {len(fields)} columns, expected {expected}")
-    if not fields[-1].isdecimal():
-        raise StepError(f"{path}, line {number}: label {fields[-1]!r} is not a whole number")
-    return Labelled(
-        fields[0].strip(), int(fields[-1]), fields[1].strip() if expected == 3 else None
-    )
 
 
 def write_labelled(path: Path, rows: Sequence[Labelled]) -> None:
+    """What a row cannot hold, tabs and ends of lines, becomes a space."""
     pairs = any(row.second is not None for row in rows)
     lines = ["\t".join(HEADERS[pairs])]
     for row in rows:
         texts = [row.sentence, row.second or ""] if pairs else [row.sentence]
-        lines.append("\t".join([*(" ".join(text.split()) for text in texts), str(row.label)]))
+        spaced = (re.sub("[ \t\r\n]+", " ", text).strip(" ") for text in texts)
+        lines.append("\t".join([*spaced, row.label]))
     with whole(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.write_bytes(("\n".join(lines) + "\n").encode())
+
+
+def repeated(rows: Sequence[Labelled]) -> dict[str, int]:
+    """Rows whose sentences an earlier row has, and those of them that have another label."""
+    first: dict[tuple[str, str | None], str] = {}
+    same = [row.label == first.setdefault((row.sentence, row.second), row.label) for row in rows]
+    return {"repeated": len(rows) - len(first), "of another label": same.count(False)}

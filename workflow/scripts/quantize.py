@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.errors import EngineError
 from workflow.scripts.calibrate import METHODS, PRODUCTS, Feed, Range, find_ranges, sentence_feeds
+from workflow.scripts.onnx_inputs import inputs_of
 from workflow.scripts.writing import run_main, whole
 
 
@@ -78,8 +80,7 @@ def quantize_static(
     import onnxruntime.quantization as quantization
 
     whole_model = onnx.load(model)
-    inputs = [value.name for value in whole_model.graph.input]
-    feeds = sentence_feeds(sentences, count, inputs)
+    feeds = sentence_feeds(sentences, count, inputs_of(whole_model.graph))
     ranges = find_ranges(model, feeds, method)
     worst = min(ranges.items(), key=lambda item: item[1].decibels)
     print(
@@ -145,4 +146,4 @@ if __name__ == "__main__":
         default=0,
         help="round biases to so many parts of their product's step (0: leave them)",
     )
-    run_main(main, parser)
+    run_main(main, parser, EngineError)

@@ -14,6 +14,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from engine.errors import InputError
+from engine.labelled import read_table
+
 Row = tuple[str, int]  # (sentence, label): 0 negative, 1 positive; label -1 where there is none
 
 # A phrase of one or two words ("the film") is in some held-out sentence by chance: it is dropped
@@ -41,20 +44,14 @@ def is_held_out(text: str) -> bool:
 
 def read_tsv(path: str | Path) -> list[Row]:
     """Rows of a GLUE file: a header line `sentence<TAB>label`, then one row a line."""
-    path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except OSError as e:
-        raise SentencesError(f"{path}: {e.strerror}") from e
-    if lines[0].split("\t") != ["sentence", "label"]:
-        raise SentencesError(f"{path}, line 1: expected the header 'sentence<TAB>label'")
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        sentence, tab, label = line.partition("\t")
-        if not tab or label not in ("0", "1"):
-            raise SentencesError(f"{path}, line {number}: expected a sentence, a tab, and 0 or 1")
-        rows.append((sentence.strip(), int(label)))
-    return rows
+        table = read_table(path, [("sentence", "label")])
+    except InputError as e:
+        raise SentencesError(str(e)) from e
+    for number, (_, label) in enumerate(table.rows, start=2):
+        if label not in ("0", "1"):
+            raise SentencesError(f"{path}, line {number}: label '{label}'; expected 0 or 1")
+    return [(sentence.strip(), int(label)) for sentence, label in table.rows]
 
 
 def rotten_tomatoes() -> list[Row]:
