@@ -139,7 +139,7 @@ def test_unknown_targets_are_named(clone, target, message):
             {"precisions": ["int4"]},
             "precisions.0: 'int4' is not one of fp32, int8, bf16, dynamic_int8",
         ),
-        ({"export": {"opsets": 14}}, "export: unknown key 'opsets'; there is opset"),
+        ({"export": {"opsets": 14}}, "export: unknown key 'opsets'; there is inputs, opset"),
         ({"export": {"opset": "14"}}, "export.opset: '14' is not of type 'integer'"),
     ],
 )
