@@ -78,7 +78,7 @@ def stored_weight(node: Node, graph: Graph, *, transposed: bool) -> Weight | str
     outputs = 0 if transposed else 1
     if scale.dtype != np.float32 or node.attributes.get("output_dtype") not in (None, "float32"):
         return f"{node} makes no float32"
-    if scale.size > 1 and node.attributes.get("axis", 1) % 2 != outputs:
+    if max(scale.size, zero.size) > 1 and node.attributes.get("axis", 1) % 2 != outputs:
         return f"{node} has a scale per input, expected one per output"
     if any(p.ndim > 1 or p.size not in (1, array.shape[outputs]) for p in (scale, zero)):
         return f"{node} has scale {scale.shape} and zero point {zero.shape} for {array.shape}"
