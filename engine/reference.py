@@ -40,7 +40,8 @@ def evaluate(
     try:
         if operator.makes is not None and (count := operator.makes(*arrays, **attributes)) > most:
             raise ModelError(f"makes or goes through {count} elements; expected at most {most}")
-        result = operator.meaning(*arrays, **attributes)
+        with np.errstate(all="ignore"):  # NaN and infinity are results, not warnings
+            result = operator.meaning(*arrays, **attributes)
     except EngineError as error:
         raise type(error)(f"{node}: {error}") from error
     except FOREIGN as error:

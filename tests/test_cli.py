@@ -68,6 +68,21 @@ def test_compile_and_inspect(
     assert rows[0]["bytes"] < 32 * 16 * 4
 
 
+def test_inspect_names_constants_that_are_not_finite(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    graph = models.compiled(model)
+    name = graph.nodes[0].inputs[1]
+    weight = graph.constants[name].copy()
+    weight[2, 3] = np.nan
+    store.write(graph.changed(constants={**graph.constants, name: weight}), tmp_path / "ir")
+    _, out, _ = run(capsys, "inspect", tmp_path / "ir")
+    sentence = f"constant '{name}': 1 of 512 numbers are not finite, the first at [2, 3]: nan"
+    assert out.splitlines()[-1] == sentence
+    _, out, _ = run(capsys, "inspect", tmp_path / "ir", "--json")
+    assert [row["not_finite"] for row in json.loads(out)] == [[sentence], [], []]
+
+
 def test_ir_means_what_the_model_means(
     capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
 ) -> None:

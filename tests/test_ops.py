@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine import reference
 from engine.errors import UnsupportedError
-from engine.graph import Node, Quantization
-from engine.ops import OPERATORS, find
+from engine.graph import Graph, Node, Quantization
+from engine.ops import OPERATORS, find, not_finite
 from engine.ops.numbers import (
     dequantized,
     erf,
@@ -393,3 +393,29 @@ def test_layer_norm_beside_a_large_offset(offset: float) -> None:
     off = np.abs(run("LayerNorm", x, None, None, ones, 0 * ones, epsilon=1e-12) - wanted).max()
     theirs = onnx_runtimes("LayerNormalization", x, ones, 0 * ones, epsilon=1e-12)
     assert off <= max(2e-6, np.abs(theirs - wanted).max())
+
+
+# --- constants that are not finite ---
+def constants(domain: str, **arrays: np.ndarray) -> Graph:
+    """A graph in which one node reads them all."""
+    node = Node("Read", ("x", *arrays), ("y",), {}, "", domain)
+    return Graph("g", (), (), (node, node.changed(outputs=("z",))), arrays)
+
+
+def test_constants_that_are_not_finite_are_named() -> None:
+    broken, masks = floats(3, 4), np.float32([0, -np.inf])
+    broken[1, 2:], broken[2, 0] = np.inf, np.nan
+    graph = constants(
+        "engine", whole=np.arange(3), fine=floats(4), broken=broken, masks=masks,
+        large=np.full(3, 3e38, np.float32), half=np.full(9, 6e4, np.float16),
+    )  # fmt: skip
+    assert list(map(str, not_finite(graph))) == [
+        "constant 'broken': 3 of 12 numbers are not finite, the first at [1, 2]: inf",
+        "constant 'masks': 1 of 2 numbers are not finite, the first at [1]: -inf",
+    ]
+
+
+def test_minus_infinity_is_what_masks_are_made_of() -> None:
+    masks, nan = np.float32([0, -np.inf]), np.float32([-np.inf, np.nan])
+    (found,) = not_finite(constants("", masks=masks, nan=nan))
+    assert (found.name, found.count, found.first) == ("nan", 1, (1,))

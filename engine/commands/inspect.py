@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from .. import isa, models, store
 from ..errors import ModelError
 from ..graph import Graph, Node
+from ..ops import not_finite
 from ..plan import make_plan
 
 __all__ = ["Layer", "add_arguments", "layers", "main"]
@@ -31,6 +32,7 @@ class Layer:
     zero_ratio: float | None
     kernel: str
     bytes: int
+    not_finite: tuple[str, ...] = ()  # sentences: constants with NaN or infinity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +66,15 @@ def layers(graph: Graph) -> list[Layer]:
     The kernel is the one this machine runs, empty where the plan needs none; "reference" is NumPy.
     """
     kernels = _kernels(graph)
+    odd = {each.name: str(each) for each in not_finite(graph)}
     counted: set[str] = set()
     rows = []
     for node in graph:
         constants = [n for n in node.inputs if n in graph.constants and n not in counted]
         counted.update(constants)
         size = sum(_size(graph, name) for name in constants)
-        rows.append(_layer(node, graph, kernels[_name(node)], size))
+        layer = _layer(node, graph, kernels[_name(node)], size)
+        rows.append(replace(layer, not_finite=tuple(odd[n] for n in constants if n in odd)))
     return rows
 
 
@@ -126,7 +130,9 @@ def _table(found: Sequence[Layer]) -> str:
     ]
     sparse = sum(layer.pattern not in ("", "dense") for layer in found)
     total = sum(layer.bytes for layer in found)
-    return "\n".join(lines) + f"\n{len(found)} operators, {sparse} sparse, {total} bytes\n"
+    lines.append(f"{len(found)} operators, {sparse} sparse, {total} bytes")
+    lines += [sentence for layer in found for sentence in layer.not_finite]
+    return "\n".join(lines) + "\n"
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError
 from . import elementwise, fused, product, quantized, reduce, shape
+from .finite import NotFinite, not_finite
 from .fused import activation_of
 from .sound import checked, fits_meaning
 from .table import TYPES, Operator
@@ -14,11 +15,13 @@ from .table import TYPES, Operator
 __all__ = [
     "OPERATORS",
     "TYPES",
+    "NotFinite",
     "Operator",
     "activation_of",
     "checked",
     "find",
     "fits_meaning",
+    "not_finite",
     "supported",
 ]
 

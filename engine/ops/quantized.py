@@ -68,11 +68,9 @@ def dynamic_quantize_linear(x: Array, *, axis: int | None = None) -> tuple[Array
     keep = axis is not None
     low = np.minimum(x.min(axis=axis, keepdims=keep, initial=0), 0).astype(np.float32)
     high = np.maximum(x.max(axis=axis, keepdims=keep, initial=0), 0).astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        scale = (high - low) / np.float32(255)
-        scale = np.where(scale == 0, np.float32(1), scale)
-        steps = np.rint(-low / scale)
-    zero_point = np.fmin(np.fmax(steps, 0), 255).astype(np.uint8)
+    scale = (high - low) / np.float32(255)
+    scale = np.where(scale == 0, np.float32(1), scale)
+    zero_point = np.fmin(np.fmax(np.rint(-low / scale), 0), 255).astype(np.uint8)
     return quantize(x, scale, zero_point), scale, zero_point
 
 

@@ -21,7 +21,7 @@ from ..graph import Graph
 from ..isa import Isa
 from ..kernels import kernel, kernel_name
 from ..kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE, TILES
-from ..ops import checked
+from ..ops import checked, not_finite
 from .meetings import lives_between, meetings
 from .memory import Buffer, place
 from .scratch import scratch_bytes
@@ -195,17 +195,20 @@ def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
     return int(param)
 
 
-def make_plan(graph: Graph, isa: Isa, *, whole: bool = False) -> Plan | None:
+def make_plan(
+    graph: Graph, isa: Isa, *, whole: bool = False, finite: bool | None = None
+) -> Plan | None:
     """The plan, or None where the graph begins with something no handler knows; whole: channels
-    that nobody reads are made too.
+    that nobody reads are made too; finite: all constants are, None if that is not known.
     """
     from .choice import read_choices
     from .handlers import HANDLERS  # they make the Steps above
     from .heads import with_whole_heads
     from .planner import Planner
 
+    finite = not not_finite(graph) if finite is None else finite
     choices, (graph, places) = read_choices(isa), with_whole_heads(checked(graph))
-    plan = Planner(graph, isa, choices, whole=whole).plan(HANDLERS)
+    plan = Planner(graph, isa, choices, whole=whole, finite=finite).plan(HANDLERS)
     if plan is not None and places:
         plan = replace(plan, places=places)
     if plan is None or not choices.packs:

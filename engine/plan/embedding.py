@@ -23,14 +23,14 @@ def plan_embedding(planner: Planner, node: Node) -> None:
     table = planner.array(words)
     channels = table.shape[1]
     rest = -channels % CHANNELS
-    planner.embedding = node
-    planner.inputs.update(ids=ids, types=types)
     kind_table = planner.array(kinds) if kinds else np.zeros((1, channels), np.float32)
     tables = [float32(each) for each in (table, planner.array(positions), kind_table)]
     if rest:
         tables = [np.pad(each, ((0, 0), (0, rest))) for each in tables]
     output = node.attributes.get("output")
     y = planner.make(node.outputs[0], "tokens", channels, output, group=CHANNELS)
+    planner.embedding = node
+    planner.inputs.update(ids=ids, types=types)
     norm = np.stack([np.ones(channels), np.zeros(channels)])
     if gamma:
         norm = np.stack([planner.array(gamma), planner.array(beta)]).astype(np.float64)

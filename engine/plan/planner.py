@@ -46,10 +46,19 @@ class Planner:
     """What has been planned so far: steps, and where each value of the graph lies."""
 
     def __init__(
-        self, graph: Graph, isa: Isa, choices: Choices | None = None, *, whole: bool = False
+        self,
+        graph: Graph,
+        isa: Isa,
+        choices: Choices | None = None,
+        *,
+        whole: bool = False,
+        finite: bool = True,
     ) -> None:
-        """whole: channels that nobody reads are made too."""
+        """whole: channels that nobody reads are made too; so is, unless constants are finite,
+        whatever is multiplied by 0.
+        """
         self.graph, self.isa, self.choices = graph, isa, choices
+        self.finite = finite
         self.fixed_choice: Choice | None = None  # of a trial, whatever was measured
         self.buffers: dict[str, Buffer] = {}
         self.quantized: dict[str, Quantization | None] = {}  # by the buffer's name
@@ -66,7 +75,7 @@ class Planner:
                 self.of_rows.update(node.outputs)
         self.varying: dict[str, Array] = {}
         self.read: dict[str, Array] = {}
-        if not whole:
+        if finite and not whole:
             # tiles multiply all channels of queries and keys in bytes
             self.varying = varying_fours(graph, in_bytes=not isa.has("amx-int8"))
             self.read = channels_read(graph, self.varying, self._block_read)
@@ -241,6 +250,8 @@ class Planner:
         """
         if channels > MOST_CHANNELS:
             raise Unplanned(f"'{name}' has {channels} channels: kernels take {MOST_CHANNELS}")
+        if output is not None and not self.finite:  # kernels on bytes know nothing of NaN
+            raise Unplanned("some constants are not finite")
         dtype = FORMS[form][1] if form else "f32" if output is None else "u8"
         buffer = Buffer(name, domain, -(-channels // group) * group, dtype, form)
         self.buffers[name], self.quantized[name] = buffer, stored(output)

@@ -98,6 +98,8 @@ def _choice(planner: Planner, node: Node, weight: Array, precision: str, lanes: 
     those are modelled faster."""
     if planner.fixed_choice:
         return planner.fixed_choice
+    if not planner.finite:  # 0 times NaN is NaN
+        return Choice("dense", 0)
     own, tuned = node.attributes.get("pattern", "dense"), settings.current().tune
     usual = Choice(modelled_pattern(planner.isa, weight, precision, own), 0)
     if planner.choices is None or not (tuned or planner.choices.layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import struct
 import sys
@@ -21,11 +22,13 @@ from ..errors import InputError, ResourceError
 from ..graph import Graph
 from ..kernels import context as slots
 from ..kernels import kernel
+from ..ops import not_finite
 from ..plan import PACK_TOKENS, Plan, Program, make_plan
 from .workers import CALL, NO_ROOM, Room, Worker, give_back
 
 __all__ = ["Session", "Timed", "load"]
 
+log = logging.getLogger(__name__)
 Array = NDArray[Any]
 INT64 = np.dtype(np.int64)  # arrays have this very object
 MOST_SHAPES = 4096  # of calls, whose programs and results are known
@@ -54,6 +57,14 @@ def load(
     session = Session(models.read(path, weight), threads=threads, cpus=cpus)
     give_back()
     return session
+
+
+def _warned_of(graph: Graph) -> bool:
+    """Whether all constants are finite; a warning names those that are not."""
+    found = not_finite(graph)
+    if found:
+        log.warning("%s: NaN may come out: %s", graph.name, "; ".join(map(str, found)))
+    return not found
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,9 @@ class Session:
             raise InputError(f"threads is {threads}: expected 1 or more")
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
-        self.plan: Plan | None = make_plan(graph, self.isa, whole=self._whole)
+        self.plan: Plan | None = make_plan(
+            graph, self.isa, whole=self._whole, finite=_warned_of(graph)
+        )
         self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
         self._lock = threading.RLock()
         self._cpus = tuple(cpus)
