@@ -190,8 +190,8 @@ def _tokens(path: str | Path, tokenizer: str | Path, parts: list[list[str]], seq
             *parts, padding=True, truncation=True, max_length=seq_len, return_tensors="np",
             return_token_type_ids=True,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise InputError(f"{tokenizer}: no tokenizer: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # tokenizers has no type of its own for what it cannot read
+        raise InputError(f"{tokenizer}: no tokenizer: {' '.join(str(error).split())}") from error
     return {name: array.astype(np.int64) for name, array in tokens.items()}
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 __all__ = ["whole", "standing"]
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+LOCKING = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -77,7 +78,7 @@ def _claimed(path: Path) -> tuple[Path, int]:
     while True:
         place = Path(tempfile.mkdtemp(".new", f".{path.name}.", path.parent))
         with contextlib.suppress(FileNotFoundError):
-            handle = os.open(_lock(place, path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(_lock(place, path), LOCKING, 0o600)
             _take(handle, fcntl.LOCK_EX)
             if _lock(place, path).exists():
                 return place, handle
@@ -105,14 +106,21 @@ def _places(path: Path) -> list[Path]:
 def _tidy(path: Path) -> None:
     """Put back what a dead writer left aside, and remove the rest."""
     for place in _places(path):
-        with contextlib.suppress(OSError):
-            handle = os.open(_lock(place, path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError), _opened(_lock(place, path), LOCKING) as handle:
             if _take(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 before = place / f"{path.name}.before"
                 if before.exists() and not os.path.lexists(path):
                     before.rename(path)
                 shutil.rmtree(place)
-            os.close(handle)
+
+
+@contextmanager
+def _opened(path: Path, how: int) -> Iterator[int]:
+    handle = os.open(path, how, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 # --- one step ---
@@ -154,8 +162,5 @@ def _settle(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path, os.O_RDONLY | os.O_CLOEXEC) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)

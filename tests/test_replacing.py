@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +109,34 @@ def test_what_a_living_writer_writes_is_left_alone(tmp_path: Path) -> None:
         (first / "two").write_text("first")
     assert content(tmp_path / "ir") == "first", "the last to finish stays"
     assert os.listdir(tmp_path) == ["ir"]
+
+
+def test_a_place_that_was_tidied_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer may come between the two, and takes the folder for a dead one's."""
+    made, take = tempfile.mkdtemp, replacing._take
+    left = ["before the lock is held", "before the lock is there"]
+
+    def mkdtemp(*words: object) -> str:
+        place = made(*words)
+        if left[-1:] == ["before the lock is there"]:
+            left.pop()
+            os.rmdir(place)
+        return place
+
+    def taken(handle: int, how: int) -> bool:
+        if left[-1:] == ["before the lock is held"]:
+            left.pop()
+            (place,) = replacing._places(tmp_path / "ir")
+            shutil.rmtree(place)
+        return take(handle, how)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    monkeypatch.setattr(replacing, "_take", taken)
+    write(tmp_path / "ir", "x")
+    assert content(tmp_path / "ir") == "x"
+    assert left == []
 
 
 def test_writers_and_readers_at_once(tmp_path: Path) -> None:

@@ -305,6 +305,19 @@ def test_a_data_set_is_fetched_at_its_commit(run, hub, tmp_path):
     assert about["calibration"]["sha256"] == sha256(outs[1])
 
 
+def test_a_data_set_of_another_commit_is_refused(run, hub, tmp_path):
+    hub.commit = "f" * 40
+    arguments = [
+        part
+        for name in ("validation", "calibration", "about")
+        for part in (f"--{name}", tmp_path / name)
+    ]
+    source = {"validation": "validation", "calibration": "train"}.items()
+    done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
+    assert f"of owner/glue: the hub has no such commit as {COMMIT}" in done.stderr
+    assert not (tmp_path / "validation").exists()
+
+
 def test_a_split_that_is_not_there_is_named(run, hub, tmp_path):
     arguments = [
         part

@@ -1,6 +1,7 @@
 """Models and labels of other kinds than the usual, through the workflow by configuration alone."""
 
 import json
+import shutil
 from argparse import Namespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from engine.errors import InputError
 from workflow.scripts import evaluate, tokenize_sentences
 from workflow.scripts.labelled import read_labelled
 from workflow.scripts.onnx_inputs import inputs_of
+from workflow.scripts.writing import StepError
 
 from .conftest import TINY, WORDS, Clone
 
@@ -152,6 +154,50 @@ def test_pairs_on_the_command_line_are_pairs(made, capsys, tmp_path):
         found = read_text(tmp_path / f"{name}.tsv", folder / "model", 128)
         lengths[name] = int(found.arrays["attention_mask"].sum())
     assert lengths == {"pairs": 9, "single": 5}
+
+
+# --- tokenizers and configurations ---
+
+
+@pytest.fixture
+def model(made, tmp_path):
+    return shutil.copytree(made.folder / "results/distil/model", tmp_path / "model")
+
+
+def both_read(model, folder):
+    """What the step of the workflow and the command line make of one sentence of each kind."""
+    (folder / "x.tsv").write_text("sentence\tlabel\na film\tneutral\na good film .\tpositive\n")
+    rows = read_labelled(folder / "x.tsv")
+    yield lambda: tokenize_sentences.tokenize(model, rows, 32)["input_ids"].tolist()
+    yield lambda: read_text(folder / "x.tsv", model, 32).arrays["input_ids"].tolist()
+
+
+def test_sentences_are_padded_behind_whatever_the_tokenizer_likes(model, tmp_path):
+    path = model / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+    one, other = (read() for read in both_read(model, tmp_path))
+    assert one == other
+    assert one[0][0] == 2, "[CLS]"
+    assert one[0][-1] == 0, "[PAD]"
+
+
+@pytest.mark.parametrize("text", ['{"version": "1.0", ', "[]", '{"version": "1.0", "model": {}}'])
+def test_a_broken_tokenizer_is_named(model, tmp_path, text):
+    (model / "tokenizer.json").write_text(text)
+    for read in both_read(model, tmp_path):
+        with pytest.raises((StepError, InputError), match=f"{model}: no (usable )?tokenizer"):
+            read()
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], {"0": "a", "2": "b"}, {"x": "a"}, 3])
+def test_broken_names_of_classes_are_named(model, tmp_path, names):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names}))
+    with pytest.raises(StepError, match=f"{model}: no usable configuration of classes"):
+        tokenize_sentences.class_names(model)
+    *_, read = both_read(model, tmp_path)
+    with pytest.raises(InputError, match="config.json: id2label: .*; expected a name for each of"):
+        read()
 
 
 # --- labels that are not the model's ---

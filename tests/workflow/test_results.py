@@ -93,8 +93,17 @@ def test_text_has_a_table_per_mode(results):
     text = report.as_text(results)
     assert "Accuracy\ntask  precision  accuracy  F1" in text
     assert "embedded:movie-reviews" in text
+    assert " 860 " in text
+    assert " of 8600" not in text
     assert "Throughput\n" in text
     assert "Latency" not in text
+
+
+def test_a_part_of_the_sentences_is_shown_as_such(results):
+    content = json.loads(results[0].read_text())
+    content["subset"] = {"of": 8600, "drawn": "by label", "seed": 0}
+    results[0].write_text(json.dumps(content))
+    assert " 860 of 8600 " in report.as_text(results[:1])
 
 
 def test_page_needs_no_other_file(results):

@@ -13,13 +13,12 @@ AXES = {0: "batch", 1: "length"}
 
 
 def load_model(folder: Path) -> Any:
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     try:
         model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of safetensors, torch, transformers: whatever they meet in a file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StepError(f"{folder}: not a model that can be read ({reason})") from error
     return model.eval()
 

@@ -88,6 +88,8 @@ def download_data_file(repository: str, revision: str, filename: str) -> Path:
             )
         ),
     )
+    if revision not in file.parts:
+        raise StepError(f"{filename} of {repository}: the hub has no such commit as {revision}")
     verify(file)
     return file
 

@@ -63,13 +63,18 @@ def _accuracy_row(result: dict[str, Any]) -> Row:
         "precision": result["precision"],
         "accuracy": f"{result['accuracy']:.4f}",
         "F1": f"{result['f1']:.4f}",
-        "sentences": result["sentences"],
+        "sentences": _count(result),
         "same class as fp32": f"{fp32:.4f}",
         "same class as ONNX Runtime": f"{same_file:.4f}",
         "dataset": f"{dataset['source']}:{dataset['name']}",
         "seconds": f"{result['seconds']:.2f}",
     }
     return {name: str(value) for name, value in values.items()}
+
+
+def _count(result: dict[str, Any]) -> str:
+    subset = result.get("subset")
+    return f"{result['sentences']} of {subset['of']}" if subset else str(result["sentences"])
 
 
 def tables(paths: Sequence[Path]) -> list[Table]:

@@ -22,7 +22,7 @@ def class_names(model: Path) -> list[str]:
     try:
         names = AutoConfig.from_pretrained(model, local_files_only=True).id2label
         return [str(names[number]) for number in range(len(names))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever transformers meets in a file
         raise StepError(f"{model}: no usable configuration of classes ({error})") from error
 
 
@@ -41,7 +41,7 @@ def tokenize(model: Path, rows: list[Labelled], max_length: int) -> dict[str, np
             return_token_type_ids=True,
             return_tensors="np",
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers has no type of its own for what it cannot read
         raise StepError(f"{model}: no usable tokenizer ({error})") from error
     return {name: np.asarray(array, np.int64) for name, array in tokens.items()}
 

@@ -28,11 +28,13 @@ def run_main(
     parser: argparse.ArgumentParser,
     *expected: type[Exception],
 ) -> None:
-    """Parse the command line, run, and turn expected errors into one line and status 1."""
+    """Parse the command line, run, and turn expected errors into one line and status 1; a disk that
+    is full or a file that cannot be read is always expected.
+    """
     try:
         main(parser.parse_args())
     except Exception as error:
-        if not isinstance(error, (StepError, *expected)):
+        if not isinstance(error, (StepError, OSError, *expected)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
