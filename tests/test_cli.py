@@ -77,7 +77,8 @@ def test_inspect_names_constants_that_are_not_finite(
     weight[2, 3] = np.nan
     store.write(graph.changed(constants={**graph.constants, name: weight}), tmp_path / "ir")
     _, out, _ = run(capsys, "inspect", tmp_path / "ir")
-    sentence = f"constant '{name}': 1 of 512 numbers are not finite, the first at [2, 3]: nan"
+    found = f"constant '{name}': 1 of 512 numbers are not finite, the first at [2, 3]: nan"
+    sentence = f"{graph.nodes[0]}, {found}"
     assert out.splitlines()[-1] == sentence
     _, out, _ = run(capsys, "inspect", tmp_path / "ir", "--json")
     assert [row["not_finite"] for row in json.loads(out)] == [[sentence], [], []]

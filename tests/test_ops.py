@@ -409,9 +409,10 @@ def test_constants_that_are_not_finite_are_named() -> None:
         "engine", whole=np.arange(3), fine=floats(4), broken=broken, masks=masks,
         large=np.full(3, 3e38, np.float32), half=np.full(9, 6e4, np.float16),
     )  # fmt: skip
+    read = "node 'y' (Read), constant"
     assert list(map(str, not_finite(graph))) == [
-        "constant 'broken': 3 of 12 numbers are not finite, the first at [1, 2]: inf",
-        "constant 'masks': 1 of 2 numbers are not finite, the first at [1]: -inf",
+        f"{read} 'broken': 3 of 12 numbers are not finite, the first at [1, 2]: inf",
+        f"{read} 'masks': 1 of 2 numbers are not finite, the first at [1]: -inf",
     ]
 
 

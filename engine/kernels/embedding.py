@@ -1,5 +1,5 @@
-"""Embeddings: three gathers, their sum, LayerNorm along the row, then a transposition into tiles
-with tokens in lanes.
+"""Embeddings: three gathers, (word + type) + position as BERT adds them up, LayerNorm along the
+row, then a transposition into tiles with tokens in lanes.
 
 The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
 A unit is a tile of 64 tokens.
@@ -78,10 +78,10 @@ def _store_row(output):
 
 
 def _near_mean(word, position, kind):
-    some = add(load_some(word), load_some(position))
+    some = load_some(word)
     if kind:
         some = add(some, load_some(kind))
-    return total(some) * f32(1 / SOME)
+    return total(add(some, load_some(position))) * f32(1 / SOME)
 
 
 def _gathered(normalised):
@@ -99,10 +99,10 @@ def _gathered(normalised):
             prefetch(ahead + n + 128)
             prefetch(ahead + n + 192)
             sums, squares = add(sums, v), fma(v, v, squares)  # of the piece before
-            v = add(load_row(word + n), load_row(position + n))
+            v = load_row(word + n)
             if kind:
                 v = add(v, load_row(kind + n))
-            v = sub(v, splat(near))
+            v = sub(add(v, load_row(position + n)), splat(near))
             store(kept + n, v)
         if last < CHUNK:  # what does not count does not deviate
             end = kept + row_bytes - 4 * CHUNK

@@ -18,9 +18,10 @@ __all__ = ["NotFinite", "not_finite"]
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A constant, how many of its numbers are none, and the first of them."""
+    """A constant, a node that reads it, how many of its numbers are none, the first of them."""
 
     name: str
+    node: str
     count: int
     size: int
     first: tuple[int, ...]
@@ -28,8 +29,8 @@ class NotFinite:
 
     def __str__(self) -> str:
         return (
-            f"constant '{self.name}': {self.count} of {self.size} numbers are not finite,"
-            f" the first at {list(self.first)}: {self.value}"
+            f"{self.node}, constant '{self.name}': {self.count} of {self.size} numbers are not"
+            f" finite, the first at {list(self.first)}: {self.value}"
         )
 
 
@@ -40,11 +41,11 @@ def not_finite(graph: Graph) -> list[NotFinite]:
         for name in node.inputs:
             if name in graph.constants and name not in found:
                 own = node.domain == "engine"
-                found[name] = _judged(name, graph.constants[name], own=own)
+                found[name] = _judged(name, str(node), graph.constants[name], own=own)
     return [each for each in found.values() if each is not None]
 
 
-def _judged(name: str, array: Array, *, own: bool) -> NotFinite | None:
+def _judged(name: str, node: str, array: Array, *, own: bool) -> NotFinite | None:
     if array.dtype.kind != "f" or _sum_is_finite(array):
         return None
     odd = ~np.isfinite(array) if own else np.isnan(array) | np.isposinf(array)
@@ -52,7 +53,7 @@ def _judged(name: str, array: Array, *, own: bool) -> NotFinite | None:
         return None
     place = np.unravel_index(int(odd.argmax()), array.shape)
     first = tuple(map(int, place))
-    return NotFinite(name, int(odd.sum()), array.size, first, float(array[first]))
+    return NotFinite(name, node, int(odd.sum()), array.size, first, float(array[first]))
 
 
 def _sum_is_finite(array: Array) -> bool:

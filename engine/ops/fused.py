@@ -52,11 +52,12 @@ def embedding(
     if padding_id is not None:  # RoBERTa counts only real tokens, from padding_id + 1
         real = (input_ids != padding_id).astype(np.int64)
         places = np.cumsum(real, axis=1) * real + padding_id
-    total = words[input_ids] + positions[places]
+    total = words[input_ids]
     if types is not None:
         total = (
             total + types[np.zeros_like(input_ids) if token_type_ids is None else token_type_ids]
         )
+    total = total + positions[places]
     if gamma is not None:
         total = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
     return quantized(total, output)
