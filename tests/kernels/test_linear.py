@@ -13,11 +13,12 @@ from engine.isa import Isa
 from engine.kernels.context import FIRST_ROW, ROWS, SENTENCES
 from engine.kernels.few_rows import FEW
 from engine.ops.fused import linear
+from engine.ops.numbers import round_to_bfloat16
 from engine.plan.memory import Buffer
 from engine.plan.quantized import dynamic_constants, float_constants, of_bytes
 from engine.plan.weights import few_rows_params, linear_operands
 
-from .stands import DOMAINS, KINDS, Layer, mask_of, rows_of, sets
+from .stands import DOMAINS, KINDS, SPECIALS, Layer, mask_of, rows_of, sets
 
 Array = NDArray[Any]
 SHAPES = ((1, 4, 4), (31, 12, 5), (37, 16, 67), (128, 20, 32), (200, 36, 131))  # tokens, N, K
@@ -53,20 +54,23 @@ def run_bytes(
     epilogue: str,
     activation: str,
     case: tuple[Any, ...],
+    bias: Array | None = None,
 ) -> tuple[Array, Array]:
-    """What the kernel gives and what Linear means."""
+    """What the kernel gives and what Linear means; bias: another than random numbers."""
     tokens, outputs, inputs, kind = case
     random = np.random.default_rng(tokens)
     weight = int8_weight(random, (outputs, inputs), pattern, kind)
     scale = random.uniform(0.0005, 0.002, outputs).astype(np.float32)
     x = random.integers(0, 256, (tokens, inputs)).astype(np.uint8)
     quantised, has_bias = QUANTISED[epilogue]
-    bias = random.normal(size=outputs).round(1).astype(np.float32) if has_bias else None
+    if has_bias and bias is None:
+        bias = random.normal(size=outputs).round(1).astype(np.float32)
     attributes = {**quantised, "activation": None if activation == "none" else activation}
     node = Node("Linear", ("x", "w", "s", "b"), ("y",), attributes)
     constants = of_bytes(node, weight, scale, bias, INPUT, flip=False)
     assert constants.epilogue == epilogue
-    wanted = linear(x, weight, scale, bias, input=INPUT, **attributes)
+    with np.errstate(all="ignore"):
+        wanted = linear(x, weight, scale, bias, input=INPUT, **attributes)
     dtype = "u8" if "output" in quantised else "f32"
     precision = "int16" if "s16" in name else "int8"
     y = Buffer("y", DOMAINS[lanes], outputs, dtype)
@@ -147,6 +151,22 @@ def test_bytes(
                 np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {case}")
         first = next(iter(results.values()))
         assert all(np.array_equal(first, other) for other in results.values()), case
+
+
+@pytest.mark.parametrize(
+    ("slow", "name", "pattern", "width", "lanes", "epilogue", "activation"),
+    rows_of(
+        *([row for row in rows if row[4] in ("floats", "rounded")] for rows in (BYTES, MORE_BYTES))
+    ),
+)
+def test_biases_that_are_not_finite(
+    slow: bool, name: str, pattern: str, width: int, lanes: int, epilogue: str, activation: str
+) -> None:
+    """Bytes in, floats out."""
+    for isa in sets(slow=slow):
+        row, case = (name, pattern, width, lanes, epilogue, activation), (70, 16, 32, "full")
+        got, wanted = run_bytes(isa, *row, case, SPECIALS[:16])
+        np.testing.assert_allclose(got, wanted, atol=2e-5, rtol=3e-7, err_msg=isa.name)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +251,7 @@ def run_dynamic(
     )
 
 
+ROW = ("name", "pattern", "width", "lanes", "output", "activation")
 FLOATS = [
     ("sparse_dot_f32_4x1", "4x1", 64, 64, "f32", "none"),
     ("sparse_dot_f32_4x1", "4x1", 16, 64, "f32", "gelu"),
@@ -259,63 +280,83 @@ MORE_FLOATS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("slow", "name", "pattern", "width", "lanes", "output", "activation"),
-    rows_of(FLOATS, MORE_FLOATS),
-)
+def run_floats(
+    isas: list[Isa], row: tuple[Any, ...], x: Array, weight: Array, bias: Array, kind: str
+) -> None:
+    """Each instruction set makes what Linear means; row: one of FLOATS."""
+    name, pattern, width, lanes, output, activation = row
+    outputs, inputs = weight.shape
+    precision = "bfloat16" if "bf16" in name else "float32"
+    rounded = output in ("rows", "words", "pairs")
+    how = {"activation": None if activation == "none" else activation, "precision": precision}
+    with np.errstate(all="ignore"):
+        wanted = linear(x, weight, None, bias, **how)
+    if rounded:  # above the greatest bfloat16
+        wanted = np.where(np.isinf(round_to_bfloat16(wanted)), round_to_bfloat16(wanted), wanted)
+    operands = linear_operands(
+        weight,
+        pattern,
+        precision,
+        float_constants(outputs, bias, activation),
+        Buffer("y", DOMAINS[lanes], outputs, *(("bf16", output) if rounded else (output,))),
+        panels=panels_of(pattern, inputs),
+    )
+    for isa in isas:
+        layer = Layer(x, outputs, np.uint16 if rounded else np.float32, lanes)
+        source = (layer.x, layer.x_bytes)
+        if precision == "bfloat16":
+            form = "rows" if pattern == "4x1" else "pairs"
+            source = layer.made(isa, "round_rows", (lanes, width, form), 2)
+        elif pattern == "1x4":
+            source = layer.made(isa, "round_rows", (lanes, width, "pieces"), 4)
+        variant, packed = (lanes, width, output, activation), operands.rows.ctypes.data
+        form = output if rounded else ""
+        got = layer.run(isa, name, variant, source, operands.parts, packed, form=form)
+        if rounded:
+            got = (got.astype(np.uint32) << 16).view(np.float32)
+        tolerance = {"atol": 1e-4, "rtol": 2**-8 if rounded else 3e-7}
+        np.testing.assert_allclose(got, wanted, **tolerance, err_msg=f"{isa.name} {kind}")
+
+
+def float_weight(
+    random: np.random.Generator, shape: tuple[int, int], row: tuple[Any, ...], kind: str
+) -> Array:
+    weight = random.normal(size=shape).astype(np.float32)
+    if "bf16" in row[0]:  # stored exact
+        weight = (weight.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.where(mask_of(random, shape, row[1], kind), weight, np.float32(0))
+
+
+def sets_of(row: tuple[Any, ...], slow: bool) -> list[Isa]:
+    return sets(slow=slow and not (row[4] in ("rows", "words", "pairs") and row[3] == 64))
+
+
+@pytest.mark.parametrize(("slow", *ROW), rows_of(FLOATS, MORE_FLOATS))
 def test_floats(
     slow: bool, name: str, pattern: str, width: int, lanes: int, output: str, activation: str
 ) -> None:
-    precision = "bfloat16" if "bf16" in name else "float32"
-    rounded = output in ("rows", "words", "pairs")
-    for tokens, outputs, inputs, kind in cases(pattern):
+    row = (name, pattern, width, lanes, output, activation)
+    for tokens, outputs, inputs, kind in cases(row[1]):
         random = np.random.default_rng(tokens)
-        weight = random.normal(size=(outputs, inputs)).astype(np.float32)
-        if precision == "bfloat16":  # stored exact
-            weight = (weight.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-        weight = np.where(mask_of(random, weight.shape, pattern, kind), weight, np.float32(0))
+        weight = float_weight(random, (outputs, inputs), row, kind)
         bias = random.normal(size=outputs).astype(np.float32)
         x = random.normal(size=(tokens, inputs)).astype(np.float32)
-        wanted = linear(
-            x,
-            weight,
-            None,
-            bias,
-            activation=None if activation == "none" else activation,
-            precision=precision,
-        )
-        operands = linear_operands(
-            weight,
-            pattern,
-            precision,
-            float_constants(outputs, bias, activation),
-            Buffer("y", DOMAINS[lanes], outputs, *(("bf16", output) if rounded else (output,))),
-            panels=panels_of(pattern, inputs),
-        )
-        for isa in sets(slow=slow and not (rounded and lanes == 64)):  # of 512 bits only
-            layer = Layer(x, outputs, np.uint16 if rounded else np.float32, lanes)
-            source = (layer.x, layer.x_bytes)
-            if precision == "bfloat16":
-                source = layer.made(
-                    isa, "round_rows", (lanes, width, "rows" if pattern == "4x1" else "pairs"), 2
-                )
-            elif pattern == "1x4":
-                source = layer.made(isa, "round_rows", (lanes, width, "pieces"), 4)
-            got = layer.run(
-                isa,
-                name,
-                (lanes, width, output, activation),
-                source,
-                operands.parts,
-                operands.rows.ctypes.data,
-                form=output if rounded else "",
-            )
-            if rounded:
-                got = (got.astype(np.uint32) << 16).view(np.float32)
-            np.testing.assert_allclose(
-                got,
-                wanted,
-                atol=1e-4,
-                rtol=2**-8 if rounded else 1e-7,
-                err_msg=f"{isa.name} {kind}",
-            )
+        run_floats(sets_of(row, slow), row, x, weight, bias, kind)
+
+
+@pytest.mark.parametrize(("slow", *ROW), rows_of(FLOATS, MORE_FLOATS))
+def test_floats_that_are_not_finite(
+    slow: bool, name: str, pattern: str, width: int, lanes: int, output: str, activation: str
+) -> None:
+    """In the bias, in a weight that is there, and where all weights are, in x."""
+    row = (name, pattern, width, lanes, output, activation)
+    random = np.random.default_rng(0)
+    weight = float_weight(random, (16, 32), row, "sparse" if row[1] != "dense" else "full")
+    x = random.normal(size=(70, 32)).astype(np.float32)
+    if row[1] == "dense":
+        x[3, 1], x[66, 5], x[4, 2] = np.nan, np.inf, -np.inf
+    bias = random.normal(size=16).astype(np.float32)
+    for output, number in zip((13, 14, 15), (np.nan, np.inf, -np.inf), strict=True):
+        weight[output, np.flatnonzero(weight[output])[:1]] = number
+    for special in (bias, SPECIALS[:16]):
+        run_floats(sets_of(row, slow), row, x, weight, special, "special")
