@@ -108,7 +108,7 @@ def read_sentences(path: str | Path, count: int = 0, seed: int = 0) -> Sentences
 
 
 def read_arrays(path: str | Path, needed: Sequence[str] = NEEDED) -> Feed:
-    """The arrays of an .npz of sentences, those of one shape checked against each other.
+    """The arrays of an .npz of sentences: `needed`, and all that are (sentences, length).
 
     Raises:
         InputError: names the file, what was found and what was expected.
@@ -119,14 +119,16 @@ def read_arrays(path: str | Path, needed: Sequence[str] = NEEDED) -> Feed:
     except (*UNREADABLE, AttributeError, TypeError) as error:  # the last two: a single .npy
         raise InputError(f"{path}: expected an .npz with {', '.join(needed)} ({error})") from error
     ids, mask = (arrays[name] for name in NEEDED)
-    if ids.ndim != 2 or ids.shape != mask.shape or ids.dtype.kind not in "iu" or not len(ids):
+    kept = {name: x for name, x in arrays.items() if name in needed or x.ndim == ids.ndim}
+    shapes = {name: x.shape for name, x in kept.items() if name != "labels"}
+    if ids.ndim != 2 or len(set(shapes.values())) > 1 or ids.dtype.kind not in "iu" or not len(ids):
         raise InputError(
-            f"{path}: input_ids are {ids.dtype} {ids.shape}, attention_mask {mask.shape}; expected"
-            " whole numbers (sentences, length), both alike"
+            f"{path}: input_ids are {ids.dtype}, shapes {shapes}; expected whole numbers and"
+            " (sentences, length), all alike"
         )
     if not np.isin(mask, (0, 1)).all() or not mask.any(1).all():
         raise InputError(f"{path}: attention_mask has other values than 0 and 1, or a row of zeros")
-    return arrays
+    return kept
 
 
 def sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

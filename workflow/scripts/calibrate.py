@@ -41,7 +41,6 @@ def sentence_feeds(path: Path, count: int, inputs: Sequence[Value]) -> list[Feed
     mask = arrays["attention_mask"]
     if len(mask) < count:
         raise StepError(f"{path}: {len(mask)} sentences, quantize.sentences asks for {count}")
-    arrays = {name: array for name, array in arrays.items() if array.shape == mask.shape}
     return [
         of_sentences(inputs, {name: array[row : row + 1, used] for name, array in arrays.items()})
         for row in np.linspace(0, len(mask) - 1, count).astype(int)
