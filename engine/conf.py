@@ -8,6 +8,7 @@ or long: reading costs what the file's size says.
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -63,43 +64,87 @@ class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
         return True
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Refuses a key that a map has twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value):
-            raise yaml.YAMLError(f"a key is there twice in the map at {node.start_mark}")
-        return mapping
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+NO_KEY = object()
+WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+WHOLE = re.compile(r"[-+]?[0-9]+")
+NUMBER = re.compile(r"[-+]?(\.inf|[0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)|\.nan")
 
 
 def parse(content: bytes, place: str) -> Any:
-    """YAML's plain types; refuses what would cost more than its size says.
+    """Lists, maps, text, numbers, true, false and null.
 
     Raises:
         IntegrityError: names the place.
     """
     try:
-        text = content.decode()
-        _check_events(text)
-        return yaml.load(text, Loader=Loader)
+        tree = Tree()
+        for event in yaml.parse(content.decode(), Loader=LOADER):
+            tree.take(event)
+        (document,) = tree.documents
+        return document
     except (yaml.YAMLError, *FOREIGN) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise IntegrityError(f"{place}: not YAML as expected: {reason}") from error
 
 
-def _check_events(text: str) -> None:
-    """With aliases a short text can stand for a huge one."""
-    depth = 0
-    for event in yaml.parse(text, Loader=Loader):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"alias '{event.anchor}'; expected none")
-        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
-            raise yaml.YAMLError(f"a word of {len(event.value)} letters; expected {LONGEST}")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise yaml.YAMLError(f"more than {DEEPEST} lists and maps in one another")
+class Tree:
+    """Values built from the parser's events as they come: nothing is made twice, no tag obeyed."""
+
+    def __init__(self) -> None:
+        self.documents: list[Any] = []
+        self.open: list[Any] = [self.documents]  # lists and maps, each in the one before it
+        self.keys: list[Any] = [NO_KEY]  # of each of them, where a map waits for a value
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            self.add(scalar(event))
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if event.tag is not None or len(self.open) > DEEPEST:
+                expected = f"expected none, and at most {DEEPEST} lists and maps in one another"
+                raise error_at(event, f"a tag or a list too deep: {expected}")
+            self.begin({} if isinstance(event, yaml.MappingStartEvent) else [])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self.open.pop()
+            self.keys.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            raise error_at(event, f"alias '{event.anchor}'; expected none")
+
+    def begin(self, collection: Any) -> None:
+        self.add(collection)
+        self.open.append(collection)
+        self.keys.append(NO_KEY)
+
+    def add(self, value: Any) -> None:
+        holder, key = self.open[-1], self.keys[-1]
+        if isinstance(holder, list):
+            holder.append(value)
+        elif key is NO_KEY:
+            if value in holder:
+                raise ValueError(f"key {value!r} is there twice in a map")
+            self.keys[-1] = value
+        else:
+            holder[key], self.keys[-1] = value, NO_KEY
+
+
+def scalar(event: Any) -> Any:
+    """A plain word by its form; one in quotation marks is text."""
+    text = event.value
+    if event.tag is not None or len(text) > LONGEST:
+        raise error_at(event, f"a tag, or a word of {len(text)} letters; expected {LONGEST}")
+    if not event.implicit[0]:
+        return text
+    if text in WORDS:
+        return WORDS[text]
+    if WHOLE.fullmatch(text):
+        return int(text)
+    if NUMBER.fullmatch(text):
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def error_at(event: Any, reason: str) -> yaml.YAMLError:
+    return yaml.YAMLError(f"{reason}{event.start_mark}")
 
 
 def dump(graph: Graph, tensors: list[Tensor]) -> str:

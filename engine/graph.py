@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError
 
-__all__ = ["Described", "Graph", "Node", "Quantization", "Value"]
+__all__ = ["Graph", "Node", "Quantization", "Value"]
 
 Array = NDArray[Any]
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
@@ -41,13 +41,6 @@ class Value:
     name: str
     dtype: str  # NumPy's name: "int64", "float32", ...
     shape: tuple[int | str, ...]
-
-
-@runtime_checkable
-class Described(Protocol):
-    """Constants that know their types and shapes without making the arrays."""
-
-    def described(self, name: str) -> Value: ...
 
 
 @dataclass(frozen=True)
@@ -91,8 +84,9 @@ class Graph:
 
     def constant(self, name: str) -> Value:
         """Name, type and shape of a constant, for which blocks on disk are not expanded."""
-        if isinstance(self.constants, Described):
-            return self.constants.described(name)
+        described = getattr(self.constants, "described", None)  # those of an IR: store.Stored
+        if described is not None:
+            return cast(Value, described(name))
         array = self.constants[name]
         return Value(name, array.dtype.name, array.shape)
 

@@ -75,7 +75,7 @@ def from_model(model: onnx.ModelProto, name: str = "model", path: Path | None = 
     """
     try:
         return _graph(_inlined(model, name), name, path)
-    except (RuntimeError, *FOREIGN) as error:
+    except (RuntimeError, onnx.checker.ValidationError, *FOREIGN) as error:
         reason = f"{type(error).__name__}: {error}"
         raise IntegrityError(f"{name}: makes no sense as ONNX: {reason}") from error
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from . import blocks, conf, original_ir
 from .conf import Tensor
-from .errors import FOREIGN, IntegrityError, ModelError
+from .errors import FOREIGN, EngineError, IntegrityError, ModelError
 from .graph import Graph, Value
 from .ops import checked
 from .ops.numbers import exact_in_bfloat16
@@ -137,6 +137,10 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     read_ir = original_ir.read if original_ir.is_original(content) else _read
     try:
         return read_ir(content, text_path, bin_path)
+    except EngineError as error:
+        if str(text_path) in str(error) or str(bin_path) in str(error):
+            raise
+        raise type(error)(f"{text_path}: {error}") from error
     except FOREIGN as error:
         reason = f"{type(error).__name__}: {error}"
         raise IntegrityError(f"{text_path}: makes no sense as an IR: {reason}") from error

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ class ConfigError(ValueError):
 
 def checked(config: dict[str, Any], schema_path: str | Path) -> dict[str, Any]:
     """A copy of the configuration with every default of the schema filled in."""
-    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    schema = _schema(Path(schema_path))
     full = deepcopy(dict(config))
     for error in sorted(Draft202012Validator(schema).iter_errors(full), key=_depth):
         raise ConfigError(f"configuration, {_place(error)}: {_complaint(error)}")
     _fill(full, schema, schema)
     return full
+
+
+@lru_cache
+def _schema(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def typed(value: Any) -> Any:
