@@ -1,0 +1,148 @@
+"""One mutation, as far as it goes, and which class that is.
+
+refused      an error of the engine (of the configuration) that says where
+same         loaded and run, and the reference gives the same
+by reference loaded and run, but nothing of it in kernels
+accepted     a configuration that fits its schema
+
+Everything else is a failure: `raw` (another exception), `differs`, `reference refuses`, `no place`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import engine
+from engine import reference
+from engine.errors import EngineError
+from engine.graph import Graph
+from engine.runtime.session import Session
+from tests.fuzz import mutations
+from tests.fuzz.onnx_mutations import FILE, onnx_file
+from workflow.scripts.checked_config import ConfigError, checked
+
+__all__ = ["FINE", "KINDS", "attempt", "mutated"]
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+FINE = ("refused", "same", "by reference", "accepted")
+Array = np.ndarray
+KINDS: dict[str, Callable[[random.Random], tuple[dict[str, bytes], str]]] = {
+    "ir": mutations.ir,
+    "original": mutations.original,
+    "onnx": onnx_file,
+    "configuration": mutations.configuration,
+}
+
+
+def mutated(kind: str, seed: int, folder: Path) -> str:
+    """The files of a mutation in the folder; the name of what was changed."""
+    files, base = KINDS[kind](random.Random(f"{kind} {seed}"))
+    for old in folder.iterdir():
+        old.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return base
+
+
+def attempt(kind: str, folder: Path) -> tuple[str, str]:
+    """Class, and what was said."""
+    logging.disable(logging.CRITICAL)
+    try:
+        if kind == "configuration":
+            return configuration(folder)
+        return model(folder / FILE if kind == "onnx" else folder, folder)
+    except Exception as error:  # noqa: BLE001 - that there is any is the finding
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno} {last.name}"
+        return "raw", f"{type(error).__name__}: {str(error)[:200]} at {place}"
+
+
+def configuration(folder: Path) -> tuple[str, str]:
+    tree = yaml.safe_load((folder / mutations.CONFIG).read_bytes())
+    try:
+        checked(tree, SCHEMA)
+    except ConfigError as error:
+        return "refused", str(error)
+    return "accepted", ""
+
+
+def model(path: Path, folder: Path) -> tuple[str, str]:
+    try:
+        session = engine.load(path)
+    except EngineError as error:
+        return ("refused" if str(folder) in str(error) else "no place"), str(error)
+    feeds = feeds_for(session.graph)
+    try:
+        got = session.run(feeds)
+    except EngineError as error:
+        return "refused", str(error)
+    if session.plan is None:
+        return "by reference", ""
+    return compared(session, feeds, got)
+
+
+def compared(session: Session, feeds: dict[str, Array], got: dict[str, Array]) -> tuple[str, str]:
+    try:
+        wanted = reference.run(session.graph, typed(session.graph, feeds))
+    except EngineError as error:
+        return "reference refuses", str(error)
+    wild = any(not np.isfinite(array).all() for array in session.graph.constants.values())
+    for name, array in wanted.items():
+        if (reason := difference(np.asarray(got[name]), array, wild=wild)) is not None:
+            return "differs", f"'{name}': {reason}"
+    return "same", ""
+
+
+def typed(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
+    """Integers in the graph's type of them, as a session takes any."""
+    return {
+        value.name: feeds[value.name].astype(value.dtype)
+        if np.dtype(value.dtype).kind in "iu"
+        else feeds[value.name]
+        for value in graph.inputs
+    }
+
+
+def difference(got: Array, wanted: Array, *, wild: bool) -> str | None:
+    """What differs by more than steps of 8 bits can make.  NaN stays; wild: where a constant is no
+    number, what is finite in the reference may be NaN too (infinitely low scores and masks).
+    """
+    if got.shape != wanted.shape:
+        return f"{got.shape}, expected {wanted.shape}"
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
+    if np.isfinite(got[np.isnan(wanted)]).any():
+        return f"{got[np.isnan(wanted)][:4]}, expected NaN"
+    known = np.isfinite(wanted) & (np.abs(wanted) < LARGE)
+    known &= np.isfinite(got) | (not wild)
+    if not np.isfinite(got[known]).all():
+        return f"{got[known][:4]}, expected {wanted[known][:4]}"
+    limit = 0.05 * max(1.0, np.abs(wanted[known]).max(initial=0))
+    error = float(np.abs(got[known] - wanted[known]).max(initial=0))
+    return None if error <= limit else f"off by {error:.3g}: {got[known][:4]}, {wanted[known][:4]}"
+
+
+LARGE = 1e18  # squares of it leave float32: the order of a sum decides what comes out
+
+
+def feeds_for(graph: Graph, batch: int = 3, tokens: int = 10) -> dict[str, Any]:
+    """Sentences of three lengths for the inputs that there are."""
+    mask = (np.arange(tokens) < np.array([[tokens], [6], [1]])[:batch]).astype(np.int64)
+    ids = np.random.default_rng(0).integers(2, 40, mask.shape)
+    given: dict[str, Any] = {}
+    for value in graph.inputs:
+        if "mask" in value.name:
+            given[value.name] = mask
+        elif "type" in value.name:
+            given[value.name] = ids % 2
+        else:
+            given[value.name] = np.where(mask == 1, ids, 1)
+    return given
