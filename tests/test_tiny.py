@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine import reference
+from engine.errors import InputError
 from engine.runtime import Session
 from tests.tiny import feeds, tiny_graph
 
@@ -15,3 +18,11 @@ def test_a_model_in_kernels_equals_its_reference(pattern: str) -> None:
     graph, given = tiny_graph(pattern), feeds([8, 5, 1], 8)
     got, wanted = Session(graph).run(given), reference.run(graph, given)
     np.testing.assert_allclose(got["logits"], wanted["logits"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 9), (2, 8), ("n", "n")])
+def test_lengths_that_a_model_fixes(shape: tuple[int | str, ...]) -> None:
+    graph = tiny_graph()
+    fixed = graph.changed(inputs=tuple(replace(value, shape=shape) for value in graph.inputs))
+    with pytest.raises(InputError, match=r"input 'input_ids' is \[3, 8\]: the model has \["):
+        Session(fixed).run(feeds([8, 5, 1], 8))

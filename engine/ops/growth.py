@@ -107,9 +107,10 @@ def topmost(x: Array, k: Array, **attributes: Any) -> int:
 
 
 def in_blocks(x: Array, scale: Array, *rest: Array | None, **attributes: Any) -> int:
+    """Of scales for blocks, and where x has one element for many scales; else it is x again."""
     axis = attributes.get("axis", 1)
     is_one = -x.ndim <= axis < x.ndim and x.shape[axis] == 1
-    return x.size * (scale.size if is_one else 1) + scale.size * attributes.get("block_size", 0)
+    return scale.size * max(x.size if is_one else 0, attributes.get("block_size", 0))
 
 
 def scores(x: Array, weights: Array, *rest: Array | None, num_heads: int, **how: Any) -> int:

@@ -59,13 +59,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Declaration:
-    """`rules` give a sentence where a node's parts do not go together."""
+    """Inputs are all listed, "" where one is left out; the last is optional where `may_end` early.
+    `rules` give a sentence where a node's parts do not go together.
+    """
 
     name: str
     inputs: tuple[Input, ...]
     output: tuple[str, ...]  # its shape
     attributes: Mapping[str, Attribute]
     rules: tuple[Callable[[Found], str | None], ...] = ()
+    may_end: bool = False
     follows: str = ""  # the input whose type the result has; else it is float32 or as stored
 
 
@@ -253,6 +256,7 @@ ATTENTION = Declaration(
         "precision": one_of("float32", "bfloat16"),
     },
     (whole_heads, bfloat16_is_not_stored),
+    may_end=True,
 )
 SELECT = Declaration(
     "Select",

@@ -27,6 +27,9 @@ TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # name a type
 WHOLE_TYPE = Attribute(f"one of {', '.join(TYPES)}, bfloat16", lambda v: v in (*TYPES, "bfloat16"))
 
 
+SAME_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Tanh", "Relu", "Gelu", "Identity")
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of a value; None where it is not.  `stored` counts where `is_ours`."""
@@ -54,21 +57,22 @@ def checked(graph: Graph) -> Graph:
         if node.kind in DECLARED:
             known[node.outputs[0]] = _of_ours(graph, node, DECLARED[node.kind], known)
         else:
-            known.update(dict.fromkeys(node.outputs, _of_others(graph, node)))
+            known.update(dict.fromkeys(node.outputs, _of_others(graph, node, known)))
     return graph
 
 
-def _of_others(graph: Graph, node: Node) -> Known:
-    """A QuantizeLinear's storage; nothing of the others."""
+def _of_others(graph: Graph, node: Node, known: Mapping[str, Known]) -> Known:
+    """A QuantizeLinear's storage, the shape where it stays; else nothing."""
+    shape = known.get(node.inputs[0], Known()).shape if node.kind in SAME_SHAPE else None
     if node.kind != "QuantizeLinear" or len(node.inputs) != 3:
-        return Known()
+        return Known(shape=shape)
     if not all(graph.constant_is_scalar(name) for name in node.inputs[1:]):
-        return Known()
+        return Known(shape=shape)
     scale, zero = (graph.constants[name] for name in node.inputs[1:])
     if zero.dtype.name not in ("uint8", "int8"):
-        return Known()
+        return Known(shape=shape)
     how = Quantization(float(scale.reshape(())), int(zero.reshape(())), zero.dtype.name)
-    return Known(how.dtype, None, how, True)
+    return Known(how.dtype, shape, how, True)
 
 
 # --- the engine's ---
@@ -92,10 +96,11 @@ def _of_ours(graph: Graph, node: Node, row: Declaration, known: Mapping[str, Kno
 def _inputs(place: str, node: Node, row: Declaration) -> dict[str, str]:
     """Value by the name of the input."""
     names = [each.name for each in row.inputs]
-    if len(node.inputs) > len(names) or len(node.outputs) != 1 or not node.outputs[0]:
+    counts = (len(names), len(names) - row.may_end)
+    if len(node.inputs) not in counts or len(node.outputs) != 1 or not node.outputs[0]:
         raise ModelError(
             f"{place}: {len(node.inputs)} inputs, outputs {list(node.outputs)}; expected"
-            f" {', '.join(names)}, and one output"
+            f" {', '.join(names)} ('' where one is left out), and one output"
         )
     values = dict(zip(names, (*node.inputs, *[""] * len(names)), strict=False))
     for each in row.inputs:
@@ -158,7 +163,9 @@ def _result(
     else:
         was_stored = not row.follows or node.attributes.get(row.inputs[0].stored) is not None
         dtype, is_ours = ("float32" if was_stored else first.dtype), True
-    shape = None
+    shape: tuple[int | str, ...] | None = None
+    if "..." not in row.output:
+        shape = tuple(_length(name, lengths, {}) for name in row.output)
     if first.shape is not None:
         letters = tuple(name for name in row.output if name != "...")
         named = dict(zip(row.inputs[0].shape[::-1], first.shape[::-1], strict=False))

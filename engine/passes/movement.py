@@ -7,6 +7,7 @@ the result is compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node, Quantization
-from ..reference import evaluate
+from ..reference import MOST_ELEMENTS, evaluate
 from .match import Search
 from .shapes import Fact
 
@@ -94,7 +95,9 @@ def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
 
 
 def lengths(facts: Mapping[str, Fact], values: Sequence[str]) -> dict[str, int] | None:
-    """A small number for each free length in the values' shapes; None where a shape is unknown."""
+    """A small number for each free length in the values' shapes; None where a shape is unknown, or
+    so large that its elements are not numbered.
+    """
     names: dict[str, int] = {}
     primes = iter((2, 3, 5, 7, 11, 13))
     for value in values:
@@ -105,6 +108,8 @@ def lengths(facts: Mapping[str, Fact], values: Sequence[str]) -> dict[str, int] 
             for part in length.split("*") if isinstance(length, str) else ():
                 if not part.isdigit() and part not in names:
                     names[part] = next(primes, 17)
+        if math.prod(size(shape, names)) > MOST_ELEMENTS:
+            return None
     return names
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..graph import Node
 from .planner import Planner, Unplanned, float32
-from .quantized import stored
+from .quantized import norm_in_range, stored
 
 __all__ = ["plan_embedding"]
 
@@ -28,14 +28,17 @@ def plan_embedding(planner: Planner, node: Node) -> None:
     if rest:
         tables = [np.pad(each, ((0, 0), (0, rest))) for each in tables]
     output = node.attributes.get("output")
-    y = planner.make(node.outputs[0], "tokens", channels, output, group=CHANNELS)
-    planner.embedding = node
-    planner.inputs.update(ids=ids, types=types)
     norm = np.stack([np.ones(channels), np.zeros(channels)])
     if gamma:
         norm = np.stack([planner.array(gamma), planner.array(beta)]).astype(np.float64)
     if (result := stored(output)) is not None:
         norm = norm / result.scale + np.array([[0], [result.zero_point]])
+        most = sum(float(np.abs(each).max()) for each in tables)
+        if not norm_in_range(*norm if gamma else most * norm):
+            raise Unplanned("values reach too many steps of their quantisation")
+    y = planner.make(node.outputs[0], "tokens", channels, output, group=CHANNELS)
+    planner.embedding = node
+    planner.inputs.update(ids=ids, types=types)
     norm = np.pad(norm, ((0, 0), (0, rest)))
     epsilon = float(node.attributes.get("epsilon", 0.0))
     row = (channels + rest, y, y.tile_bytes, float32(norm), epsilon, 1 / channels, CHANNELS - rest)

@@ -13,7 +13,7 @@ from ..kernels.context import OUTPUTS_OF_ROWS, ROWS
 from .memory import Buffer
 from .planner import Planner, Unplanned
 from .product import SIXTEEN_BITS, WIDE, forms_wanted, on_dense_rows, product
-from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
+from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes, sums_in_range
 from .weights import few_rows_params, linear_operands, panel_count, rows_operand
 
 __all__ = ["plan_linear"]
@@ -48,6 +48,8 @@ def _bytes(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
         raise Unplanned("int8 weights and x in float32")
     name, scale = node.outputs[0], planner.array(node.inputs[2])
     bias, flip = planner.optional(node.inputs[3]), name in planner.flipped
+    if not sums_in_range(node, weight, scale, bias):
+        raise Unplanned("bias or sums reach too many steps of the result's quantisation")
     constants = of_bytes(node, weight, scale, bias, source, flip=flip)
     y = planner.make(name, x.domain, len(weight), node.attributes.get("output"))
     _emit(planner, node, x, y, weight, "int8", constants)

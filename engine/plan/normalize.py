@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph import Node
 from .planner import Planner, Unplanned, float32
-from .quantized import float_bias, norm_of_bytes, stored
+from .quantized import float_bias, norm_in_range, norm_of_bytes, stored
 
 __all__ = ["plan_layer_norm"]
 
@@ -23,9 +23,11 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     bias = planner.optional(node.inputs[2])
     norm = np.stack([planner.array(name) for name in node.inputs[3:5]], axis=1).astype(np.float64)
     output, channels = stored(node.attributes.get("output")), planner.width(node.inputs[0])
-    y = planner.make(node.outputs[0], x.domain, channels, output)
     if output is not None:
         norm = norm / output.scale + np.array([0, output.zero_point])
+        if not norm_in_range(*norm.T):
+            raise Unplanned("gamma or beta reach too many steps of the result's quantisation")
+    y = planner.make(node.outputs[0], x.domain, channels, output)
     sources = [planner.quantized[each.name] if each else None for each in (x, residual)]
     epsilon = float(node.attributes["epsilon"])
     rest = (residual, residual.tile_bytes) if residual else (0, 0)

@@ -27,16 +27,19 @@ __all__ = [
     "float_bias",
     "float_constants",
     "key_factors",
+    "norm_in_range",
     "norm_of_bytes",
     "of_bytes",
     "softmax_of",
     "stored",
     "why_not_bytes",
+    "sums_in_range",
 ]
 
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
+MOST_STEPS = 1 << 15  # of its quantisation that a value is away from 0: packs saturate 16 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
 MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
@@ -46,6 +49,29 @@ def stored(q: Quantization | None) -> Quantization | None:
     if q is None or q.dtype == "uint8":
         return q
     return replace(q, zero_point=q.zero_point + 128, dtype="uint8")
+
+
+def norm_in_range(gamma: Array, beta: Array) -> bool:
+    """Whether a normalised value, at most the root of their number, stays within MOST_STEPS; gamma
+    and beta in steps.
+    """
+    return bool((np.abs(gamma) * np.sqrt(gamma.size) + np.abs(beta) < MOST_STEPS).all())
+
+
+def sums_in_range(node: Node, weight: Array, scale: Array, bias: Array | None) -> bool:
+    """Whether bias and sums of an int8 product, before they saturate, are numbers of steps as
+    kernels take them.  A sum that nothing keeps below 512 times MOST_STEPS is of no trained model.
+    """
+    output = node.attributes.get("product") or node.attributes.get("output")
+    source = node.attributes.get("input")
+    if output is None or source is None:
+        return True
+    most = np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64) * 255.0 * source.scale
+    in_sums = most * np.abs(scale.astype(np.float64)) / output.scale < 512 * MOST_STEPS
+    in_tables = bias is None or node.attributes.get("product") is not None
+    return bool(in_sums.all()) and (
+        in_tables or bool((np.abs(bias / output.scale) < MOST_STEPS).all())
+    )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _read_by(
     weight, block = _weight(graph, node) if place == 0 else None, 1
     if weight is None and place == 0 and _is_float(graph, node):
         weight, block, result = graph.constants[node.inputs[1]], block_read(node), None
-    if weight is None or not block:
+    if weight is None or not block or (result is not None and len(result) != len(weight)):
         return None
     read = (weight if result is None else weight[result]).any(axis=0)
     blocks = np.pad(read, (0, -len(read) % block)).reshape(-1, block).any(axis=1)

@@ -291,6 +291,7 @@ class Session:
             raise ResourceError(
                 f"no threads or memory for {batch} x {length}: the interpreter ends"
             )
+        self._check_lengths(batch, length)
         ways = self._ways(length)
         room = self._room_for(plan, ways, batch)
         results = [_shape(result, batch, length) for result in plan.results]
@@ -300,6 +301,18 @@ class Session:
             room.known.clear()
         room.known[batch, length] = known
         return room, known
+
+    def _check_lengths(self, batch: int, length: int) -> None:
+        """The model may fix them, or have one name for both."""
+        known: dict[int | str, int] = {}
+        for value in self.graph.inputs:
+            for wanted, found in zip(value.shape, (batch, length), strict=False):
+                fixed = wanted if isinstance(wanted, int) else known.setdefault(wanted, found)
+                if fixed != found:
+                    raise InputError(
+                        f"input '{value.name}' is {[batch, length]}: the model has"
+                        f" {list(value.shape)}"
+                    )
 
     def _ways(self, length: int) -> list[Program]:
         """The program of a worker alone, then that of those who share a pack, if there are any."""
