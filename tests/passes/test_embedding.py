@@ -199,6 +199,16 @@ def test_types_that_change_late_are_refused() -> None:
     assert_same(graph, after, ids=np.tile(FEEDS["ids"], 2))
 
 
+def test_ids_of_one_sentence_without_a_batch_are_refused() -> None:
+    s = Sketch(ids=("int64", ("sequence",)))
+    places = s.Range(np.int64(0), s.Gather(s.Shape("ids"), np.int64(0)), np.int64(1))
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(POSITIONS, places, axis=0))
+    graph = normalised(s, total)
+    after = fused(graph)
+    assert "Embedding" not in operators(after)
+    assert_same(graph, after, ids=FEEDS["ids"][0])
+
+
 def test_positions_of_another_length_are_refused() -> None:
     """Five numbers do not go with six tokens; ONNX refuses the sum."""
     _, graph = sketch_of(lambda s: s.constant(np.arange(5)[None]))
