@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization
 from .fusion import Fusion, Match, fuse
+from .lengths import alike
 from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
@@ -164,6 +165,9 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
     ):
         found = f"{given[0].dtype}{list(given[0].shape)}"
         return f"the mask '{given[0].name}' is {found}, expected whole numbers [batch, sequence]"
+    hidden = facts[chain_above(match["value"], match.search).source].shape or ()
+    if given and not alike(given[0].shape, hidden[:2]):
+        return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"
     readers = [node for value in given for node in match.search.consumers[value.name]]
     ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):

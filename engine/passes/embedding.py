@@ -19,6 +19,7 @@ from ..graph import Graph, Node
 from ..ops.numbers import dequantized, quantized
 from ..reference import evaluate
 from .fusion import Fusion, Match, fuse
+from .lengths import alike
 from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of
 from .names import layer_name
 from .probe import part_above, probe, sentences
@@ -68,9 +69,10 @@ def tables(match: Match) -> Tables | str:
     spread = as_wide(positions, words)
     if spread is None:
         return f"positions {positions.shape} are not as wide as the words {words.shape}"
-    inputs = {value.name for value in match.graph.inputs if len(value.shape) == 2}
-    if match["ids"] not in inputs:
+    shapes = {v.name: v.shape for v in match.graph.inputs if len(v.shape) == 2}
+    if match["ids"] not in shapes:
         return f"'{match['ids']}' is not an input [batch, sequence]"
+    inputs = {name for name, shape in shapes.items() if alike(shape, shapes[match["ids"]])}
     numbering = (0, None) if "rows" in match else positions_of(match, facts, words, positions)
     if numbering is None:
         return f"'{match['places']}' does not number the tokens"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-__all__ = ["Length", "Shape", "added", "broadcast", "divided", "times"]
+__all__ = ["Length", "Shape", "added", "alike", "broadcast", "divided", "times"]
 
 Length = int | str
 Shape = tuple[Length, ...]
@@ -65,6 +65,14 @@ def broadcast(*shapes: Shape | None) -> Shape | None:
     rank = max(map(len, known), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in known]
     return tuple(widest(lengths) for lengths in zip(*padded, strict=True))
+
+
+def alike(a: Shape, b: Shape) -> bool:
+    """Free lengths may differ in name; no length is 1 where the other is not, so none broadcasts."""
+    return len(a) == len(b) and all(
+        x == y or (1 not in (x, y) and (isinstance(x, str) or isinstance(y, str)))
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 def widest(lengths: Sequence[Length]) -> Length:

@@ -133,6 +133,10 @@ def by_element(p: Place) -> Rows:
         if number is not None:
             at[axis] = number
     low = frozenset(axis for axis in stale - set(at) if gets_low(p.node, operands, axis))
+    for x in operands[p.node.kind == "Div" :] if p.node.kind in ("Div", "Reciprocal") else ():
+        for axis in filter(x.zero, x.at):  # what is divided by 0 depends on the sign of 0
+            at.pop(axis, None)
+            stale |= {axis}
     stale -= set(at)
     return Rows(batch, stale, at, low, bool(stale) and gets_wild(p))
 

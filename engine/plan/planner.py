@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..graph import Graph, Node, Quantization, Value
 from ..isa import Isa
 from ..kernels.context import ROW_TILES, TILES
+from ..passes.lengths import alike
 from . import Plan, Result, Step
 from .choice import Choice, Choices
 from .memory import LINE, Buffer
@@ -139,13 +140,7 @@ class Planner:
     def _inputs_are_alike(self) -> bool:
         """Kernels read ids, types and mask as [batch, length]; in ONNX they may broadcast."""
         shapes = [v.shape for v in self.graph.inputs if v.name in self.inputs.values()]
-        if any(len(shape) != 2 for shape in shapes):
-            return False
-        for lengths in map(set, zip(*shapes, strict=True)):
-            numbers = {length for length in lengths if isinstance(length, int)}
-            if len(numbers) > 1 or (numbers == {1} and len(lengths) > 1):
-                return False
-        return True
+        return all(len(shape) == 2 and alike(shape, shapes[0]) for shape in shapes)
 
     def _rows(self, table: str) -> int:
         return len(self.graph.constants[table]) if table else 1
