@@ -32,7 +32,6 @@ TILE = 64  # tokens
 ROWS = 16  # sentences
 OUTPUTS_OF_ROWS = 64  # outputs of a dense layer on rows that one unit makes
 MOST_ROWS = 64  # sentences in a pack, and rows that wait for the steps of rows alone
-SCRATCH_BYTES = 32 << 20  # of addresses: what a kernel never writes takes no memory
 
 # The control block of a team (drive.py)
 LINES = 64  # where the workers' lines begin

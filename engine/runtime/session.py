@@ -160,7 +160,7 @@ class Session:
         with self._turn():
             results = self._run_plan(plan, shape, arrays)
         if results is None:
-            return self._by_reference(feeds)
+            return self._apart(plan, feeds)
         made = dict(zip(self._names, results, strict=True))
         return made if plan.tail is None else self._tail(plan.tail, feeds, made)
 
@@ -197,6 +197,22 @@ class Session:
         from .stepwise import check
 
         check(self.graph, feeds)
+
+    def _apart(self, plan: Plan, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Sentences whose first token is masked, or all of them, one by one by the reference; the
+        others without them, or they would not have the outputs that they have alone.
+        """
+        if plan.tail is not None:  # its outputs may be of no sentence in particular
+            return self._by_reference(feeds)
+        odd = np.asarray(feeds[plan.inputs[2]])[:, 0] == 0
+        outputs: dict[str, Array] = {}
+        for rows in (np.flatnonzero(~odd), *np.flatnonzero(odd)[:, None]):
+            some = {name: np.asarray(array)[rows] for name, array in feeds.items()}
+            made = self._by_reference(some) if odd[rows].any() else self.run(some)
+            for name, array in made.items():
+                whole = np.empty((len(odd), *array.shape[1:]), array.dtype)
+                outputs.setdefault(name, whole)[rows] = array
+        return outputs
 
     def _by_reference(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return reference.run(self.graph, _typed(self.graph, feeds))
@@ -331,9 +347,11 @@ class Session:
         room, tokens = self._room, ways[0].tokens
         arena_bytes = max(program.arena_bytes for program in ways) + ARENA_GUARD
         if tokens > room.tokens or arena_bytes > room.arena_bytes:
+            tokens = max(tokens, room.tokens)
             room = Room.make(
                 self.isa,
-                (max(tokens, room.tokens), max(arena_bytes, room.arena_bytes), batch),
+                (tokens, max(arena_bytes, room.arena_bytes), batch),
+                scratch_bytes=plan.scratch_bytes(tokens),
                 threads=self.threads,
                 results=len(plan.results),
                 cpus=self._cpus or available_cpus(),

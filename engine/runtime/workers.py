@@ -63,9 +63,16 @@ def give_back() -> None:
 class Worker:
     """One worker's context: where its arena, scratch and the arrays of a pack are."""
 
-    def __init__(self, tokens: int, arena_bytes: int, shared: Worker | None, outputs: int) -> None:
+    def __init__(
+        self,
+        tokens: int,
+        arena_bytes: int,
+        scratch_bytes: int,
+        shared: Worker | None,
+        outputs: int,
+    ) -> None:
         """shared: the first worker, or None for it; outputs: address of the results' addresses."""
-        self.arena, self.scratch = memory(arena_bytes), memory(slots.SCRATCH_BYTES)
+        self.arena, self.scratch = memory(arena_bytes), memory(scratch_bytes)
         self.arrays = memory(4 * (4 * tokens + 2 * slots.MOST_ROWS + 1))
         self.context = memory(slots.CONTEXT_BYTES).view(np.int64)
         self.address = self.context.ctypes.data
@@ -179,11 +186,13 @@ class Room:
         isa: Isa,
         size: tuple[int, int, int],
         *,
+        scratch_bytes: int,
         threads: int,
         results: int,
         cpus: tuple[int, ...],
     ) -> Room:
-        """size: tokens of a pack, bytes of an arena, sentences of a batch.
+        """size: tokens of a pack, bytes of an arena, sentences of a batch; scratch_bytes: what so
+        many tokens need.
 
         Raises:
             ResourceError: the system does not give memory or threads.
@@ -193,7 +202,8 @@ class Room:
         workers: list[Worker] = []
         for _ in range(threads):
             first = workers[0] if workers else None
-            workers.append(Worker(tokens, arena_bytes, first, ctypes.addressof(table)))
+            address = ctypes.addressof(table)
+            workers.append(Worker(tokens, arena_bytes, scratch_bytes, first, address))
         room = cls(tokens, arena_bytes, workers=tuple(workers), table=table, call=call).widened(
             batch
         )

@@ -38,6 +38,7 @@ def check(graph: Graph, lengths: tuple[int, ...]) -> None:
         wanted = session.run(given)["logits"]
         assert session.plan is not None
         size = session.plan.scratch_bytes(length)
+        assert size <= len(session._workers[0].scratch)
         room = aligned(size + BEHIND, np.uint8)
         room[:] = BITS
         session._workers[0].set(context.SCRATCH, room.ctypes.data)

@@ -140,8 +140,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("batches", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--isa", nargs="+", default=SETS, choices=SETS)
     arguments = parser.parse_args()
-    every, found = list(cases()), collections.defaultdict(lambda: np.zeros(3, int))
+    every = [case for case in cases() if case.isa in arguments.isa]
+    found: dict[Any, Any] = collections.defaultdict(lambda: np.zeros(3, int))
     for number in range(arguments.batches):
         case = every[number * len(every) // arguments.batches]
         given = crowd(np.random.default_rng((arguments.seed, number)))

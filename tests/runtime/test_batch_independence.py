@@ -43,6 +43,19 @@ def test_nor_does_it_on_other_instruction_sets(form: str, span: int, name: str) 
         assert crowds.changed_by_company(crowds.Case(form, span, name, threads), given) == 0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nor_do_sentences_that_kernels_do_not_make(threads: int) -> None:
+    """The first token masked, or all of them: their neighbours stay in kernels."""
+    case = crowds.Case("int8", 20, crowds.SETS[-1], threads)
+    given = crowds.crowd(np.random.default_rng(8))
+    assert len(given["input_ids"]) > 6
+    given["attention_mask"][[1, 4], 0] = 0
+    given["attention_mask"][2] = 0
+    assert crowds.changed_by_company(case, given) == 0
+    given["attention_mask"][:, 0] = 0
+    assert crowds.changed_by_company(case, given) == 0
+
+
 def test_scores_range_as_far_as_they_say() -> None:
     """Both of the softmaxes for quantised scores take part, and what is tried goes beyond 80."""
     for form, span in crowds.KINDS:

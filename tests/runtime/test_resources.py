@@ -85,10 +85,10 @@ def test_a_thread_that_cannot_be_started(
 
 
 def test_limits_of_the_system(known: list[tuple[Feeds, np.ndarray]]) -> None:
-    """A real limit on addresses: threads have stacks."""
+    """A real limit on addresses: threads have stacks, more than are kept of those that ended."""
 
     def limited() -> int:
-        session = engine.Session(tiny_graph(), threads=2)
+        session = engine.Session(tiny_graph(), threads=8)
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
         resource.setrlimit(resource.RLIMIT_AS, (taken + (4 << 20), resource.RLIM_INFINITY))
         refused = 0
