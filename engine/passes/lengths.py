@@ -68,7 +68,7 @@ def broadcast(*shapes: Shape | None) -> Shape | None:
 
 
 def alike(a: Shape, b: Shape) -> bool:
-    """Free lengths may differ in name; no length is 1 where the other is not, so none broadcasts."""
+    """Free lengths may differ in name; none is 1 where the other is not, so none broadcasts."""
     return len(a) == len(b) and all(
         x == y or (1 not in (x, y) and (isinstance(x, str) or isinstance(y, str)))
         for x, y in zip(a, b, strict=True)
