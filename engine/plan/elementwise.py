@@ -6,10 +6,10 @@ import numpy as np
 
 from ..graph import Node, Quantization
 from .memory import Buffer
-from .planner import Planner, Unplanned
+from .planner import Handler, Planner, Unplanned
 from .quantized import MAGIC, stored
 
-__all__ = ["ELEMENTWISE", "converted", "plan_elementwise"]
+__all__ = ["ELEMENTWISE", "converted", "plan_elementwise", "through_floats"]
 
 ELEMENTWISE = {  # ONNX operator -> activation of the kernel
     "QuantizeLinear": "none",
@@ -44,6 +44,21 @@ def converted(
     if output is None and x.dtype == "f32":
         return x
     return _convert(planner, node, x, output, name or f"{x.name}.float", "none")
+
+
+def through_floats(planner: Planner, node: Node, handler: Handler) -> None:
+    """The node's result as float32 and then in bytes, by a step that saturates however far it is
+    from the zero point (quantized.MOST_STEPS).
+    """
+    name = node.outputs[0]
+    if name in planner.flipped:
+        raise Unplanned("values of attention that no 16 bits hold")
+    attributes = {**node.attributes, "output": None}
+    wide = node.changed(outputs=(f"{name}.wide",), attributes=attributes)
+    handler(planner, wide)
+    converted(planner, node, planner.buffer(wide.outputs[0]), node.attributes["output"], name)
+    if wide.outputs[0] in planner.kept_axis:
+        planner.kept_axis.add(name)
 
 
 def _convert(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Node
+from .elementwise import through_floats
 from .planner import Planner, Unplanned, float32
 from .quantized import norm_in_range, stored
 
@@ -35,7 +36,8 @@ def plan_embedding(planner: Planner, node: Node) -> None:
         norm = norm / result.scale + np.array([[0], [result.zero_point]])
         most = sum(float(np.abs(each).max()) for each in tables)
         if not norm_in_range(*norm if gamma else most * norm):
-            raise Unplanned("values reach too many steps of their quantisation")
+            through_floats(planner, node, plan_embedding)
+            return
     y = planner.make(node.outputs[0], "tokens", channels, output, group=CHANNELS)
     planner.embedding = node
     planner.inputs.update(ids=ids, types=types)

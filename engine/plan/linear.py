@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..graph import Node
 from ..isa import Isa
 from ..kernels.context import OUTPUTS_OF_ROWS, ROWS
+from .elementwise import through_floats
 from .memory import Buffer
 from .planner import Planner, Unplanned
 from .product import SIXTEEN_BITS, WIDE, forms_wanted, on_dense_rows, product
@@ -48,8 +49,9 @@ def _bytes(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
         raise Unplanned("int8 weights and x in float32")
     name, scale = node.outputs[0], planner.array(node.inputs[2])
     bias, flip = planner.optional(node.inputs[3]), name in planner.flipped
-    if not sums_in_range(node, weight, scale, bias):
-        raise Unplanned("bias or sums reach too many steps of the result's quantisation")
+    if not sums_in_range(node, weight, scale, bias, source):
+        through_floats(planner, node, plan_linear)
+        return
     constants = of_bytes(node, weight, scale, bias, source, flip=flip)
     y = planner.make(name, x.domain, len(weight), node.attributes.get("output"))
     _emit(planner, node, x, y, weight, "int8", constants)

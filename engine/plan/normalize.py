@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Node
+from .elementwise import through_floats
 from .planner import Planner, Unplanned, float32
 from .quantized import float_bias, norm_in_range, norm_of_bytes, stored
 
@@ -26,7 +27,8 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
     if output is not None:
         norm = norm / output.scale + np.array([0, output.zero_point])
         if not norm_in_range(*norm.T):
-            raise Unplanned("gamma or beta reach too many steps of the result's quantisation")
+            through_floats(planner, node, plan_layer_norm)
+            return
     y = planner.make(node.outputs[0], x.domain, channels, output)
     sources = [planner.quantized[each.name] if each else None for each in (x, residual)]
     epsilon = float(node.attributes["epsilon"])

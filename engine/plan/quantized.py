@@ -39,7 +39,7 @@ __all__ = [
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
-MOST_STEPS = 1 << 15  # of its quantisation that a value is away from 0: packs saturate 16 bits
+MOST_STEPS = 1 << 15  # of its quantisation that a value is away from 0: packs read 16 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
 MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
@@ -58,20 +58,20 @@ def norm_in_range(gamma: Array, beta: Array) -> bool:
     return bool((np.abs(gamma) * np.sqrt(gamma.size) + np.abs(beta) < MOST_STEPS).all())
 
 
-def sums_in_range(node: Node, weight: Array, scale: Array, bias: Array | None) -> bool:
-    """Whether bias and sums of an int8 product, before they saturate, are numbers of steps as
-    kernels take them.  A sum that nothing keeps below 512 times MOST_STEPS is of no trained model.
+def sums_in_range(
+    node: Node, weight: Array, scale: Array, bias: Array | None, source: Quantization
+) -> bool:
+    """Whether what a Linear rounds to a byte stays within MOST_STEPS whatever x is; source: how x
+    is stored.  A product without `output` is clipped by its kernel.
     """
-    output = node.attributes.get("product") or node.attributes.get("output")
-    source = node.attributes.get("input")
-    if output is None or source is None:
+    product, output = node.attributes.get("product"), node.attributes.get("output")
+    if output is None:
         return True
-    most = np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64) * 255.0 * source.scale
-    in_sums = most * np.abs(scale.astype(np.float64)) / output.scale < 512 * MOST_STEPS
-    in_tables = bias is None or node.attributes.get("product") is not None
-    return bool(in_sums.all()) and (
-        in_tables or bool((np.abs(bias / output.scale) < MOST_STEPS).all())
-    )
+    farthest = max(source.zero_point, 255 - source.zero_point) * source.scale
+    most = np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64) * np.abs(farthest * scale)
+    if product is None and bias is not None:
+        most = most + np.abs(bias)
+    return bool((most / (product or output).scale + 255 < MOST_STEPS).all())
 
 
 @dataclass(frozen=True)

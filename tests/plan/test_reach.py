@@ -1,4 +1,4 @@
-"""Values that reach further than 16 bits of steps are no kernel's: they saturate in NumPy."""
+"""Values that reach further than 16 bits of steps: packs would take the low ones."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def linear(**how: Quantization | None) -> Node:
     ("node", "scale", "bias", "fits"),
     [
         (linear(output=STEPS), SCALE, None, True),
-        (linear(output=STEPS), SCALE, np.float32([1638, -1638]), True),
-        (linear(output=STEPS), SCALE, np.float32([0, 1639]), False),
+        (linear(output=STEPS), SCALE, np.float32([1600, -1600]), True),
+        (linear(output=STEPS), SCALE, np.float32([0, 1605]), False),
         (linear(output=STEPS), SCALE, np.float32([0, np.nan]), False),
         (linear(output=STEPS, product=STEPS), SCALE, np.float32([0, 1e30]), True),  # in a table
         (linear(), SCALE, np.float32([0, 1e30]), True),  # the result is float32
-        (linear(output=STEPS), 1e9 * SCALE, None, False),
+        (linear(output=STEPS), 60 * SCALE, None, True),
+        (linear(output=STEPS), 64 * SCALE, None, False),
+        (linear(product=STEPS), 64 * SCALE, None, True),  # clipped as floats
         (linear(output=Quantization(1e-9, 0)), SCALE, None, False),
     ],
 )
 def test_sums_and_biases(
     node: Node, scale: np.ndarray, bias: np.ndarray | None, fits: bool
 ) -> None:
-    assert sums_in_range(node, WEIGHT, scale, bias) == fits
+    assert sums_in_range(node, WEIGHT, scale, bias, STEPS) == fits
 
 
 def test_normalised_values_are_at_most_the_root_of_their_number() -> None:
