@@ -246,4 +246,4 @@ def test_accuracy_of_text(
     assert "pip install 'engine[workflow]'" in capsys.readouterr().err
     (tmp_path / "rows.tsv").write_text("text\tclass\na\t1\n")
     assert main([*command, "--tokenizer", str(tmp_path / "t")]) == 2
-    assert "expected lines of `sentence` and `label`" in capsys.readouterr().err
+    assert "columns text, class; expected sentence among them" in capsys.readouterr().err
