@@ -200,6 +200,16 @@ def test_what_is_wrong_with_an_npz_is_told(tmp_path, changes, message):
         read_sentences(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("offset", [4, 6, 8])  # version, flags, kind of compression
+def test_a_zip_of_another_kind_is_named(tmp_path, offset):
+    np.savez(tmp_path / "x.npz", **GOOD)
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    content[content.index(b"PK\1\2") + offset + 2] = 0xFF
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz: expected an \.npz with input_ids"):
+        read_sentences(tmp_path / "x.npz")
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4 cut", b"\x93NUMPY\1\0v\0{'descr'"])
 def test_what_is_no_npz_is_named(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
