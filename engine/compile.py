@@ -12,7 +12,9 @@ without importing Numba.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +28,14 @@ from . import cache
 from .errors import IsaError
 from .isa import Isa, missing
 
-__all__ = ["Compiled", "assembly", "compiled", "object_code", "source_hash"]
+__all__ = ["Compiled", "assembly", "compiled", "loading", "object_code", "source_hash"]
+
+# Held while a model is read or a kernel made.  A fork waits for the end of it: locks of imports, of
+# LLVM and of Numba that another thread has would be locked for ever in the child.
+loading = threading.RLock()
+os.register_at_fork(
+    before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release
+)
 
 KERNEL_TYPES = 4  # params, context, begin, end
 
@@ -252,12 +261,18 @@ def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
     isa = isa.native
     key = (name, isa)
     if key not in _loaded:
-        if why := missing(isa):
-            raise IsaError(f"kernel {name} for {isa}: {why}")
-        path = _cached_path(name, isa)
-        code = cache.read(path)
-        if not code:
-            code = object_code(name, build, isa)
-            cache.write(path, code)
-        _loaded[key] = _load(name, code, isa)
+        with loading:  # code that is replaced would be freed under those who run it
+            if key not in _loaded:
+                _loaded[key] = _made(name, build, isa)
     return _loaded[key]
+
+
+def _made(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
+    if why := missing(isa):
+        raise IsaError(f"kernel {name} for {isa}: {why}")
+    path = _cached_path(name, isa)
+    code = cache.read(path)
+    if not code:
+        code = object_code(name, build, isa)
+        cache.write(path, code)
+    return _load(name, code, isa)

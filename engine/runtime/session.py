@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import isa, models, reference, settings
+from ..compile import loading
 from ..errors import InputError, ResourceError
 from ..graph import Graph
 from ..kernels import context as slots
@@ -54,7 +55,8 @@ def load(
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and
         place.
     """
-    session = Session(models.read(path, weight), threads=threads, cpus=cpus)
+    with loading:
+        session = Session(models.read(path, weight), threads=threads, cpus=cpus)
     give_back()
     return session
 
@@ -110,9 +112,10 @@ class Session:
             raise InputError(f"threads is {threads}: expected 1 or more")
         self.graph, self.threads = graph, threads
         self.isa = isa.chosen()
-        self.plan: Plan | None = make_plan(
-            graph, self.isa, whole=self._whole, finite=_warned_of(graph)
-        )
+        with loading:
+            self.plan: Plan | None = make_plan(
+                graph, self.isa, whole=self._whole, finite=_warned_of(graph)
+            )
         self.pack_tokens = PACK_TOKENS if self.plan is None else self.plan.pack_tokens
         self._lock = threading.RLock()
         self._cpus = tuple(cpus)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import engine
+from engine import models
+from engine.graph import Graph
 from tests.runtime.calls import Feeds, calls, child, ended, wrong
 from tests.tiny import tiny_graph
 
@@ -97,6 +99,28 @@ def test_a_fork_in_the_midst_of_its_own_call(
         if forked == [0]:
             os._exit(0 if right else 1)
     assert right and ended(forked[0]) == 0
+
+
+def test_a_fork_waits_for_a_load(
+    known: list[tuple[Feeds, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has locks then that no thread of the child would give back."""
+    begun, read = threading.Event(), []
+
+    def slowly(*_: Any) -> Graph:
+        begun.set()
+        time.sleep(0.1)
+        read.append(time.monotonic())
+        return tiny_graph()
+
+    monkeypatch.setattr(models, "read", slowly)
+    loader = threading.Thread(target=engine.load, args=("model.onnx",))
+    loader.start()
+    begun.wait()
+    number = child(lambda: wrong(engine.load("model.onnx"), known))
+    assert len(read) == 1, "the fork came before the end of the load"
+    loader.join()
+    assert ended(number) == 0
 
 
 def test_a_child_is_interrupted(known: list[tuple[Feeds, np.ndarray]]) -> None:
