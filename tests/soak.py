@@ -33,6 +33,7 @@ PATIENCE = 120  # seconds
 WARM = 0.3  # of the time, after which nothing may grow
 GROWTH = 16 << 20  # bytes: the interpreter's own memory comes and goes
 SHAPES = 40  # different calls
+WAYS = ("calls", "callers", "forks", "interrupts", "changes", "starves", "replaces")
 HUGE = 1 << 40  # no id
 
 
@@ -56,16 +57,16 @@ class Taken:
 
 
 class Soak:
-    """Sessions of one model with 1 to 3 threads, and what is done to them."""
+    """Sessions of one model, and what is done to them."""
 
-    def __init__(self, graph: Graph, seed: int) -> None:
-        self.graph, self.random = graph, np.random.default_rng(seed)
+    def __init__(self, graph: Graph, threads: list[int], seed: int) -> None:
+        self.graph, self.threads, self.random = graph, threads, np.random.default_rng(seed)
         self.done: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         alone = engine.Session(graph, threads=1)
         given = [self._feeds() for _ in range(SHAPES)]
         self.known = [(each, alone.run(each)) for each in given]
-        self.sessions = [engine.Session(graph, threads=1 + n % 3) for n in range(4)]
+        self.sessions = [engine.Session(graph, threads=threads[n % len(threads)]) for n in range(4)]
 
     def _feeds(self) -> Feeds:
         batch, length = int(self.random.integers(0, 40)), int(self.random.integers(1, 65))
@@ -186,26 +187,19 @@ class Soak:
 
     def replaces(self) -> None:
         place = self.random.integers(len(self.sessions))
-        self.sessions[place] = engine.Session(self.graph, threads=int(self.random.integers(1, 4)))
+        self.sessions[place] = engine.Session(
+            self.graph, threads=int(self.random.choice(self.threads))
+        )
         self.done["sessions"] += 1
         self._judge(self.sessions[place])
 
     # --- for how long ---
-    def turns(self, seconds: float) -> None:
-        """All of it in turn, as often as there is time for."""
-        ways = (
-            self.calls,
-            self.callers,
-            self.forks,
-            self.interrupts,
-            self.changes,
-            self.starves,
-            self.replaces,
-        )
+    def turns(self, ways: list[str], seconds: float) -> None:
+        """All of them in turn, as often as there is time for."""
         end, turn = time.monotonic() + seconds, 0
         while time.monotonic() < end or turn < len(ways):
             faulthandler.dump_traceback_later(PATIENCE, exit=True)
-            ways[turn % len(ways)]()
+            getattr(self, ways[turn % len(ways)])()
             turn += 1
         faulthandler.cancel_dump_traceback_later()
 
@@ -216,12 +210,11 @@ class Soak:
         return Taken.now()
 
 
-def run(graph: Graph, minutes: float, seed: int) -> tuple[str, bool]:
+def run(soak: Soak, ways: list[str], minutes: float) -> tuple[str, bool]:
     """The line that says what was done, and whether all of it was right."""
-    soak = Soak(graph, seed)
-    soak.turns(60 * minutes * WARM)
+    soak.turns(ways, 60 * minutes * WARM)
     before = soak.taken()
-    soak.turns(60 * minutes * (1 - WARM))
+    soak.turns(ways, 60 * minutes * (1 - WARM))
     after = soak.taken()
     soak.faults["memory that has grown"] += after.memory > before.memory + GROWTH
     soak.faults["threads that are left"] += after.threads > before.threads
@@ -230,7 +223,7 @@ def run(graph: Graph, minutes: float, seed: int) -> tuple[str, bool]:
     faults = ", ".join(f"{count} {what}" for what, count in soak.faults.items())
     grown = (after.memory - before.memory) / (1 << 20)
     line = (
-        f"soak, seed {seed}, {minutes:g} minutes: {done}; {faults}; memory {grown:+.1f} MiB,"
+        f"soak, {minutes:g} minutes: {done}; {faults}; memory {grown:+.1f} MiB,"
         f" threads {after.threads - before.threads:+d}, files {after.files - before.files:+d}"
     )
     return line, not any(soak.faults.values())
@@ -244,11 +237,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=WAYS, action="append", help="may be given again")
+    parser.add_argument("--threads", type=int, action="append", help="of sessions: 1, 2 and 3")
     parser.add_argument("--model", help="a model of the BERT family with ids up to 99 and more")
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGALRM, stop)
     graph = models.read(chosen.model) if chosen.model else tiny_graph()
-    line, right = run(graph, chosen.minutes, chosen.seed)
+    soak = Soak(graph, chosen.threads or [1, 2, 3], chosen.seed)
+    line, right = run(soak, chosen.only or list(WAYS), chosen.minutes)
     sys.stdout.write(line + "\n")
     return 0 if right else 1
 

@@ -151,21 +151,24 @@ class Session:
             the vocabulary.
             ResourceError: the system does not give the memory or the threads.
         """
-        plan = self.plan
-        if plan is None:
-            return self._by_reference(feeds)
-        if self._check:
-            self._check_steps(feeds)
-        shape, arrays = self._checked(plan, feeds)
-        mask = arrays[2]
-        if plan.mixes and mask is not None and not mask.all():
-            return self._by_reference(feeds)
-        with self._turn():
-            results = self._run_plan(plan, shape, arrays)
-        if results is None:
-            return self._apart(plan, feeds)
-        made = dict(zip(self._names, results, strict=True))
-        return made if plan.tail is None else self._tail(plan.tail, feeds, made)
+        try:
+            plan = self.plan
+            if plan is None:
+                return self._by_reference(feeds)
+            if self._check:
+                self._check_steps(feeds)
+            shape, arrays = self._checked(plan, feeds)
+            mask = arrays[2]
+            if plan.mixes and mask is not None and not mask.all():
+                return self._by_reference(feeds)
+            with self._turn():
+                results = self._run_plan(plan, shape, arrays)
+            if results is None:
+                return self._apart(plan, feeds)
+            made = dict(zip(self._names, results, strict=True))
+            return made if plan.tail is None else self._tail(plan.tail, feeds, made)
+        except MemoryError as error:
+            raise ResourceError(f"memory for a call: {error or 'no more'}") from error
 
     def timed(self, feeds: Mapping[str, Array]) -> Timed:
         """Run once, with a clock around every step.
@@ -273,8 +276,10 @@ class Session:
         known = room.known.get(shape)
         if known is None:
             room, known = self._learn(plan, *shape)
-        results, table = self._results(known), room.table
-        for number, array in enumerate(results):
+        results, table = [], room.table
+        for number, size in enumerate(known.results):
+            array = np.empty(size, np.float32)
+            results.append(array)
             table[number] = id(array) + ELEMENTS
         if not shape[0]:
             return results
@@ -295,12 +300,6 @@ class Session:
             assert ids is not None
             self._complain(call[19] - 1, ids, types)
         return None if call[20] else results  # None: no token, or not the first, to attend to
-
-    def _results(self, known: _Known) -> list[Array]:
-        try:
-            return [np.empty(shape, np.float32) for shape in known.results]
-        except (MemoryError, ValueError) as error:  # too large for an array at all
-            raise ResourceError(f"outputs of {known.results}: {error}") from error
 
     # --- what a shape needs, made on its first call
     def _learn(self, plan: Plan, batch: int, length: int) -> tuple[Room, _Known]:
