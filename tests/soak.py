@@ -33,6 +33,7 @@ PATIENCE = 120  # seconds
 WARM = 0.3  # of the time, after which nothing may grow
 GROWTH = 16 << 20  # bytes: the interpreter's own memory comes and goes
 SHAPES = 40  # different calls
+SESSIONS = 4
 WAYS = ("calls", "callers", "forks", "interrupts", "changes", "starves", "replaces")
 HUGE = 1 << 40  # no id
 
@@ -66,7 +67,11 @@ class Soak:
         alone = engine.Session(graph, threads=1)
         given = [self._feeds() for _ in range(SHAPES)]
         self.known = [(each, alone.run(each)) for each in given]
-        self.sessions = [engine.Session(graph, threads=threads[n % len(threads)]) for n in range(4)]
+        self.sessions = self._fresh()
+
+    def _fresh(self) -> list[engine.Session]:
+        threads = [self.threads[n % len(self.threads)] for n in range(SESSIONS)]
+        return [engine.Session(self.graph, threads=each) for each in threads]
 
     def _feeds(self) -> Feeds:
         batch, length = int(self.random.integers(0, 40)), int(self.random.integers(1, 65))
@@ -204,10 +209,11 @@ class Soak:
         faulthandler.cancel_dump_traceback_later()
 
     def taken(self) -> Taken:
-        """With every session as it is after all shapes."""
-        for session in self.sessions:
-            session.close()
-        return Taken.now()
+        """With no session: each may map files of the cache, or have copies of its own."""
+        self.sessions.clear()
+        found = Taken.now()
+        self.sessions = self._fresh()
+        return found
 
 
 def run(soak: Soak, ways: list[str], minutes: float) -> tuple[str, bool]:
