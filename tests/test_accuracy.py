@@ -1,5 +1,7 @@
 """Scores, agreement, samples and batches of labelled sentences."""
 
+from random import Random
+
 import numpy as np
 import pytest
 
@@ -221,3 +223,24 @@ def test_one_array_is_no_npz(tmp_path):
     np.save(tmp_path / "x.npy", GOOD["labels"])
     with pytest.raises(InputError, match=r"x\.npy: expected an \.npz with input_ids"):
         read_sentences(tmp_path / "x.npy")
+
+
+def test_a_damaged_npz_is_refused_or_the_same(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, **GOOD)
+    whole, damaged = path.read_bytes(), 0
+    for seed in range(300):
+        random = Random(seed)
+        content = bytearray(whole)
+        content[random.randrange(len(content))] ^= random.randint(1, 255)
+        if seed % 3 == 0:
+            del content[random.randrange(len(content)) :]
+        path.write_bytes(content)
+        try:
+            found = read_sentences(path)
+        except InputError:
+            damaged += 1
+            continue
+        assert found.labels.tolist() == [0, 1]
+        assert found.arrays["input_ids"].tolist() == GOOD["input_ids"].tolist()
+    assert damaged > 150
