@@ -1,6 +1,7 @@
 # run: the main job    test: every test    smoke: the quick ones    check: style and types
 # fuzz: models and configurations mutated by seed: `make fuzz N=100000 SEED=0`; goes on where it stopped
 # soak: calls, forks, interrupts, changed inputs for so many minutes: `make soak MINUTES=60`
+# crowds: random batches, each sentence against itself alone: `make crowds BATCHES=1000`
 # bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
@@ -9,13 +10,14 @@ VENV ?= .venv
 TARGETS ?= all
 PIP_FLAGS ?=
 MINUTES ?= 10
+BATCHES ?= 1000
 N ?= 10000
 SEED ?= 0
 # files in the order of tests/conftest.py
 PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: run test smoke fuzz soak check format bench report archive graph clean
+.PHONY: run test smoke fuzz soak crowds check format bench report archive graph clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -32,6 +34,9 @@ fuzz: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	python -m tests.soak --minutes $(MINUTES)
+
+crowds: $(VENV)/.installed
+	python -W ignore -m tests.runtime.crowds $(BATCHES)
 
 check: $(VENV)/.installed
 	ruff check .

@@ -1,5 +1,5 @@
 """Each sentence has the very logits that it has alone, whatever its batch, its place in it, the
-number of threads; `python -m tests.runtime.crowds 1000` tries as many batches as one wants.
+number of threads; `make crowds BATCHES=1000` tries as many batches as one wants.
 """
 
 from __future__ import annotations
@@ -35,9 +35,13 @@ def test_company_changes_nothing(form: str, span: int, threads: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", crowds.SETS[:-1])
-@pytest.mark.parametrize(("form", "span"), [("int8", 120), ("fp32", 20)])
+@pytest.mark.parametrize(
+    ("form", "span", "name"),
+    [("int8", 120, "avx2"), ("int8", 120, "generic"), ("fp32", 20, "avx2")],
+)
 def test_nor_does_it_on_other_instruction_sets(form: str, span: int, name: str) -> None:
+    if name not in crowds.SETS:
+        pytest.skip(f"{name} is no instruction set of this CPU")
     for threads in (1, 2):
         given = crowds.crowd(np.random.default_rng((span, threads)))
         assert crowds.changed_by_company(crowds.Case(form, span, name, threads), given) == 0
