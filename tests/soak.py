@@ -34,6 +34,7 @@ WARM = 0.3  # of the time, after which nothing may grow
 GROWTH = 16 << 20  # bytes: the interpreter's own memory comes and goes
 SHAPES = 40  # different calls
 SESSIONS = 4
+MANY = 1 << 18  # tokens of a pack, whose arena is larger than what is left
 WAYS = ("calls", "callers", "forks", "interrupts", "changes", "starves", "replaces")
 HUGE = 1 << 40  # no id
 
@@ -52,9 +53,10 @@ class Taken:
 
     @classmethod
     def now(cls) -> Taken:
+        threads = at_rest()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         files = len(list(Path("/proc/self/fd").iterdir()))
-        return cls(pages * resource.getpagesize(), at_rest(), files)
+        return cls(pages * resource.getpagesize(), threads, files)
 
 
 class Soak:
@@ -176,6 +178,7 @@ class Soak:
 
         def work() -> int:
             session = engine.Session(self.graph, threads=2)
+            session.pack_tokens = MANY
             taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (taken + (4 << 20), resource.RLIM_INFINITY))
             refused = 0
@@ -185,6 +188,7 @@ class Soak:
                 except EngineError:
                     refused += 1
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+            session.pack_tokens = 128
             return min(3 - refused + self.wrong(session, 5, 0), 9)
 
         self.faults["children that failed"] += ended(child(work)) != 0
