@@ -309,7 +309,7 @@ class Session:
             raise ResourceError(
                 f"no threads or memory for {batch} x {length}: the interpreter ends"
             )
-        self._check_lengths(batch, length)
+        self._check_lengths(plan, batch, length)
         ways = self._ways(length)
         room = self._room_for(plan, ways, batch)
         results = [_shape(result, batch, length) for result in plan.results]
@@ -320,10 +320,10 @@ class Session:
         room.known[batch, length] = known
         return room, known
 
-    def _check_lengths(self, batch: int, length: int) -> None:
-        """The model may fix them, or have one name for both."""
+    def _check_lengths(self, plan: Plan, batch: int, length: int) -> None:
+        """The model may fix them, or have one name for both; inputs of the tail have their own."""
         known: dict[int | str, int] = {}
-        for value in self.graph.inputs:
+        for value in (value for value in self.graph.inputs if value.name in plan.inputs):
             for wanted, found in zip(value.shape, (batch, length), strict=False):
                 fixed = wanted if isinstance(wanted, int) else known.setdefault(wanted, found)
                 if fixed != found:
