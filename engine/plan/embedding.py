@@ -42,7 +42,7 @@ def plan_embedding(planner: Planner, node: Node) -> None:
     planner.embedding = node
     planner.inputs.update(ids=ids, types=types)
     norm = np.pad(norm, ((0, 0), (0, rest)))
-    epsilon = float(node.attributes.get("epsilon", 0.0))
+    epsilon = float(node.attributes.get("epsilon", 1e-12))
     row = (channels + rest, y, y.tile_bytes, float32(norm), epsilon, 1 / channels, CHANNELS - rest)
     params = (*tables, *row)
     planner.emit(node, "embedding", (y.dtype, bool(gamma)), params, "tokens")

@@ -31,7 +31,7 @@ def plan_layer_norm(planner: Planner, node: Node) -> None:
             return
     y = planner.make(node.outputs[0], x.domain, channels, output)
     sources = [planner.quantized[each.name] if each else None for each in (x, residual)]
-    epsilon = float(node.attributes["epsilon"])
+    epsilon = float(node.attributes.get("epsilon", 1e-12))
     rest = (residual, residual.tile_bytes) if residual else (0, 0)
     out: tuple[Any, ...] = (y, y.tile_bytes, 0, 0) if output else (0, 0, y, y.tile_bytes)
     where = (x, x.tile_bytes, *rest, *out, channels)

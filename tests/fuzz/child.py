@@ -1,6 +1,6 @@
 """Tries mutations one after the other and writes a line of JSON for each: [seed, class, what, MB].
 
-    python -m tests.fuzz.child KIND FIRST COUNT
+    python -m tests.fuzz.child KIND SEED,SEED,...
 
 Limited from inside, so that whatever a file does to the process is seen from outside: ten seconds
 of processor time and a gigabyte for each mutation.
@@ -28,7 +28,7 @@ MOST_SECONDS, MOST_MEGABYTES = 10, 1024
 ADDRESS_SPACE = 16 << 30  # compiled code and mapped files need some, too
 
 
-def main(kind: str, first: int, count: int) -> None:
+def main(kind: str, seeds: list[int]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     np.seterr(all="ignore")
@@ -37,7 +37,7 @@ def main(kind: str, first: int, count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tell(lines, "ready")
-        for seed in range(first, first + count):
+        for seed in seeds:
             tell(lines, seed)
             base = mutated(kind, seed, folder)
             reset_peak()
@@ -66,4 +66,4 @@ def peak() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], [int(seed) for seed in sys.argv[2].split(",")])

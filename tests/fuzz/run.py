@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,22 +42,22 @@ class Outcome:
     megabytes: int = 0
 
 
-def tried(kind: str, first: int, count: int) -> Iterator[Outcome]:
+def tried(kind: str, seeds: Sequence[int]) -> Iterator[Outcome]:
     """The outcomes, in order; a child that dies is told and replaced.  What takes too long is tried
     twice: the first time it may have compiled kernels that nobody had asked for.
     """
-    end, again = first + count, -1
-    while first < end:
-        for outcome in child(kind, first, end - first):
+    left, again = list(seeds), -1
+    while left:
+        for outcome in child(kind, left):
             if outcome.found == HANG and outcome.seed != again:
-                again = first = outcome.seed
-                continue
+                again = outcome.seed
+                break
             yield outcome
-            first = outcome.seed + 1
+            left.remove(outcome.seed)
 
 
-def child(kind: str, first: int, count: int) -> Iterator[Outcome]:
-    command = [sys.executable, "-m", "tests.fuzz.child", kind, str(first), str(count)]
+def child(kind: str, seeds: Sequence[int]) -> Iterator[Outcome]:
+    command = [sys.executable, "-m", "tests.fuzz.child", kind, ",".join(map(str, seeds))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     begun: int | None = None
     for line in lines_of(process):
@@ -135,7 +135,7 @@ def chunk_outcomes(folder: Path, chunk: tuple[str, int, int]) -> list[Outcome]:
     if not path.exists():
         part = path.with_suffix(".part")
         with part.open("w", buffering=1) as file:
-            for outcome in tried(*chunk):
+            for outcome in tried(chunk[0], range(chunk[1], chunk[1] + chunk[2])):
                 file.write(json.dumps(asdict(outcome)) + "\n")
         part.rename(path)
     return [Outcome(**json.loads(line)) for line in path.read_text().splitlines()]
