@@ -163,6 +163,9 @@ def test_storage_goes_through_quantize_linear_and_select() -> None:
         other = {**constants, "scale": np.float32(0.05).reshape(())}
         wrong = nodes[2].changed(attributes={"input": Quantization(0.1, 128), "precision": "int8"})
         checked(Graph("g", *values, (*nodes[:2], wrong), other))
+    with pytest.raises(ModelError, match="stored as .*128.*, not as .*zero_point=0"):
+        bare = nodes[0].changed(inputs=("f", "scale"))
+        checked(Graph("g", *values, (bare, *nodes[1:]), constants))
 
 
 # --- ONNX's own, by the signature of their meaning ---

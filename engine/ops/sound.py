@@ -64,11 +64,12 @@ def checked(graph: Graph) -> Graph:
 def _of_others(graph: Graph, node: Node, known: Mapping[str, Known]) -> Known:
     """A QuantizeLinear's storage, the shape where it stays; else nothing."""
     shape = known.get(node.inputs[0], Known()).shape if node.kind in SAME_SHAPE else None
-    if node.kind != "QuantizeLinear" or len(node.inputs) != 3:
+    names = [name for name in node.inputs[1:] if name]
+    is_plain = node.kind == "QuantizeLinear" and not node.attributes.get("output_dtype")
+    if not is_plain or not names or not all(map(graph.constant_is_scalar, names)):
         return Known(shape=shape)
-    if not all(graph.constant_is_scalar(name) for name in node.inputs[1:]):
-        return Known(shape=shape)
-    scale, zero = (graph.constants[name] for name in node.inputs[1:])
+    scale, *given = (graph.constants[name] for name in names)
+    zero = given[0] if given else np.zeros((), np.uint8)
     if zero.dtype.name not in ("uint8", "int8"):
         return Known(shape=shape)
     how = Quantization(float(scale.reshape(())), int(zero.reshape(())), zero.dtype.name)

@@ -40,7 +40,7 @@ def _makes_rows(planner: Planner, node: Node, *, kept: bool) -> bool:
         axes = node.attributes.get("axes")
         if axes is None and len(node.inputs) > 1 and node.inputs[1]:
             axes = planner.array(node.inputs[1])
-        return kept and np.ndim(axes) == 1 and list(np.ravel(axes)) in ([1], [-2])
+        return kept and axes is not None and np.array(axes).tolist() in ([1], [-2])
     channels, target = planner.width(node.inputs[0]), planner.array(node.inputs[1]).tolist()
     whole = target in ([-1, channels], [0, channels], [0, -1])
     return whole and not (node.attributes.get("allowzero") and target[0] == 0)
