@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
+from .replacing import opened
 
 __all__ = ["Table", "classes_of", "read_table"]
 
@@ -72,7 +73,8 @@ def read_table(
 
 def _lines(path: Path) -> list[str]:
     try:
-        content = path.read_bytes()
+        with opened(path) as file:
+            content = file.read()
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror or error}; expected lines of text, tabs between columns"

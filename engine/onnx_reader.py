@@ -21,6 +21,7 @@ from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 from .errors import FOREIGN, EngineError, IntegrityError, ModelError, UnsupportedError
 from .graph import Graph, Node, Value
 from .ops import checked, find, fits_meaning
+from .replacing import opened
 
 __all__ = ["OPSETS", "from_model", "read", "with_every_value"]
 
@@ -51,7 +52,8 @@ def read(path: str | Path) -> Graph:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        with opened(path) as file:
+            content = file.read()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; expected an ONNX file") from error
     model = onnx.ModelProto()
@@ -307,7 +309,7 @@ def _external(tensor: TensorProto, place: str, model: Path | None) -> bytes:
             raise IntegrityError(
                 f"{place}: offset {offset}, length {length}; {path} has {size} bytes"
             )
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(offset)
             content: bytes = file.read(length)
             return content

@@ -1,4 +1,5 @@
-"""A file or folder that appears whole: written beside its place, then put there in one step.
+"""Files to read, and files and folders that appear whole: written beside their place, then put in
+it in one step.
 
     .NAME.<random>.new/NAME         what is being written
     .NAME.<random>.new/NAME.lock    held by the writer; the kernel lets go of it when that dies
@@ -19,16 +20,34 @@ import fcntl
 import glob
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["whole", "standing"]
+__all__ = ["opened", "standing", "whole"]
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 LOCKING = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to read; what could make a reader wait for ever, a pipe or a device, is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "is no regular file", str(path))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from .errors import FOREIGN, EngineError, IntegrityError, ModelError
 from .graph import Graph, Value
 from .ops import checked
 from .ops.numbers import exact_in_bfloat16
-from .replacing import whole
+from .replacing import opened, whole
 
 __all__ = ["BIN", "CONF", "Stored", "read", "write"]
 
@@ -181,14 +181,15 @@ def _forget(content: memoryview) -> None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with opened(path) as file:
+            return file.read()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; expected an IR's {CONF}") from error
 
 
 def _map(path: Path, expected: int) -> memoryview:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size != expected:
                 raise IntegrityError(f"{path}: {size} bytes; {CONF} expects {expected}")

@@ -16,6 +16,7 @@ import pytest
 
 from engine import replacing
 from engine.replacing import standing, whole
+from tests import original_writer
 
 WATCHED = ("open", "os.", "shutil.", "fcntl.", "tempfile.", "ctypes.")
 
@@ -249,3 +250,25 @@ def test_reading_and_writing_files_needs_no_compiler() -> None:
     code += "import engine, engine.replacing; engine.EngineError; print(hasattr(engine, 'fly'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+@pytest.mark.parametrize("name", ["model.onnx", "conf.yaml", "model.bin"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    """A pipe would wait for a writer, /dev/zero never end."""
+    folder = original_writer.write(tmp_path / "ir")
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+        (path / "conf.yaml").touch()
+    code = f"import engine; engine.load({str(path if name == 'model.onnx' else folder)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ModelError" in done.stderr or "IntegrityError" in done.stderr
+    assert str(path) in done.stderr

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..conf import Field, parse
 from ..errors import IntegrityError, ModelError, UnsupportedError
+from ..replacing import opened
 
 __all__ = ["Content", "Operator", "Tensor", "integers", "load"]
 
@@ -108,7 +109,7 @@ def load(content: bytes, text_path: Path, bin_path: Path) -> Content:
 
 def _map(path: Path) -> memoryview:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: {error}; expected the weights of an IR") from error
