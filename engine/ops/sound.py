@@ -223,7 +223,9 @@ def fits_meaning(node: Node, operator: Operator, place: str) -> Node:
             f" {list(node.outputs)}; expected {takes.least} to {takes.most} inputs, and an output"
         )
     for name, value in node.attributes.items():
-        attribute = WHOLE_TYPE if name in TYPE_ATTRIBUTES else takes.attributes.get(name)
+        attribute = takes.attributes.get(name)
+        if attribute is not None and name in TYPE_ATTRIBUTES:
+            attribute = WHOLE_TYPE
         if attribute is None and not takes.is_open and operator.domain != "com.microsoft":
             known = ", ".join(takes.attributes) or "none"
             raise ModelError(f"{place}: {node}: attribute '{name}'; expected {known}")

@@ -7,6 +7,7 @@ becomes `scale`, and the scales of quantisations after it are divided by it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Graph, Node, Quantization
+from ..graph import Graph, Node, Quantization, Value
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
 from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
@@ -28,6 +29,7 @@ __all__ = ["FUSION", "attention"]
 
 Array = NDArray[Any]
 HOPELESS = -9999.0  # exp of anything this low is 0
+MOST_SCORES = 1 << 26  # that are tried; models that fix longer sentences are none
 
 
 def scaled_dot_product(
@@ -173,17 +175,22 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
         feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
         got = probe(part, graph, facts, feeds)
-        keep = feeds[given[0].name] != 0 if given else np.ones((batch, tokens), bool)
-        if got is None or not means(got, keep, match):
+        if got is None or not means(got, kept_of(given, feeds, (batch, tokens)), match):
             return f"'{match['mask']}' is not the mask of the padded tokens"
     return Mask(given[0].name if given else "")
 
 
+def kept_of(given: Sequence[Value], feeds: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    return feeds[given[0].name] != 0 if given else np.ones(shape, bool)
+
+
 def means(got: Array, keep: Array, match: Match) -> bool:
     """Whether what was computed keeps these tokens and takes the others out."""
+    shape = (len(keep), 1 if got.ndim < 4 else got.shape[1], keep.shape[1], keep.shape[1])
+    if math.prod(shape) > MOST_SCORES:
+        return False
     try:
-        shape = (len(keep), 1, keep.shape[1], keep.shape[1])
-        got = np.broadcast_to(got, shape if got.ndim < 4 else (len(keep), got.shape[1], *shape[2:]))
+        got = np.broadcast_to(got, shape)
     except ValueError:
         return False
     wanted = np.broadcast_to(keep[:, None, None], got.shape)

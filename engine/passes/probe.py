@@ -8,6 +8,7 @@ candidate (`part_above` answers None).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ HEAVY = {
     "Tanh",
 }
 LARGEST = 200  # nodes; a mask is made of a few dozen at most
+MOST_TOKENS = 1 << 16
 
 
 class Part:
@@ -78,13 +80,17 @@ def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | 
 
 
 def sentences(graph: Graph, batch: int, tokens: int, seed: int, kinds: int) -> dict[str, Array]:
-    """Small whole numbers below `kinds` for every input [batch, sequence]; fixed lengths stay."""
+    """Small whole numbers below `kinds` for every input [batch, sequence]; fixed lengths stay, and
+    where one is too long to try there are none.
+    """
     rng, given = np.random.default_rng(seed), (batch, tokens)
     feeds = {}
     for value in graph.inputs:
         if len(value.shape) == 2:
             lengths = zip(value.shape, given, strict=True)
             shape = [length if isinstance(length, int) else free for length, free in lengths]
+            if math.prod(shape) > MOST_TOKENS:
+                return {}
             feeds[value.name] = rng.integers(0, kinds, shape).astype(value.dtype)
     return feeds
 

@@ -93,6 +93,8 @@ class Planner:
                 handler = handlers.get(node.kind)
                 if handler is None:
                     raise Unplanned("no kernel has this operator")
+                if any(node.outputs[1:]):
+                    raise Unplanned("more than one result")
                 handler(self, node)
             except Unplanned as reason:
                 log.info("%s: %s is left to NumPy: %s", self.graph.name, node, reason)

@@ -40,7 +40,9 @@ def _makes_rows(planner: Planner, node: Node, *, kept: bool) -> bool:
         axes = node.attributes.get("axes")
         if axes is None and len(node.inputs) > 1 and node.inputs[1]:
             axes = planner.array(node.inputs[1])
-        return kept and axes is not None and np.array(axes).tolist() in ([1], [-2])
-    channels, target = planner.width(node.inputs[0]), planner.array(node.inputs[1]).tolist()
+        axes = np.array([] if axes is None else axes)
+        return kept and axes.dtype.kind == "i" and axes.tolist() in ([1], [-2])
+    channels, shape = planner.width(node.inputs[0]), planner.array(node.inputs[1])
+    target = shape.tolist() if shape.dtype.kind == "i" else []
     whole = target in ([-1, channels], [0, channels], [0, -1])
     return whole and not (node.attributes.get("allowzero") and target[0] == 0)

@@ -459,7 +459,7 @@ def _slots(plan: Plan, room: Room, ways: Sequence[Program], batch: int, length: 
 
 
 def _typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What the graph knows of the feeds; integers of any width, as kernels take them."""
+    """What the graph knows of the feeds; integers of any width and bool, as kernels take them."""
     arrays = {
         value.name: (np.asarray(feeds[value.name]), value.dtype)
         for value in graph.inputs
@@ -467,7 +467,7 @@ def _typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     }
     return {
         name: array.astype(dtype)
-        if array.dtype.kind in "iub" and np.dtype(dtype).kind == "i"
+        if array.dtype.kind in "iub" and np.dtype(dtype).kind in "iub"
         else array
         for name, (array, dtype) in arrays.items()
     }

@@ -117,10 +117,10 @@ def same_by_steps(session: Session, feeds: dict[str, Array]) -> bool:
 
 
 def typed(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
-    """Integers in the graph's type of them, as a session takes any."""
+    """Integers in the graph's type of them, bool too, as a session takes any."""
     return {
         value.name: feeds[value.name].astype(value.dtype)
-        if np.dtype(value.dtype).kind in "iu"
+        if np.dtype(value.dtype).kind in "iub"
         else feeds[value.name]
         for value in graph.inputs
     }
