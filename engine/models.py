@@ -40,6 +40,12 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     return compiled(path)
 
 
+def forget(graph: Graph) -> None:
+    """Gives back the pages of a mapped model.bin that were looked at once."""
+    if isinstance(graph.constants, store.Stored):
+        graph.constants.forget()
+
+
 def compiled(path: str | Path, left_out: Collection[str] = ()) -> Graph:
     """An ONNX file through the passes, but those left out; an IR, whoever wrote it, is through."""
     path = standing(path)

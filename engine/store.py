@@ -169,14 +169,8 @@ def _check_bfloat16(graph: Graph, stored_so: set[str], place: Path) -> None:
 def _open(path: Path, tensors: list[Tensor], size: int) -> Stored:
     content = _map(path, size)
     stored = Stored(content, tensors, str(path))
-    _forget(content)
+    stored.forget()
     return stored
-
-
-def _forget(content: memoryview) -> None:
-    """Checking has touched every page; only those that are used need a place in this process."""
-    if hasattr(mmap, "MADV_DONTNEED") and isinstance(content.obj, mmap.mmap):
-        content.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def _content(path: Path) -> bytes:
@@ -213,7 +207,7 @@ class Stored(Mapping[str, Array]):
     """Constants of a mapped model.bin by name; read-only arrays."""
 
     def __init__(self, content: memoryview, tensors: list[Tensor], path: str) -> None:
-        self.path, self._length = path, len(content)
+        self.path, self._content = path, content
         expanded = sum(tensor.count for tensor in tensors if tensor.form != "raw")
         if expanded > (most := SMALL_MODEL + EXPANSION * len(content)):
             raise IntegrityError(
@@ -269,7 +263,12 @@ class Stored(Mapping[str, Array]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the file's path, which the other process maps again."""
         tensors = [entry.tensor for entry in self._entries.values()]
-        return _open, (Path(self.path).resolve(), tensors, self._length)
+        return _open, (Path(self.path).resolve(), tensors, len(self._content))
+
+    def forget(self) -> None:
+        """Checks touch every page; only those that are used need a place in this process."""
+        if hasattr(mmap, "MADV_DONTNEED") and isinstance(self._content.obj, mmap.mmap):
+            self._content.obj.madvise(mmap.MADV_DONTNEED)
 
     def size(self, name: str) -> int:
         """Bytes the tensor takes on disk."""

@@ -57,6 +57,7 @@ def load(
     """
     with loading:
         session = Session(models.read(path, weight), threads=threads, cpus=cpus)
+    models.forget(session.graph)
     give_back()
     return session
 
