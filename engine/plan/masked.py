@@ -76,8 +76,10 @@ class Place:
 
     def axis(self, default: int) -> int:
         """The attribute `axis`, from the end."""
-        axis = int(self.node.attributes.get("axis", default))
-        return axis if axis < 0 else axis - self.rank(self.node.inputs[0])
+        axis, rank = int(self.node.attributes.get("axis", default)), self.rank(self.node.inputs[0])
+        if not -rank <= axis < rank:
+            raise MixedError(f"axis {axis} is none of {rank}")
+        return axis if axis < 0 else axis - rank
 
     def constant(self, place: int) -> Array | None:
         given = self.node.inputs
