@@ -123,6 +123,8 @@ def _floats(
     attributes = node.attributes
     if any(attributes.get(name) is not None for name in ("scores", "probabilities", "product")):
         raise Unplanned("partly quantised attention")
+    if attributes["scale"] < 0:  # the greatest score would be the least probable
+        raise Unplanned(f"scores are multiplied by {attributes['scale']}")
     heads, output, name = attributes["heads"], attributes.get("output"), node.outputs[0]
     forms = forms_read(planner, node)
     query, key, value = (

@@ -70,3 +70,21 @@ def test_a_model_with_a_bias_out_of_reach_has_the_references_numbers(
     feeds["input_ids"] %= bases.WORDS
     got, wanted = Session(graph).run(feeds)["logits"], reference.run(graph, feeds)["logits"]
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [-129.0, 0.0, 1e30])
+def test_scores_times_any_number(scale: float) -> None:
+    """A factor below 0 makes the greatest score the least probable: no kernel's."""
+    graph = tiny.tiny_graph()
+    nodes = tuple(
+        node.changed(attributes={**node.attributes, "scale": scale})
+        if node.kind == "engine.Attention"
+        else node
+        for node in graph.nodes
+    )
+    graph, given = graph.changed(nodes=nodes), tiny.feeds([8, 5, 1], 8)
+    session = Session(graph)
+    kernels = [] if session.plan is None else [step.kernel for step in session.plan.steps]
+    assert any("attention" in name for name in kernels) == (scale >= 0)
+    wanted = reference.run(graph, given)["logits"]
+    np.testing.assert_allclose(session.run(given)["logits"], wanted, rtol=0, atol=2e-3)
