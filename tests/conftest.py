@@ -13,7 +13,15 @@ import pytest
 
 from engine import isa
 
-LONGEST = ("test_slurm.py", "test_sparsify.py", "test_attention.py", "test_end_to_end.py")
+LONGEST = (
+    "test_slurm.py",
+    "test_sparsify.py",
+    "test_stale.py",
+    "test_cross_compile.py",
+    "test_attention.py",
+    "test_end_to_end.py",
+    "test_targets.py",
+)
 TILE_FLAGS = {"amx_tile", "amx_int8", "amx_bf16"}
 
 

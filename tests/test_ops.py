@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from engine import reference
-from engine.errors import UnsupportedError
+from engine.errors import ModelError, UnsupportedError
 from engine.graph import Graph, Node, Quantization
 from engine.ops import OPERATORS, find, not_finite
 from engine.ops.numbers import (
@@ -422,3 +422,14 @@ def test_minus_infinity_is_what_masks_are_made_of() -> None:
     masks, nan = np.float32([0, -np.inf]), np.float32([-np.inf, np.nan])
     (found,) = not_finite(constants("", masks=masks, nan=nan))
     assert (found.name, found.count, found.first) == ("nan", 1, (1,))
+
+
+@pytest.mark.parametrize("op", ["Flatten", "LayerNormalization", "Softmax"])
+@pytest.mark.parametrize("axis", [2, -3, 1 << 40, -(1 << 40)])
+def test_axes_that_are_none_are_refused(op: str, axis: int) -> None:
+    """At once: an axis far away must not be counted up to."""
+    axis = axis + 1 if (op, axis) == ("Flatten", 2) else axis  # behind the last is one of Flatten
+    inputs = [floats(2, 3), floats(3), floats(3)][: 3 if op == "LayerNormalization" else 1]
+    node = Node(op, tuple("xyz"[: len(inputs)]), ("out",), {"axis": axis})
+    with pytest.raises(ModelError, match=f"node .*{op}.*axis"):
+        reference.evaluate(node, inputs, opset=11 if op == "Softmax" else 17)

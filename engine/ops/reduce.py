@@ -13,6 +13,7 @@ import numpy as np
 
 from . import growth
 from .numbers import Array
+from .shape import from_front
 from .table import Operator
 
 __all__ = ["OPERATORS", "layer_normalization", "softmax", "widened"]
@@ -117,8 +118,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
 
 def flattened(function: Callable[..., Array], x: Array, *, axis: int = 1) -> Array:
     """Before opset 13 the axes from `axis` on count as one."""
-    axis = axis + x.ndim if axis < 0 else axis
-    rows = int(np.prod(x.shape[:axis], dtype=np.int64))
+    rows = int(np.prod(x.shape[: from_front(axis, x.ndim)], dtype=np.int64))
     return function(x.reshape(rows, -1), axis=1).reshape(x.shape)
 
 
@@ -146,7 +146,7 @@ def layer_normalization(
 
 
 def normalised_axes(x: Array, axis: int) -> tuple[int, ...]:
-    return tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
+    return tuple(range(from_front(axis, x.ndim), x.ndim))
 
 
 def rms_normalization(

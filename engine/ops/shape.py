@@ -10,7 +10,18 @@ from . import growth
 from .numbers import Array
 from .table import Operator
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "from_front"]
+
+
+def from_front(axis: int, rank: int, *, end: bool = False) -> int:
+    """An axis counted from the front; end: the place behind the last is one, too.
+
+    Raises:
+        IndexError: there is no such axis.
+    """
+    if not -rank <= axis < rank + end:
+        raise IndexError(f"axis {axis}; there are {rank}")
+    return axis + rank if axis < 0 else axis
 
 
 def transpose(x: Array, *, perm: Sequence[int] | None = None) -> Array:
@@ -26,8 +37,8 @@ def reshape(x: Array, shape: Array, *, allowzero: int = 0) -> Array:
 
 
 def flatten(x: Array, *, axis: int = 1) -> Array:
-    axis = axis + x.ndim if axis < 0 else axis
-    return x.reshape(int(np.prod(x.shape[:axis], dtype=np.int64)), -1)
+    before = x.shape[: from_front(axis, x.ndim, end=True)]
+    return x.reshape(int(np.prod(before, dtype=np.int64)), -1)
 
 
 def squeeze(
