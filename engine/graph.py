@@ -144,12 +144,13 @@ class Graph:
             raise ModelError(f"{self.name}: inputs {names}: one is twice, a constant or nameless")
         for node in self.nodes:
             self._check_order(node, made)
-        names = [value.name for value in self.outputs]
-        for name in names:
-            if name not in made:
-                raise ModelError(f"{self.name}: output '{name}' is made by no node")
-        if len(set(names)) != len(names):
-            raise ModelError(f"{self.name}: outputs {names}: one is twice")
+        types: dict[str, str] = {}
+        for value in self.outputs:  # one may be twice, as torch writes hidden states
+            if value.name not in made:
+                raise ModelError(f"{self.name}: output '{value.name}' is made by no node")
+            if types.setdefault(value.name, value.dtype) != value.dtype:
+                found = f"{types[value.name]} and {value.dtype}"
+                raise ModelError(f"{self.name}: output '{value.name}' is {found}")
         return self
 
     def _check_order(self, node: Node, made: set[str]) -> None:
