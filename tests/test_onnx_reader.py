@@ -241,7 +241,7 @@ def test_an_output_may_be_there_twice() -> None:
     ("change", "message"),
     [
         (lambda m: m.graph.initializer.append(m.graph.initializer[0]), "constant 'w': expected"),
-        (lambda m: m.graph.output.append(of_type(m.graph.output[0], 6)), "'y' is float32 and int32"),
+        (lambda m: m.graph.output.append(of_type(m.graph.output[0], 6)), "is float32 and int32"),
         (lambda m: m.graph.input.append(m.graph.input[0]), r"inputs \['x', 'x'\]: one is twice"),
         (lambda m: m.graph.node[0].ClearField("output"), r"MatMul: inputs .* and an output"),
         (lambda m: m.graph.node[0].input.pop(), "expected 2 to 2 inputs"),

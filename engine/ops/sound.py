@@ -204,6 +204,7 @@ class Signature:
     least: int
     most: int
     attributes: Mapping[str, Attribute]
+    required: frozenset[str]  # attributes that have no default
     is_open: bool  # it takes attributes of any name
 
 
@@ -222,6 +223,9 @@ def fits_meaning(node: Node, operator: Operator, place: str) -> Node:
             f"{place}: {node if node.outputs else node.op}: inputs {list(node.inputs)}, outputs"
             f" {list(node.outputs)}; expected {takes.least} to {takes.most} inputs, and an output"
         )
+    lacking = sorted(takes.required.difference(node.attributes))
+    if lacking:
+        raise ModelError(f"{place}: {node}: attribute '{lacking[0]}' is left out")
     for name, value in node.attributes.items():
         attribute = takes.attributes.get(name)
         if attribute is not None and name in TYPE_ATTRIBUTES:
@@ -237,18 +241,22 @@ def fits_meaning(node: Node, operator: Operator, place: str) -> Node:
 @cache
 def _signature(meaning: Callable[..., Any]) -> Signature:
     if isinstance(meaning, np.ufunc):
-        return Signature(meaning.nin, meaning.nin, {}, False)
+        return Signature(meaning.nin, meaning.nin, {}, frozenset(), False)
     parameters = inspect.signature(meaning).parameters.values()
     positional = [p for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
     kinds = {p.kind for p in parameters}
     any_number = inspect.Parameter.VAR_POSITIONAL in kinds
     least = sum(p.default is p.empty and "None" not in str(p.annotation) for p in positional)
+    keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "outputs"]
     attributes = {
-        p.name: ATTRIBUTE_KINDS[str(p.annotation).removesuffix(" | None")]
-        for p in parameters
-        if p.kind == p.KEYWORD_ONLY and p.name != "outputs"
+        p.name: ATTRIBUTE_KINDS[str(p.annotation).removesuffix(" | None")] for p in keywords
     }
+    required = frozenset(p.name for p in keywords if p.default is p.empty)
     most = 1 << 31 if any_number else len(positional)
     return Signature(
-        max(least, int(any_number)), most, attributes, inspect.Parameter.VAR_KEYWORD in kinds
+        max(least, int(any_number)),
+        most,
+        attributes,
+        required,
+        inspect.Parameter.VAR_KEYWORD in kinds,
     )
