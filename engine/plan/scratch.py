@@ -54,8 +54,9 @@ def _bytes_rows(step: Step, tokens: int) -> int:
 
 
 def _float_attention(step: Step, tokens: int) -> int:
-    """Scores of keys."""
-    return FLOATS * TILE * (tokens + 6)
+    """Scores of keys, for the queries of a register block."""
+    _, width = step.variant
+    return FLOATS * int(width) * (tokens + 6)
 
 
 def _float_rows(step: Step, tokens: int) -> int:
