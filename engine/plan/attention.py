@@ -60,7 +60,7 @@ def _bytes(
 ) -> None:
     if any(each.dtype != "u8" for each in (query, key, value)):
         raise Unplanned("query, key or value in float32")
-    if reason := why_not_bytes(node):
+    if reason := why_not_bytes(node, depth):
         raise Unplanned(reason)
     heads, name = node.attributes["heads"], node.outputs[0]
     keys = Buffer(f"{name}.keys", "tokens", key.channels, "u8")

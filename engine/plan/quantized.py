@@ -41,6 +41,7 @@ MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
 MOST_STEPS = 1 << 15  # of its quantisation that a value is away from 0: packs read 16 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
+MOST_SCORE = 1e38  # in float32, above LEAST of kernels/float_attention.py
 MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
 
@@ -232,13 +233,16 @@ def softmax_of(node: Node) -> str:
     return "bytes" if span < most - 1 else "wide"
 
 
-def why_not_bytes(node: Node) -> str:
+def why_not_bytes(node: Node, depth: int) -> str:
     """Why the kernels on bytes would not be right for an attention; empty where they are."""
-    scale, (_, _, value) = node.attributes["scale"], _zero_points(node)
+    scale, (query, key, value) = float(node.attributes["scale"]), _zero_points(node)
     probabilities, output = (stored(node.attributes[name]) for name in ("probabilities", "output"))
     assert probabilities is not None and output is not None
     if scale <= 0:
         return f"scores are multiplied by {scale}"
+    furthest = 255 * 255 * depth * query.scale * key.scale * scale
+    if node.attributes["scores"] is None and furthest > MOST_SCORE:
+        return f"scores may reach {furthest:.3g}"
     if 1 / probabilities.scale + 1 > MOST_ROUNDED:
         return f"a step of probabilities is {probabilities.scale}"
     most = 255 * float(value.scale) / float(output.scale)  # a probability may be rounded to twice
