@@ -9,6 +9,7 @@ from ..errors import UnsupportedError
 from . import elementwise, fused, product, quantized, reduce, shape
 from .finite import NotFinite, not_finite
 from .fused import activation_of
+from .operators import is_quantization
 from .sound import checked, fits_meaning
 from .table import TYPES, Operator
 
@@ -21,6 +22,7 @@ __all__ = [
     "checked",
     "find",
     "fits_meaning",
+    "is_quantization",
     "not_finite",
     "supported",
 ]

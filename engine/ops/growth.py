@@ -108,6 +108,8 @@ def topmost(x: Array, k: Array, **attributes: Any) -> int:
 
 def in_blocks(x: Array, scale: Array, *rest: Array | None, **attributes: Any) -> int:
     """Of scales for blocks, and where x has one element for many scales; else it is x again."""
+    if scale.size == 1 and scale.ndim <= 1:  # one for all, whatever the attributes say
+        return 0
     axis = attributes.get("axis", 1)
     is_one = -x.ndim <= axis < x.ndim and x.shape[axis] == 1
     return scale.size * max(x.size if is_one else 0, attributes.get("block_size", 0))

@@ -16,7 +16,15 @@ import numpy as np
 
 from ..graph import Quantization
 
-__all__ = ["ATTRIBUTE_KINDS", "DECLARED", "Attribute", "Declaration", "Found", "Input"]
+__all__ = [
+    "ATTRIBUTE_KINDS",
+    "DECLARED",
+    "Attribute",
+    "Declaration",
+    "Found",
+    "Input",
+    "is_quantization",
+]
 
 FLOAT, FLOATS = ("float32",), ("float16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -87,6 +95,7 @@ def is_float32(value: Any) -> bool:
 
 
 def is_quantization(value: Any) -> bool:
+    """None, or 8 bits with a finite scale that is no denormal and a zero point that fits."""
     if value is None:
         return True
     if not isinstance(value, Quantization) or value.dtype not in ("uint8", "int8"):

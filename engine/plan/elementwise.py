@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Node, Quantization
+from ..ops import is_quantization
 from .memory import Buffer
 from .planner import Handler, Planner, Unplanned
 from .quantized import MAGIC, stored
@@ -86,4 +87,7 @@ def _quantization_of(planner: Planner, node: Node) -> Quantization:
         zero = planner.array(node.inputs[2])
     if np.size(scale) != 1 or np.size(zero) != 1 or zero.dtype not in (np.uint8, np.int8):
         raise Unplanned("not one scale for all, or not 8 bits")
-    return Quantization(float(np.ravel(scale)[0]), int(np.ravel(zero)[0]), str(zero.dtype))
+    how = Quantization(float(np.ravel(scale)[0]), int(np.ravel(zero)[0]), str(zero.dtype))
+    if not is_quantization(how):
+        raise Unplanned(f"a scale of {how.scale}")
+    return how
