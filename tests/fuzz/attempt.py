@@ -155,7 +155,7 @@ LARGE = 1e15  # squares of sums of it leave float32: what comes out is decided b
 
 
 def feeds_for(graph: Graph, batch: int = 3, tokens: int = 10) -> dict[str, Any]:
-    """Sentences of three lengths for the inputs that there are."""
+    """Sentences of three lengths for the inputs that there are, with as many axes as they have."""
     mask = (np.arange(tokens) < np.array([[tokens], [6], [1]])[:batch]).astype(np.int64)
     ids = np.random.default_rng(0).integers(2, 40, mask.shape)
     given: dict[str, Any] = {}
@@ -166,4 +166,6 @@ def feeds_for(graph: Graph, batch: int = 3, tokens: int = 10) -> dict[str, Any]:
             given[value.name] = ids % 2
         else:
             given[value.name] = np.where(mask == 1, ids, 1)
+        more = [1] * (len(value.shape) - 2)  # nobody reads such an input where the plan takes it
+        given[value.name] = given[value.name].reshape(*mask.shape, *more)
     return given
