@@ -42,7 +42,10 @@ def channels_read(
             result = read.get(node.outputs[0])
             mask = _read_by(graph, node, place, result, varying, block_read)
             before = read.get(name, mask)
-            read[name] = None if mask is None or before is None else before | mask
+            if mask is None or before is None or len(mask) != len(before):
+                read[name] = None
+            else:
+                read[name] = before | mask
     return {name: mask for name, mask in read.items() if mask is not None and not mask.all()}
 
 
