@@ -116,7 +116,8 @@ def test_what_emulates_is_capped(cpu, setting, code, caplog):
 
 def test_what_cannot_emulate_is_said_and_the_next_does(caplog, monkeypatch):
     monkeypatch.setattr(isa, "_warned", set())
-    with isa.pretend(AVX2), settings.override(isa="avx512_bf16@avx_vnni"):
+    said = caplog.at_level("WARNING", logger="engine.isa")
+    with said, isa.pretend(AVX2), settings.override(isa="avx512_bf16@avx_vnni"):
         assert isa.chosen().name == "avx512_bf16@avx2"
     for part in ("ENGINE_ISA=avx512_bf16@avx_vnni", "no avx_vnni", "using avx512_bf16@avx2"):
         assert part in caplog.text

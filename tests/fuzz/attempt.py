@@ -10,7 +10,6 @@ Everything else is a failure: `raw` (another exception), `differs`, `reference r
 
 from __future__ import annotations
 
-import logging
 import random
 import traceback
 from collections.abc import Callable
@@ -56,7 +55,6 @@ def mutated(kind: str, seed: int, folder: Path) -> str:
 
 def attempt(kind: str, folder: Path) -> tuple[str, str]:
     """Class, and what was said."""
-    logging.disable(logging.CRITICAL)
     try:
         if kind == "configuration":
             return configuration(folder)

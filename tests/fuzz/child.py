@@ -9,6 +9,7 @@ of processor time and a gigabyte for each mutation.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import resource
@@ -32,6 +33,7 @@ def main(kind: str, seeds: list[int]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     np.seterr(all="ignore")
+    logging.disable(logging.CRITICAL)
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with tempfile.TemporaryDirectory() as name:

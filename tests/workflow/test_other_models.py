@@ -135,6 +135,7 @@ def test_the_command_line_takes_the_same_subset(made, capsys):
 
 
 def test_the_command_line_says_which_labels_it_never_met(made, capsys, caplog, tmp_path):
+    caplog.set_level("WARNING")
     folder = made.folder / "results/distil"
     table = tmp_path / "one.tsv"
     table.write_text("sentence\tlabel\na good film\tpositive\n")
