@@ -23,16 +23,9 @@ import engine
 from engine import isa, models, settings
 from engine.graph import Graph
 from tests.passes import exported
-from tests.runtime.test_session import pruned
+from tests.runtime.test_session import SIZES, pruned
 
 Array = NDArray[Any]
-SIZES: dict[str, Any] = {  # those of test_session.py, whose kernels are there
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 192,
-    "max_position_embeddings": 512,
-}
 FORMS: dict[str, Callable[[Path, Path], Any]] = {
     "int8": exported.static_int8,
     "without_product": exported.without_product,
