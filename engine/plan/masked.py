@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
+from ..passes.attention import HOPELESS
 from ..passes.shape_rules import Fact, axes_of
 
 __all__ = ["CLEAN", "MOVES", "NONE", "Axes", "MixedError", "Place", "Rows", "without"]
@@ -20,7 +21,6 @@ __all__ = ["CLEAN", "MOVES", "NONE", "Axes", "MixedError", "Place", "Rows", "wit
 Array = NDArray[Any]
 Axes = frozenset[int]  # counted from the end, as broadcasting does
 NONE: Axes = frozenset()
-HOPELESS = -9999.0  # exp of anything this low is 0
 
 
 @dataclass(frozen=True)
