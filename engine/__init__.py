@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import isa
+from .codegen import isa
 from .errors import EngineError
 
 if TYPE_CHECKING:
-    from .inference_session import InferenceSession
     from .runtime import Session, load
+    from .runtime.inference_session import InferenceSession
 
 __all__ = ["EngineError", "InferenceSession", "Session", "isa", "load"]
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     """What runs models is imported when it is asked for: those that only read or write files need
     neither LLVM nor onnx."""
     if name == "InferenceSession":
-        from .inference_session import InferenceSession
+        from .runtime.inference_session import InferenceSession
 
         return InferenceSession
     if name in ("Session", "load"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine import isa
+from engine.codegen import isa
 
 LONGEST = (
     "test_slurm.py",

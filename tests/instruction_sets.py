@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.isa import LADDER, Isa, cpu_flags, detected, emulated, named
+from engine.codegen.isa import LADDER, Isa, cpu_flags, detected, emulated, named
 
 _NAMES = [isa.name for isa in LADDER]
 WITHOUT_TILES = [name for name in _NAMES if not name.startswith("amx")]

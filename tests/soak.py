@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 import engine
-from engine import models
 from engine.errors import EngineError
+from engine.formats import models
 from engine.graph import Graph
 from tests.runtime.calls import Feeds, at_rest, child, ended
 from tests.tiny import feeds, tiny_graph

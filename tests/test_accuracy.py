@@ -5,7 +5,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from engine.accuracy import (
+from engine.errors import InputError, ModelError
+from engine.graph import Value
+from engine.measure.accuracy import (
     Classifier,
     Sentences,
     agreement,
@@ -15,8 +17,6 @@ from engine.accuracy import (
     sample,
     scores,
 )
-from engine.errors import InputError, ModelError
-from engine.graph import Value
 
 INPUTS = [
     Value(name, "int64", ("batch", "length"))

@@ -14,12 +14,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from engine import bench
-from engine.allocator import find_jemalloc, loaded_allocator
-from engine.bench import Load, Split, measure, split_cores
-from engine.bench_worker import make_feeds
 from engine.commands import bench as command
 from engine.errors import EngineError, InputError, SettingError
+from engine.measure import instances as bench
+from engine.measure.allocator import find_jemalloc, loaded_allocator
+from engine.measure.instance_worker import make_feeds
+from engine.measure.instances import Load, Split, measure, split_cores
 
 OPENER = "tests.workflow.sleeper:load"
 CPUS = sorted(os.sched_getaffinity(0))

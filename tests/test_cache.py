@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from engine import cache, settings
-from engine import compile as compiler
-from engine.isa import chosen
+from engine import settings
+from engine.codegen import compile as compiler
+from engine.codegen.isa import chosen
+from engine.files import cache
 from engine.kernels import kernel
 from engine.kernels.harness import Stand
 

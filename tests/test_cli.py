@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engine import models, reference, store
-from engine.cli import COMMANDS, main
+from engine.commands.cli import COMMANDS, main
+from engine.formats import models, store
+from engine.ops import reference
 
 
 @pytest.fixture

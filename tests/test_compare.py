@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import isa, store
-from engine.cli import main
+from engine.codegen import isa
+from engine.commands.cli import main
+from engine.formats import store
 from tests import original_writer as writer
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine import compile as compiler
-from engine.isa import chosen
+from engine.codegen import compile as compiler
+from engine.codegen.isa import chosen
 from engine.kernels import kernel
 
 

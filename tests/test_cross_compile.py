@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine import compile as compiler
-from engine import isa
+from engine.codegen import compile as compiler
+from engine.codegen import isa
 from engine.errors import IsaError
 from engine.kernels import KERNELS, builder, kernel, kernel_name
 

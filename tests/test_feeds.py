@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Session, store
-from engine.bench import Load
-from engine.bench_worker import make_feeds
-from engine.cli import main
+from engine import Session
+from engine.commands.cli import main
 from engine.errors import InputError
-from engine.feeds import made_up, rows_looked_up, taken
+from engine.formats import store
 from engine.graph import Graph, Value
+from engine.measure.feeds import made_up, rows_looked_up, taken
+from engine.measure.instance_worker import make_feeds
+from engine.measure.instances import Load
 from tests.passes.sketch import Sketch, normal
 from tests.tiny import tiny_graph
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import isa, settings
+from engine import settings
+from engine.codegen import isa
 from engine.errors import IsaError
 
 AVX2 = {"avx2", "fma", "f16c", "bmi2"}
@@ -116,7 +117,7 @@ def test_what_emulates_is_capped(cpu, setting, code, caplog):
 
 def test_what_cannot_emulate_is_said_and_the_next_does(caplog, monkeypatch):
     monkeypatch.setattr(isa, "_warned", set())
-    said = caplog.at_level("WARNING", logger="engine.isa")
+    said = caplog.at_level("WARNING", logger="engine.codegen.isa")
     with said, isa.pretend(AVX2), settings.override(isa="avx512_bf16@avx_vnni"):
         assert isa.chosen().name == "avx512_bf16@avx2"
     for part in ("ENGINE_ISA=avx512_bf16@avx_vnni", "no avx_vnni", "using avx512_bf16@avx2"):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import main
-from engine.kernel_bench import Timing, best, cases, measure
+from engine.commands.cli import main
+from engine.measure.kernel_bench import Timing, best, cases, measure
 
 
 def test_every_case_has_its_place() -> None:

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from engine.errors import InputError
-from engine.labelled import classes_of, read_table
+from engine.measure.labelled import classes_of, read_table
 from workflow.scripts.labelled import read_labelled
 from workflow.scripts.sentences import SentencesError, read_tsv
 

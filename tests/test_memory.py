@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import engine
-from engine import store
-from engine.cli import main
-from engine.memory import ROLLUP, Memory
+from engine.commands.cli import main
+from engine.formats import store
+from engine.measure.memory import ROLLUP, Memory
 from tests import original_writer as writer
 from tests.test_original_ir import feeds
 

@@ -18,10 +18,10 @@ import pytest
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from engine import onnx_reader, reference
 from engine.errors import UnsupportedError
+from engine.formats import onnx_reader
 from engine.graph import Graph
-from engine.ops import OPERATORS
+from engine.ops import OPERATORS, reference
 
 PAGE = Path(__file__).parents[1] / "docs" / "onnx-operators.md"
 KNOWN = {row.name for row in OPERATORS if row.domain == ""} | {"Constant"}

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from engine import onnx_reader, reference
 from engine.errors import EngineError, IntegrityError, ModelError, UnsupportedError
+from engine.formats import onnx_reader
 from engine.graph import Value
+from engine.ops import reference
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4)
 

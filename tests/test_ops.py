@@ -11,17 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from engine import reference
 from engine.errors import ModelError, UnsupportedError
 from engine.graph import Graph, Node, Quantization
-from engine.ops import OPERATORS, find, not_finite
-from engine.ops.numbers import (
-    dequantized,
-    erf,
-    exact_in_bfloat16,
-    quantized,
-    round_to_bfloat16,
-)
+from engine.ops import OPERATORS, find, not_finite, reference
+from engine.ops.numbers import dequantized, erf, exact_in_bfloat16, quantized, round_to_bfloat16
 
 random = np.random.default_rng(7)
 U8 = Quantization(0.05, 120)

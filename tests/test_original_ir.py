@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import engine
-from engine import bench, models, reference, store
-from engine.cli import main
+from engine.commands.cli import main
 from engine.errors import IntegrityError, ModelError, UnsupportedError
+from engine.formats import models, store
 from engine.graph import Graph
+from engine.measure import instances as bench
+from engine.ops import reference
 from tests import original_writer as writer
 
 THEIRS = Path(__file__).parents[1] / ".." / "shared" / "original_ir"

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.pack import PER_PRODUCT, STEPS_AHEAD, Packed, pack_linear, pack_panels, to_bfloat16
+from engine.pack.vectors import (
+    PER_PRODUCT,
+    STEPS_AHEAD,
+    Packed,
+    pack_linear,
+    pack_panels,
+    to_bfloat16,
+)
 
 Array = NDArray[Any]
 LANES = 64

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Session, peaks, store
-from engine.cli import main
+from engine import Session
+from engine.commands.cli import main
 from engine.errors import InputError
+from engine.formats import store
 from engine.kernels import KERNELS
-from engine.profile import Work, chrome_trace, late_work, profile, work_of
+from engine.measure import peaks
+from engine.measure.profile import Work, chrome_trace, late_work, profile, work_of
 from tests.tiny import CHANNELS, INNER, feeds, tiny_graph
 
 

@@ -12,9 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engine import onnx_reader, reference
 from engine.errors import InputError, ModelError
+from engine.formats import onnx_reader
 from engine.graph import Graph, Node, Value
+from engine.ops import reference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import replacing
-from engine.replacing import standing, whole
+from engine.files import replacing
+from engine.files.replacing import standing, whole
 from tests import original_writer
 
 WATCHED = ("open", "os.", "shutil.", "fcntl.", "tempfile.", "ctypes.")

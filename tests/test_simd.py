@@ -1,4 +1,4 @@
-"""Every instruction of engine/simd.py beside its NumPy meaning, run on every instruction set.
+"""Every instruction of engine/codegen/simd beside its NumPy meaning, run on every instruction set.
 
 A row is an expression over the inputs below and what it means; all rows of a result type are one
 kernel, so that an instruction set costs one compilation.
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine import isa as instruction_sets
-from engine.compile import compiled
-from engine.isa import Isa
+from engine.codegen import isa as instruction_sets
+from engine.codegen.compile import compiled
+from engine.codegen.isa import Isa
 from engine.kernels.context import ARENA
 from engine.kernels.harness import Stand
 
@@ -174,7 +174,7 @@ def kernel_of(expressions: list[str]) -> Callable[[], Any]:
     def build() -> Any:
         import numba
 
-        from engine import simd
+        from engine.codegen import simd
 
         lines = [f"    x = load_i64(context + {ARENA})"]
         lines += [f"    {name} = {text}" for name, text in LOADS.items()]
@@ -248,7 +248,7 @@ def test_sums_of_floats(isa: Isa) -> None:
 
 def test_every_public_vector_function_has_a_row() -> None:
     """A new instruction needs its meaning here."""
-    from engine import simd
+    from engine.codegen import simd
 
     text = " ".join(expression for expression, _ in ROWS + CLOSE) + " ".join(LOADS.values())
     apart = {  # addresses, threads and plain loads and stores; what is made of rows above

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine import compile as compiler
-from engine import lower
-from engine.compile import Compiled
-from engine.isa import Isa, detected, named
+from engine.codegen import compile as compiler
+from engine.codegen import lower
+from engine.codegen.compile import Compiled
+from engine.codegen.isa import Isa, detected, named
 from tests import test_simd
 from tests.instruction_sets import WITHOUT_TILES, reachable
 from tests.x86_meanings import with_meanings

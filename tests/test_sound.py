@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import reference, store
+from engine.codegen.isa import chosen
 from engine.errors import EngineError, ModelError
+from engine.formats import store
 from engine.graph import Graph, Node, Quantization, Value
-from engine.isa import chosen
-from engine.ops import OPERATORS, checked
+from engine.ops import OPERATORS, checked, reference
 from engine.ops.operators import DECLARED
 from engine.passes.clean import clean
 from engine.plan import make_plan

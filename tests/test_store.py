@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from engine import blocks, store
 from engine.errors import EngineError, IntegrityError, ModelError
+from engine.formats import blocks, store
 from engine.graph import Graph, Node, Quantization, Value
 from engine.ops.numbers import round_to_bfloat16
 

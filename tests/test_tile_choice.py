@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import isa
-from engine.pack_amx import pack_tiles
-from engine.plan.choice import Layer
+from engine.codegen import isa
+from engine.pack.amx import pack_tiles
+from engine.plan.measured import Layer
 from engine.plan.tiles import PACKINGS, modelled_cycles, modelled_pattern
-from engine.plan.trial import best_choice, candidates
+from engine.plan.tune import best_choice, candidates
 from tests.instruction_sets import reachable
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "isa.md"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine import reference
 from engine.errors import InputError
+from engine.ops import reference
 from engine.runtime import Session
 from tests.tiny import feeds, tiny_graph
 

@@ -12,7 +12,8 @@ import numpy as np
 
 import engine
 
-from ..accuracy import (
+from ..errors import SettingError
+from ..measure.accuracy import (
     Classifier,
     Sentences,
     classify,
@@ -21,8 +22,7 @@ from ..accuracy import (
     read_text,
     scores,
 )
-from ..errors import SettingError
-from ..feeds import Feed
+from ..measure.feeds import Feed
 
 __all__ = ["add_arguments", "main"]
 

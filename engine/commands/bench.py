@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..bench import Load, Measurement, Split, measure, split_cores
 from ..errors import InputError, SettingError
+from ..measure.instances import Load, Measurement, Split, measure, split_cores
 
 __all__ = ["add_arguments", "main"]
 

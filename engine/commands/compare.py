@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import models, onnx_reader, reference, settings
+from .. import settings
 from ..errors import InputError, SettingError
-from ..feeds import made_up, taken
+from ..formats import models, onnx_reader
 from ..graph import Graph, Node, Quantization
+from ..measure.feeds import made_up, taken
+from ..ops import reference
 from ..ops.numbers import dequantized
 from ..runtime import Session, stepwise
 

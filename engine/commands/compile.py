@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .. import models, store
+from ..formats import models, store
 
 __all__ = ["add_arguments", "main"]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import isa, models, store
+from ..codegen import isa
 from ..errors import ModelError
+from ..formats import models, store
 from ..graph import Graph, Node
 from ..ops import not_finite
 from ..plan import make_plan

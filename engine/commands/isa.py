@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .. import isa
+from ..codegen import isa
 
 __all__ = ["add_arguments", "main"]
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import isa
-from ..kernel_bench import PRECISIONS, SHAPES, Timing, best, cases, measure
-from ..replacing import whole
+from ..codegen import isa
+from ..files.replacing import whole
+from ..measure.kernel_bench import PRECISIONS, SHAPES, Timing, best, cases, measure
 from .text_table import as_markdown, as_text
 
 __all__ = ["HEAD", "add_arguments", "cells", "main", "record"]

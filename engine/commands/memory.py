@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from ..memory import Memory, measure
+from ..measure.memory import Memory, measure
 
 __all__ = ["add_arguments", "main"]
 

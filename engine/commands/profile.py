@@ -12,12 +12,12 @@ from typing import Any
 
 import engine
 
-from .. import isa
-from ..bench import Load
-from ..bench_worker import make_feeds
-from ..peaks import BYTES_PEAK
-from ..profile import Profile, StepProfile, by_kernel, chrome_trace, profile
-from ..replacing import whole
+from ..codegen import isa
+from ..files.replacing import whole
+from ..measure.instance_worker import make_feeds
+from ..measure.instances import Load
+from ..measure.peaks import BYTES_PEAK
+from ..measure.profile import Profile, StepProfile, by_kernel, chrome_trace, profile
 from .text_table import as_text
 
 __all__ = ["HEAD", "add_arguments", "cells", "main", "summary"]

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import isa, models, settings
-from ..bench import Load
-from ..bench_worker import make_feeds
+from .. import settings
+from ..codegen import isa
 from ..errors import SettingError
-from ..plan.choice import Choices, read_choices
-from ..plan.trial import shortest
+from ..formats import models
+from ..measure.instance_worker import make_feeds
+from ..measure.instances import Load
+from ..plan.measured import Choices, read_choices
+from ..plan.tune import shortest
 from ..runtime import Session
 from .text_table import as_text
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..compile import Compiled, compiled
-from ..isa import Isa
+from ..codegen.compile import Compiled, compiled
+from ..codegen.isa import Isa
 
 __all__ = ["KERNELS", "Kernel", "kernel", "kernel_name"]
 
@@ -38,36 +38,36 @@ KERNELS: dict[str, Kernel] = {
         Kernel("embedding", "embedding", "embedding", ("output", "normalised"), "Embedding"),
         Kernel(
             "sparse_dot_u8s8_4x1",
-            "linear",
+            "linear.bytes_4x1",
             "sparse_dot_u8s8_4x1",
             ("lanes", "epilogue", "activation"),
             "Linear",
         ),
         Kernel(
             "rows_dot_u8s8_4x1",
-            "few_rows",
+            "linear.few_rows",
             "rows_dot_u8s8_4x1",
             ("epilogue", "activation"),
             "Linear",
         ),
-        Kernel("interleave_rows", "byte_linear", "interleave_rows", ("lanes", "width"), ""),
+        Kernel("interleave_rows", "linear.bytes", "interleave_rows", ("lanes", "width"), ""),
         Kernel(
             "sparse_dot_u8s8_1x4",
-            "byte_linear",
+            "linear.bytes",
             "sparse_dot_u8s8_1x4",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
         ),
         Kernel(
             "narrow_dot_u8s8_4x1",
-            "byte_linear",
+            "linear.bytes",
             "narrow_dot_u8s8_4x1",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
         ),
         Kernel(
             "sparse_dot_u8s16_4x1",
-            "byte_linear",
+            "linear.bytes",
             "sparse_dot_u8s16_4x1",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
@@ -81,77 +81,83 @@ KERNELS: dict[str, Kernel] = {
         ),
         Kernel(
             "dense_dot_u8s8",
-            "byte_linear",
+            "linear.bytes",
             "dense_dot_u8s8",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
         ),
-        Kernel("round_rows", "float_linear", "round_rows", ("lanes", "width", "form"), ""),
+        Kernel("round_rows", "linear.floats", "round_rows", ("lanes", "width", "form"), ""),
         Kernel(
             "sparse_dot_f32_4x1",
-            "float_linear",
+            "linear.floats",
             "sparse_dot_f32_4x1",
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
         Kernel(
             "sparse_dot_f32_1x4",
-            "float_linear",
+            "linear.floats",
             "sparse_dot_f32_1x4",
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
         Kernel(
             "dense_dot_f32",
-            "float_linear",
+            "linear.floats",
             "dense_dot_f32",
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
         Kernel(
             "sparse_dot_bf16_4x1",
-            "float_linear",
+            "linear.floats",
             "sparse_dot_bf16_4x1",
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
         Kernel(
             "sparse_dot_bf16_1x4",
-            "float_linear",
+            "linear.floats",
             "sparse_dot_bf16_1x4",
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
         Kernel(
             "dense_dot_bf16",
-            "float_linear",
+            "linear.floats",
             "dense_dot_bf16",
             ("lanes", "width", "output", "activation"),
             "Linear",
         ),
-        Kernel("interleave_keys", "scores", "interleave_keys", ("depth", "channels"), "Attention"),
+        Kernel(
+            "interleave_keys",
+            "attention.byte_scores",
+            "interleave_keys",
+            ("depth", "channels"),
+            "Attention",
+        ),
         Kernel(
             "attention_u8",
-            "attention",
+            "attention.bytes",
             "attention_u8",
             ("depth", "softmax", "channels"),
             "Attention",
         ),
         Kernel(
             "attention_u8_rows",
-            "row_attention",
+            "attention.rows",
             "attention_u8_rows",
             ("depth", "softmax"),
             "Attention",
         ),
         Kernel(
-            "attention_f32", "float_attention", "attention_f32", ("depth", "width"), "Attention"
+            "attention_f32", "attention.floats", "attention_f32", ("depth", "width"), "Attention"
         ),
         Kernel(
-            "attention_bf16", "float_attention", "attention_bf16", ("depth", "width"), "Attention"
+            "attention_bf16", "attention.floats", "attention_bf16", ("depth", "width"), "Attention"
         ),
         Kernel(
-            "attention_f32_rows", "row_attention", "attention_f32_rows", ("depth",), "Attention"
+            "attention_f32_rows", "attention.rows", "attention_f32_rows", ("depth",), "Attention"
         ),
         Kernel("output_tokens", "outputs", "output_tokens", (), ""),
         Kernel(
@@ -165,29 +171,39 @@ KERNELS: dict[str, Kernel] = {
             "LayerNorm",
         ),
         Kernel(
-            "amx_dot_u8s8", "amx", "amx_dot_u8s8", ("lanes", "epilogue", "activation"), "Linear"
+            "amx_dot_u8s8",
+            "linear.amx",
+            "amx_dot_u8s8",
+            ("lanes", "epilogue", "activation"),
+            "Linear",
         ),
         Kernel(
             "amx_dot_u8s8_16x1",
-            "amx",
+            "linear.amx",
             "amx_dot_u8s8_16x1",
             ("lanes", "epilogue", "activation"),
             "Linear",
         ),
-        Kernel("amx_dot_bf16", "amx", "amx_dot_bf16", ("lanes", "output", "activation"), "Linear"),
+        Kernel(
+            "amx_dot_bf16",
+            "linear.amx",
+            "amx_dot_bf16",
+            ("lanes", "output", "activation"),
+            "Linear",
+        ),
         Kernel(
             "amx_dot_bf16_16x1",
-            "amx",
+            "linear.amx",
             "amx_dot_bf16_16x1",
             ("lanes", "output", "activation"),
             "Linear",
         ),
         Kernel(
-            "amx_transpose_keys", "amx_attention", "amx_transpose_keys", ("depth",), "Attention"
+            "amx_transpose_keys", "attention.amx", "amx_transpose_keys", ("depth",), "Attention"
         ),
         Kernel(
             "amx_attention_u8",
-            "amx_attention",
+            "attention.amx",
             "amx_attention_u8",
             ("depth", "softmax"),
             "Attention",

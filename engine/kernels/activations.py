@@ -15,8 +15,8 @@ import math
 import numba as nb
 import numpy as np
 
-from ..lower import routine
-from ..simd import (
+from ..codegen.lower import routine
+from ..codegen.simd import (
     MAGIC,
     absolute,
     add,

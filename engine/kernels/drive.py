@@ -29,8 +29,8 @@ context, or 0: one unit), 3 units each, 4 cycles spent, 5 calls, 6 who meets aft
 
 import numba as nb
 
-from ..lower import routine
-from ..simd import (
+from ..codegen.lower import routine
+from ..codegen.simd import (
     call_kernel,
     cycles,
     exchange,

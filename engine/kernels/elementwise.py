@@ -8,8 +8,8 @@ and 6 shift of x (shift = -zero point * scale), 7 reciprocal scale and 8 zero po
 
 import numba as nb
 
-from ..lower import routine
-from ..simd import (
+from ..codegen.lower import routine
+from ..codegen.simd import (
     MAGIC,
     bytes_to_float,
     fma,

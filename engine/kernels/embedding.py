@@ -12,8 +12,8 @@ of 64 x 64.
 
 import numba as nb
 
-from ..lower import routine
-from ..simd import (
+from ..codegen.lower import routine
+from ..codegen.simd import (
     MAGIC,
     add,
     fma,

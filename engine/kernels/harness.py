@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compile import Compiled
-from ..pack import Packed
+from ..codegen.compile import Compiled
+from ..pack.vectors import Packed
 from . import context as slots
 
 __all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
@@ -47,7 +47,7 @@ def from_tiles(tiles: Array, tokens: int) -> Array:
 
 
 def in_order(flat: Array, shape: tuple[int, int, int], form: str = "") -> Array:
-    """[tile][channel][lane] from a form of float_linear.py, each tile one piece."""
+    """[tile][channel][lane] from a form of linear/floats.py, each tile one piece."""
     tiles, channels, lanes = shape
     if form == "pairs":
         return flat.reshape(tiles, channels // 2, lanes, 2).transpose(0, 1, 3, 2).reshape(shape)

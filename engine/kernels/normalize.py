@@ -15,8 +15,8 @@ channels.  Outputs of bytes: gamma and beta hold scale and zero point.
 
 import numba as nb
 
-from ..lower import routine
-from ..simd import (
+from ..codegen.lower import routine
+from ..codegen.simd import (
     MAGIC,
     add,
     as_float,

@@ -5,7 +5,7 @@ A unit is a tile.  params: 0 x, 1 bytes of an x tile, 2 which output, 3 channels
 
 import numba as nb
 
-from ..simd import load_f32, load_i64, load_int, loads, store_unaligned
+from ..codegen.simd import load_f32, load_i64, load_int, loads, store_unaligned
 from .context import ARENA, OUTPUTS, PLACES, SCRATCH, TILE, TOKENS
 from .embedding import transposition
 

@@ -5,7 +5,7 @@ params: 0 address of memory of at least `BYTES` bytes; end: turns of the loop.
 
 import numba as nb
 
-from ..simd import (
+from ..codegen.simd import (
     add,
     cycles,
     dot2_bf16,

@@ -13,7 +13,7 @@ A unit is a tile.  params: 0 x (float32), 1 bytes of an x tile, 2 y (u8), 3 byte
 
 import numba as nb
 
-from ..simd import (
+from ..codegen.simd import (
     MAGIC,
     MAGIC_BITS,
     add,

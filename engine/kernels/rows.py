@@ -11,8 +11,8 @@ x tile, 2 which output, 3 channels: float32 rows to the call's result [batch][ch
 
 import numba as nb
 
-from ..lower import routine
-from ..simd import (
+from ..codegen.lower import routine
+from ..codegen.simd import (
     fma,
     load_f32,
     load_i64,

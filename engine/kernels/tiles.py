@@ -16,9 +16,9 @@ Source: Intel SDM vol. 2, LDTILECFG ... TDPBF16PS.
 import llvmlite.ir as ir
 import numba as nb
 
+from ..codegen.lower import instruction, routine
+from ..codegen.simd import I8, call, store_unaligned
 from ..errors import IsaError
-from ..lower import instruction, routine
-from ..simd import I8, call, store_unaligned
 
 VOID = ir.VoidType()
 ROWS = 16  # of a tile

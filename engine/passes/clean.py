@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
-from ..reference import MOST_ELEMENTS, evaluate
+from ..ops.reference import MOST_ELEMENTS, evaluate
 from .shapes import UNKNOWN, Fact, infer
 
 __all__ = ["clean", "merge_twins", "substitute"]

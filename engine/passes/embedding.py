@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node
 from ..ops.numbers import dequantized, quantized
-from ..reference import evaluate
+from ..ops.reference import evaluate
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
 from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node, Quantization
-from ..reference import MOST_ELEMENTS, evaluate
+from ..ops.reference import MOST_ELEMENTS, evaluate
 from .match import Search
 from .shapes import Fact
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
-from ..reference import evaluate
+from ..ops.reference import evaluate
 from .match import Search
 from .shapes import Fact
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reference
 from ..errors import FOREIGN, EngineError, PassError
 from ..graph import Graph
-from ..ops import checked
+from ..ops import checked, reference
 from ..settings import current
 from .simulate import spelled_out
 

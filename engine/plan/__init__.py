@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.isa import Isa
 from ..graph import Graph
-from ..isa import Isa
 from ..kernels import kernel, kernel_name
 from ..kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE, TILES
 from ..ops import checked, not_finite
@@ -201,9 +201,9 @@ def make_plan(
     """The plan, or None where the graph begins with something no handler knows; whole: channels
     that nobody reads are made too; finite: all constants are, None if that is not known.
     """
-    from .choice import read_choices
     from .handlers import HANDLERS  # they make the Steps above
     from .heads import with_whole_heads
+    from .measured import read_choices
     from .planner import Planner
 
     finite = not not_finite(graph) if finite is None else finite

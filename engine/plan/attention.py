@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
+from ..pack.mapped import aligned
 from .elementwise import converted
 from .heads import WHOLE
 from .memory import Buffer
@@ -20,7 +21,6 @@ from .quantized import (
     softmax_of,
     why_not_bytes,
 )
-from .shared import aligned
 from .tiles import TILE_DEPTHS
 from .unread import constant_scores
 

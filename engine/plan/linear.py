@@ -7,15 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.isa import Isa
 from ..graph import Node
-from ..isa import Isa
 from ..kernels.context import OUTPUTS_OF_ROWS, ROWS
 from .elementwise import through_floats
 from .memory import Buffer
+from .operands import few_rows_params, linear_operands, panel_count, rows_operand
 from .planner import Planner, Unplanned
 from .product import SIXTEEN_BITS, WIDE, forms_wanted, on_dense_rows, product
-from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes, sums_in_range
-from .weights import few_rows_params, linear_operands, panel_count, rows_operand
+from .quantized import (
+    OutputConstants,
+    dynamic_constants,
+    float_constants,
+    of_bytes,
+    sums_in_range,
+)
 
 __all__ = ["plan_linear"]
 

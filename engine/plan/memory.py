@@ -19,7 +19,7 @@ LINE = 64
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Activations [tile][channel][lane]; domain "tokens" has 64 lanes, "rows" 16 (a lane a
-    sentence).  form: the order of bfloat16 (kernels/float_linear.py), of a tile as one piece.
+    sentence).  form: the order of bfloat16 (kernels/linear/floats.py), of a tile as one piece.
     """
 
     name: str

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
+from ..ops.reference import evaluate
 from ..passes.shapes import infer
-from ..reference import evaluate
 from .masked import CLEAN, MOVES, NONE, MixedError, Place, Rows, without
 
 __all__ = ["mixes_tokens"]

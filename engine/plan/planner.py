@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization, Value
-from ..isa import Isa
 from ..kernels.context import ROW_TILES, TILES
 from ..passes.lengths import alike
 from . import Plan, Result, Step
-from .choice import Choice, Choices
+from .measured import Choice, Choices
 from .memory import LINE, Buffer
 from .mixing import mixes_tokens
 from .quantized import attention_is_bytes, stored

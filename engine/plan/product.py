@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import settings
+from ..codegen.isa import Isa
 from ..graph import Node
-from ..isa import Isa
 from ..kernels import KERNELS
 from ..kernels.context import ROWS, TILE
-from ..pack import MOST_INPUTS, piece_width
+from ..pack.vectors import MOST_INPUTS, piece_width
 from .attention import forms_read
-from .choice import Choice, Layer
+from .measured import Choice, Layer
 from .planner import Planner, Unplanned
 from .tiles import PACKINGS, TILE_KERNELS, modelled_pattern
 
@@ -108,7 +108,7 @@ def _choice(planner: Planner, node: Node, weight: Array, precision: str, lanes: 
     layer = Layer(precision, own, weight.shape[0], weight.shape[1], lanes, zeros)
     if not tuned:
         return planner.choices.layers.get(str(layer), usual)
-    from .trial import choose  # it plans a layer by itself
+    from .tune import choose  # it plans a layer by itself
 
     return choose(planner.choices, planner.isa, layer, weight)
 

@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see simd.py
+MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see codegen/simd
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
 MOST_STEPS = 1 << 15  # of its quantisation that a value is away from 0: packs read 16 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
-MOST_SCORE = 1e38  # in float32, above LEAST of kernels/float_attention.py
+MOST_SCORE = 1e38  # in float32, above LEAST of kernels/attention/floats.py
 MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
 
@@ -218,7 +218,7 @@ def attention_is_bytes(node: Node) -> bool:
 
 
 def softmax_of(node: Node) -> str:
-    """Which softmax of kernels/attention.py an attention on bytes has.
+    """Which softmax of kernels/attention/bytes.py an attention on bytes has.
 
     "bytes" takes no greatest score off: exps go from exp(-span) for byte 0 to 1 for byte 255, and
     their least total is exp(-span).  Both, and what turns that into probabilities, 1 / (total *
@@ -266,7 +266,7 @@ def key_factors(node: Node, channels: Array) -> tuple[int, Array]:
 
 
 def attention_constants(node: Node, depth: int) -> Array:
-    """The constants of kernels/attention.py as int32 [48]."""
+    """The constants of kernels/attention/bytes.py as int32 [48]."""
     query, key, value = _zero_points(node)
     scores, probabilities, output = (
         stored(node.attributes[name]) for name in ("scores", "probabilities", "output")

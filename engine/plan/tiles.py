@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..isa import Isa
-from ..pack import PER_PRODUCT
-from ..pack_amx import BLOCKS, PANEL
+from ..codegen.isa import Isa
+from ..pack.amx import BLOCKS, PANEL
+from ..pack.vectors import PER_PRODUCT
 
 __all__ = [
     "PACKINGS",
@@ -32,14 +32,14 @@ Array = NDArray[Any]
 PRODUCT, STORE = 16, 16  # cycles of a tile product; a tile load (8) is hidden behind a product
 RELOAD = 32  # cycles to load 16 outputs x 64 tokens of sums again, for the epilogue
 
-TILE_KERNELS = {  # precision, pattern -> kernel of kernels/amx.py, and the form it reads x in
+TILE_KERNELS = {  # precision, pattern -> kernel of linear/amx.py, and the form it reads x in
     ("int8", "tiles"): ("amx_dot_u8s8", "quads"),
     ("int8", "tiles 16x1"): ("amx_dot_u8s8_16x1", ""),
     ("bfloat16", "tiles"): ("amx_dot_bf16", "pairs"),
     ("bfloat16", "tiles 16x1"): ("amx_dot_bf16_16x1", "rows"),
 }
-PACKINGS = {"tiles": "dense", "tiles 16x1": "16x1"}  # pattern -> how pack_amx.py packs it
-TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/amx_attention.py
+PACKINGS = {"tiles": "dense", "tiles 16x1": "16x1"}  # pattern -> how pack/amx.py packs it
+TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
 MOST_BLOCKS = 1 << 16  # of inputs: their numbers are u16
 _FEATURE = {"int8": "amx-int8", "bfloat16": "amx-bf16"}
 

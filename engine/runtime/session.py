@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import isa, models, reference, settings
-from ..compile import loading
+from .. import settings
+from ..codegen import isa
+from ..codegen.compile import loading
 from ..errors import InputError, ResourceError
+from ..formats import models
 from ..graph import Graph
 from ..kernels import context as slots
 from ..kernels import kernel
-from ..ops import not_finite
+from ..ops import not_finite, reference
 from ..plan import PACK_TOKENS, Plan, Program, make_plan
 from .workers import CALL, NO_ROOM, Room, Worker, give_back
 

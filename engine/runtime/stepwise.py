@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reference
 from ..errors import CheckError
 from ..graph import Graph, Node, Quantization
 from ..kernels import context as slots
 from ..kernels import kernel
 from ..kernels.drive import STEP_BYTES
 from ..kernels.harness import from_tiles, in_order
+from ..ops import reference
 from ..ops.numbers import dequantized
 from ..plan import Buffer, Plan
 from ..plan.quantized import attention_is_bytes

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import settings
+from ..codegen.isa import Isa
 from ..errors import ResourceError
-from ..isa import Isa
 from ..kernels import context as slots
 from ..kernels import kernel
 from ..kernels.context import CPUS, CPUS_BYTES, LINE, LINES, SEMAPHORE

@@ -20,9 +20,9 @@ import numpy as np
 import yaml
 
 import engine
-from engine import reference
 from engine.errors import CheckError, EngineError
 from engine.graph import Graph
+from engine.ops import reference
 from engine.runtime import stepwise
 from engine.runtime.session import Session
 from tests.fuzz import mutations

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine import models, store
+from engine.formats import models, store
 from engine.graph import Graph, Quantization
 from engine.ops.numbers import round_to_bfloat16
 from tests import original_writer

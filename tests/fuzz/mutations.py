@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from engine import blocks, store
+from engine.formats import blocks, store
 from tests.fuzz import bases
 
 __all__ = ["HOSTILE", "CONFIG", "change_tree", "configuration", "damaged", "ir", "original"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine import isa as instruction_sets
-from engine.isa import Isa
+from engine.codegen import isa as instruction_sets
+from engine.codegen.isa import Isa
 from engine.kernels import kernel
 from engine.kernels.context import ROWS, TILE
 from engine.kernels.harness import Stand, from_tiles, in_order, to_tiles

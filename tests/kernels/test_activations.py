@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.compile import compiled
-from engine.isa import Isa
+from engine.codegen.compile import compiled
+from engine.codegen.isa import Isa
 from engine.kernels import activations, context
 from engine.kernels.harness import Stand
 from engine.ops import elementwise as ops
@@ -27,7 +27,7 @@ def run(name: str, isa: Isa, x: Array) -> Array:
     """The routine on all of x: one compiled kernel each."""
 
     def build() -> Any:
-        from engine.simd import load_i64, loads, store
+        from engine.codegen.simd import load_i64, loads, store
 
         load, function = loads("f32", LANES), getattr(activations, name)(LANES)
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import isa
+from engine.codegen import isa
+from engine.codegen.simd import MAGIC
 from engine.kernels import kernel
 from engine.kernels.harness import Stand, from_tiles, to_tiles
-from engine.pack import Packed, pack_linear, to_bfloat16
-from engine.pack_amx import PackedTiles, pack_tiles
+from engine.pack.amx import PackedTiles, pack_tiles
+from engine.pack.vectors import Packed, pack_linear, to_bfloat16
 from engine.plan.attention import fours_of
-from engine.simd import MAGIC
 from tests.instruction_sets import reachable
 
 AMX, VNNI = reachable("amx_bf16"), reachable("avx512_vnni")

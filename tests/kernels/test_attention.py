@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
-from engine.isa import Isa
 from engine.kernels import kernel
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
+from engine.plan.operands import aligned
 from engine.plan.quantized import attention_constants, key_factors, softmax_of
-from engine.plan.weights import aligned
 
 from .stands import SETS, rows_of, sets
 

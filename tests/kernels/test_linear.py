@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
-from engine.isa import Isa
 from engine.kernels.context import FIRST_ROW, ROWS, SENTENCES
-from engine.kernels.few_rows import FEW
+from engine.kernels.linear.few_rows import FEW
 from engine.ops.fused import linear
 from engine.ops.numbers import round_to_bfloat16
 from engine.plan.memory import Buffer
+from engine.plan.operands import few_rows_params, linear_operands
 from engine.plan.quantized import dynamic_constants, float_constants, of_bytes
-from engine.plan.weights import few_rows_params, linear_operands
 
 from .stands import DOMAINS, KINDS, SPECIALS, Layer, mask_of, rows_of, sets
 

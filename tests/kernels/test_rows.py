@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.codegen.isa import Isa
+from engine.codegen.simd import MAGIC
 from engine.graph import Quantization
-from engine.isa import Isa
 from engine.kernels import context, kernel
 from engine.kernels.harness import Stand, aligned, from_tiles, to_tiles
 from engine.ops import fused
 from engine.ops.numbers import quantized
 from engine.ops.quantized import dynamic_quantize_linear
+from engine.plan.operands import rows_operand
 from engine.plan.quantized import float_bias, norm_of_bytes
-from engine.plan.weights import rows_operand
-from engine.simd import MAGIC
 
 from .stands import NANS, SPECIALS, rows_of, sets
 

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from engine import reference
 from engine.graph import Graph, Node, Value
+from engine.ops import reference
 from engine.passes.shapes import infer
 from engine.passes.simulate import spelled_out
 

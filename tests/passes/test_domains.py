@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import ops, reference
+from engine import ops
 from engine.graph import Graph, Node, Value
-from engine.ops import Operator
+from engine.ops import Operator, reference
 from engine.passes import optimize
 from engine.passes.dead_rows import ROW_INPUTS, dead_rows
 from engine.plan.handlers import HANDLERS

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import onnx_reader, reference, settings
+from engine import settings
 from engine.errors import PassError
+from engine.formats import onnx_reader
 from engine.graph import Graph, Node, Value
+from engine.ops import reference
 from engine.passes import FUSIONS, PIPELINE, explain, optimize, why
 from engine.passes.run import run_pipeline
 from tests.passes.sketch import Sketch, counts, operators

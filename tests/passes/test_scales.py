@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import reference
 from engine.errors import EngineError
 from engine.graph import Graph
+from engine.ops import reference
 from engine.passes import optimize
 from engine.passes.simulate import spelled_out
 from tests.passes.sketch import Sketch, normal

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import onnx_reader
+from engine.formats import onnx_reader
 from engine.passes import optimize
 from engine.runtime import Session
 from tests.passes.sketch import Sketch, normal, save

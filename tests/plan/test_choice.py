@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Session, cache, isa, settings, store
-from engine.cli import main
-from engine.plan import PACK_TOKENS, make_plan, trial
-from engine.plan.choice import Choice, Layer, read_choices
+from engine import Session, settings
+from engine.codegen import isa
+from engine.commands.cli import main
+from engine.files import cache
+from engine.formats import store
+from engine.plan import PACK_TOKENS, make_plan
+from engine.plan import tune as trial
+from engine.plan.measured import Choice, Layer, read_choices
 from tests.tiny import CHANNELS, INNER, feeds, tiny_graph
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.isa import chosen, emulated, named
-from engine.pack import MOST_INPUTS, MOST_QUADS
-from engine.plan import trial
-from engine.plan.choice import Choice
+from engine.codegen.isa import chosen, emulated, named
+from engine.pack.vectors import MOST_INPUTS, MOST_QUADS
+from engine.plan import tune as trial
 from engine.plan.linear import MOST_SUMMED
+from engine.plan.measured import Choice
+from engine.plan.operands import panel_count
 from engine.plan.planner import Unplanned
 from engine.plan.tiles import tile_patterns
-from engine.plan.trial import linear_trial
-from engine.plan.weights import panel_count
+from engine.plan.tune import linear_trial
 
 
 def sparse(outputs: int, inputs: int, blocks: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine import isa
+from engine.codegen import isa
 from engine.graph import Graph, Node, Value
 from engine.plan import Buffer, Plan, make_plan
 from engine.plan.meetings import ALL, NOBODY, UNEVEN, meetings

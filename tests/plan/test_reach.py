@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import reference, store
+from engine.formats import store
 from engine.graph import Graph, Node, Quantization
+from engine.ops import reference
 from engine.plan.quantized import norm_in_range, sums_in_range
 from engine.runtime import Session
 from tests import tiny

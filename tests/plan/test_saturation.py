@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import reference
 from engine.graph import Graph, Node, Quantization, Value
+from engine.ops import reference
 from engine.runtime import Session
 
 CHANNELS = 64

@@ -68,7 +68,8 @@ def test_tiles_keep_to_it_too(amx: object) -> None:
 def test_every_kernel_that_has_scratch_is_known() -> None:
     folder = Path(kernels.__file__).parent
     for row in kernels.KERNELS.values():
-        tree = ast.parse((folder / f"{row.module}.py").read_text(encoding="utf-8"))
+        path = folder.joinpath(*row.module.split(".")).with_suffix(".py")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         in_panels = "in_panels" in names and row.name.endswith("1x4")
         uses = "SCRATCH" in names or in_panels

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import reference
 from engine.errors import EngineError
 from engine.graph import Graph, Node, Value
+from engine.ops import reference
 from engine.runtime import Session
 from tests.passes.sketch import normal
 from tests.tiny import CHANNELS, feeds, tiny_graph

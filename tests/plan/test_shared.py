@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from engine import settings
-from engine.plan import shared as module
-from engine.plan.shared import shared
+from engine.pack import mapped as module
+from engine.pack.mapped import shared
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.graph import Graph, Node, Quantization, Value
+from engine.ops.reference import evaluate
 from engine.plan.unread import channels_read, constant_scores, varying_fours
-from engine.reference import evaluate
 
 Array = NDArray[Any]
 HEADS, DEPTH, INPUTS = 2, 16, 8

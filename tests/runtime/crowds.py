@@ -20,7 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 import engine
-from engine import isa, models, settings
+from engine import settings
+from engine.codegen import isa
+from engine.formats import models
 from engine.graph import Graph
 from tests.passes import exported
 from tests.runtime.test_session import SIZES, pruned

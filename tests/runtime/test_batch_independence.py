@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import engine
-from engine import models, reference
+from engine.formats import models
+from engine.ops import reference
 from engine.runtime import stepwise
 
 torch = pytest.importorskip("torch")

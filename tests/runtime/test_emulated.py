@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import engine
-from engine import isa, models, settings
-from engine.compile import compiled
+from engine import settings
+from engine.codegen import isa
+from engine.codegen.compile import compiled
+from engine.formats import models
 from engine.kernels import builder, kernel
 from engine.plan import make_plan
 from engine.runtime import stepwise

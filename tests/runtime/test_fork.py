@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine import models
+from engine.formats import models
 from engine.graph import Graph
 from tests.runtime.calls import Feeds, calls, child, ended, wrong
 from tests.tiny import tiny_graph

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import engine
-from engine import models, reference, settings
+from engine import settings
 from engine.errors import InputError
+from engine.formats import models
+from engine.ops import reference
 from engine.runtime import stepwise
 
 torch = pytest.importorskip("torch")

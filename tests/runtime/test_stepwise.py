@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import engine
-from engine import reference, settings, store
+from engine import settings
 from engine.errors import CheckError
+from engine.formats import store
 from engine.graph import Graph, Quantization
+from engine.ops import reference
 from engine.ops.numbers import dequantized
 from engine.runtime import stepwise
 from tests import original_writer as writer

@@ -3,7 +3,7 @@
 import os
 import time
 
-from engine.feeds import BERT
+from engine.measure.feeds import BERT
 
 version = "9.9"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import store
+from engine.formats import store
 from tests.tiny import tiny_graph
 from workflow.scripts import contender, performance, side_by_side
 from workflow.scripts.peer_models import legacy, with_constant_scales

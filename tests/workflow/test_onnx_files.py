@@ -6,7 +6,7 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from engine.feeds import of_sentences
+from engine.measure.feeds import of_sentences
 from workflow.scripts import bfloat16, export, onnx_runtime, quantize
 from workflow.scripts.calibrate import Range
 from workflow.scripts.labelled import Labelled, read_labelled

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.accuracy import read_text
-from engine.cli import main
+from engine.commands.cli import main
 from engine.errors import InputError
+from engine.measure.accuracy import read_text
 from workflow.scripts import evaluate, tokenize_sentences
 from workflow.scripts.labelled import read_labelled
 from workflow.scripts.onnx_inputs import inputs_of

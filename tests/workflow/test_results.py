@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from engine.bench import Load, Measurement, Sample
+from engine.measure.instances import Load, Measurement, Sample
 from workflow.scripts import report, timings
 from workflow.scripts.writing import StepError
 

@@ -120,7 +120,7 @@ def checked_out(clone):
     clone.git("init", "-q")
     clone.git("add", "engine", "workflow", "config", "Snakefile", "tiny")
     clone.git("commit", "-qm", "one")
-    with clone.edited("engine/bench.py", lambda text: text + "CHANGED = True\n"):
+    with clone.edited("engine/measure/instances.py", lambda text: text + "CHANGED = True\n"):
         clone.git("commit", "-qam", "two")
         clone.git("checkout", "-q", "HEAD~1")
         yield
@@ -131,7 +131,11 @@ def commented(clone):
     def add(text):
         return f'"""Another docstring."""\n# why\n{text.split(chr(34) * 3, 2)[2]}\n# end\n'
 
-    names = ("engine/bench.py", "engine/passes/__init__.py", "workflow/scripts/quantize.py")
+    names = (
+        "engine/measure/instances.py",
+        "engine/passes/__init__.py",
+        "workflow/scripts/quantize.py",
+    )
     with (
         clone.edited(names[0], add),
         clone.edited(names[1], add),
@@ -183,9 +187,9 @@ CHANGES = {
     "a sentence of the folder the data set is in": file(
         "tiny/sentences/validation.tsv", new="a good film\t1\n"
     ),
-    "a kernel of the engine": file("engine/kernels/linear.py"),
+    "a kernel of the engine": file("engine/kernels/linear/bytes_4x1.py"),
     "the engine's passes": file("engine/passes/clean.py"),
-    "the engine's timer, `engine/bench.py`": file("engine/bench.py"),
+    "the engine's timer, `engine/measure/instances.py`": file("engine/measure/instances.py"),
     "an engine file that no step uses, `engine/commands/isa.py`": file("engine/commands/isa.py"),
     "the script that quantises": file("workflow/scripts/quantize.py"),
     "the script that writes the report": file("workflow/scripts/report.py"),

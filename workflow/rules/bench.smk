@@ -73,7 +73,7 @@ rule whole_runs:
         code=code(
             "workflow/scripts/whole_runs.py",
             "workflow/scripts/first_answer.py",
-            "engine/bench_worker.py",
+            "engine/measure/instance_worker.py",
             "engine/__init__.py",
         ),
         sentences=lambda wildcards, input: (
@@ -97,7 +97,7 @@ rule kernel_table:
         runtime=30,
         mem_mb=4000,
     params:
-        code=code("engine/commands/kernels.py", "engine/cli.py"),
+        code=code("engine/commands/kernels.py", "engine/commands/cli.py"),
     shell:
         "python -m engine kernels --passes 2 --csv {output} > {log} 2>&1"
 
@@ -121,7 +121,7 @@ rule profile_steps:
         runtime=10,
         mem_mb=4000,
     params:
-        code=code("engine/commands/profile.py", "engine/cli.py"),
+        code=code("engine/commands/profile.py", "engine/commands/cli.py"),
     shell:
         "(python -m engine profile {input.model} --batch_size {wildcards.batch} --iterations 100"
         " --json > {output}.new && mv {output}.new {output}) 2> {log}"

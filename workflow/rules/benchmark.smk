@@ -34,7 +34,7 @@ rule benchmark:
     params:
         code=code(
             "workflow/scripts/benchmark.py",
-            "engine/bench_worker.py",
+            "engine/measure/instance_worker.py",
             "engine/__init__.py",
         ),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,

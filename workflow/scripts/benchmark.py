@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from engine.bench import Load, Measurement, Split, measure, split_cores
 from engine.errors import EngineError
+from engine.measure.instances import Load, Measurement, Split, measure, split_cores
 from workflow.scripts.provenance import run_record
 from workflow.scripts.timings import Subject, rows, write_raw, write_table
 from workflow.scripts.writing import read_json, run_main, write_json

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from engine.accuracy import read_arrays
-from engine.feeds import of_sentences
 from engine.graph import Value
+from engine.measure.accuracy import read_arrays
+from engine.measure.feeds import of_sentences
 from workflow.scripts.writing import StepError
 
 Feed = dict[str, np.ndarray]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.accuracy import (
+from engine.errors import EngineError
+from engine.measure.accuracy import (
     Classifier,
     agreement,
     classify,
@@ -19,7 +20,6 @@ from engine.accuracy import (
     read_sentences,
     scores,
 )
-from engine.errors import EngineError
 from workflow.scripts.provenance import run_record
 from workflow.scripts.writing import read_json, run_main, write_json
 

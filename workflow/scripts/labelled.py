@@ -1,6 +1,6 @@
 """Labelled sentences as <split>.tsv: a header line, then one or two sentences and a label a row.
 
-A label is a whole number, or a name of the model's configuration; see engine/labelled.py.
+A label is a whole number, or a name of the model's configuration; see engine/measure/labelled.py.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.labelled import read_table
+from engine.measure.labelled import read_table
 from workflow.scripts.writing import whole
 
 HEADERS = (("sentence", "label"), ("sentence", "sentence2", "label"))

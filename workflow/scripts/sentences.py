@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.labelled import read_table
+from engine.measure.labelled import read_table
 
 Row = tuple[str, int]  # (sentence, label): 0 negative, 1 positive; label -1 where there is none
 

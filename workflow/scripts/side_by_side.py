@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.bench import Load
-from engine.bench_worker import make_feeds
+from engine.measure.instance_worker import make_feeds
+from engine.measure.instances import Load
 from workflow.scripts.provenance import run_record
 from workflow.scripts.writing import StepError, run_main, whole, write_json
 

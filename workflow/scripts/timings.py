@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.bench import Measurement
+from engine.measure.instances import Measurement
 from workflow.scripts.writing import whole
 
 COLUMNS = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import EngineError
-from engine.labelled import classes_of
+from engine.measure.labelled import classes_of
 from workflow.scripts.labelled import Labelled, read_labelled
 from workflow.scripts.writing import StepError, read_json, run_main, whole
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.bench import Load, Measurement, measure, split_cores
 from engine.errors import EngineError
+from engine.measure.instances import Load, Measurement, measure, split_cores
 from workflow.scripts.provenance import run_record
 from workflow.scripts.writing import StepError, run_main, write_json
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.replacing import whole as whole
+from engine.files.replacing import whole as whole
 
 
 class StepError(Exception):

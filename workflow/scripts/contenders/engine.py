@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import engine
-from engine.peaks import Peaks
-from engine.profile import done_macs, needed_macs, work_of
+from engine.measure.peaks import Peaks
+from engine.measure.profile import done_macs, needed_macs, work_of
 
 Feed = dict[str, np.ndarray]
 PEAK_ROUNDS = 5

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.isa import chosen, cpu_model
-from engine.peaks import Peaks
+from engine.codegen.isa import chosen, cpu_model
+from engine.measure.peaks import Peaks
 
 
 def prepare(model: str, threads: int, feed: dict[str, np.ndarray]) -> Peaks:

@@ -1,0 +1,1 @@
+"""Python kernels -> machine code: what the CPU permits, the vocabulary of vectors, the compiler."""

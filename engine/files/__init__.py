@@ -1,0 +1,1 @@
+"""Files that appear whole, and files that processes leave for one another."""

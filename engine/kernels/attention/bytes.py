@@ -1,0 +1,196 @@
+"""Attention on bytes, one head and one tile of queries at a time: scores, mask, softmax and
+context, tokens in lanes throughout.
+
+    s[j, t] = sum over d of (k[d, j] - zero_k) (q[d, t] - zero_q);  p = softmax(s);  y[c, t] = sum
+    over j of p[j, t] (v[c, j] - zero_v)
+
+Queries and keys are interleaved four channels at a time ([depth / 4][token][4], once per head and
+tile), so a score is depth / 4 dot4 of a row of queries with one broadcast word of a key; four keys
+share each load.  Four keys' probabilities, interleaved, are the operand of the next dot4, whose
+other operand, V of four consecutive tokens and one channel, is four adjacent bytes of V's row. Zero
+points: what depends on the query alone cancels in softmax only where scores are not quantised, so
+all terms are kept as sums. Sentences stand end to end: for every sentence of the tile its keys are
+visited for the lanes it has in the tile, nothing else.
+
+A unit is (tile, head).  `keys` is the interleaved copy that interleave_keys makes:
+[tile][head][depth / 4][64][4] s8, then the sums [tile][head][64] int32 of zero-point terms.
+params: 0 q, 1 bytes of a q tile, 2 keys, 3 key sums, 4 v, 5 bytes of a v tile, 6 y, 7 bytes of a y
+tile, 8 heads, 9 address of constants, 10 and 11 addresses of int32 [heads][1 + depth / 4]: how many
+fours of a head's channels of y are made, and of q and k count (plan/unread.py); the first of each.
+Keys and queries are interleaved in the order of the latter.  constants (4 bytes each): 0
+-zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value
+scale, 7 output zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were
+turned into s8. softmax "bytes": scores are quantised, in a range whose exps are all float32;
+"wide": in any range; "floats": they are not quantised.  Of the last two the greatest score of a
+sentence's own keys is taken off before exp.  Scratch: queries and their sums, then 5 * 4 * lanes
+bytes a key of the longest sentence: exps, and a quarter of it for probabilities (plan/scratch.py).
+"""
+
+import numba as nb
+
+from ...codegen.lower import routine
+from ...codegen.simd import (
+    MAGIC,
+    as_int,
+    div,
+    dot4,
+    fma,
+    load_f32,
+    load_i32,
+    load_i64,
+    load_int,
+    loads,
+    mul,
+    pack_in_order,
+    prefetch,
+    quads_of_words,
+    splats,
+    store,
+    store_lanes,
+    to_float,
+)
+from ..context import ARENA, SCRATCH, SENTENCES, STARTS, TILE, TILES
+from .byte_scores import ONES, exps_of, interleave_queries, listed
+
+f32, i32 = nb.float32, nb.int32
+
+
+@routine
+def fetch(keys, k_tile, fours, values, v_tile, made, start, end):
+    """Starts to load the keys and values of a sentence: another core may have made those of other
+    tiles, and each row of V begins with a wait otherwise.  A head ahead.
+    """
+    for tile in range(start // TILE, (end + TILE - 1) // TILE):
+        key = keys + k_tile * tile
+        for line in range(key, key + 4 * TILE * load_int(fours), TILE):
+            prefetch(line)
+        for number in range(load_int(made)):
+            value = values + v_tile * tile + TILE * load_int(made + 4 + 4 * number)
+            for line in range(value, value + 4 * TILE, TILE):
+                prefetch(line)
+
+
+def block(depth, lanes, softmax, channels):
+    """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
+    among.  Exps go to scratch, then probabilities, then the context of each channel to the tile.
+    """
+    exponentiate = exps_of(depth, lanes, softmax, channels)
+    splat, whole = splats("f32", lanes), splats("i32", lanes)
+    load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
+    row, (count, place) = 4 * lanes, listed(depth, channels)
+
+    def attend(sentence):
+        (queries, sums, fours), keys, (values, v_tile, made), rest = sentence
+        start, end, constants, scratch, out, first, last = rest
+        at = first // lanes * lanes
+        query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
+        first, last = first - at, last - at
+        groups = (end + 3) // 4
+        exps, probabilities = scratch, scratch + 4 * row * (groups - start // 4)
+        totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
+        factor, magic, weight = (
+            div(splat(load_f32(constants + 16)), totals),
+            splat(f32(MAGIC)),
+            whole(i32(0)),
+        )
+        at, to = exps, probabilities
+        for _ in range(start // 4, groups):
+            p = quads_of_words(
+                as_int(fma(load_floats(at), factor, magic)),
+                as_int(fma(load_floats(at + row), factor, magic)),
+                as_int(fma(load_floats(at + 2 * row), factor, magic)),
+                as_int(fma(load_floats(at + 3 * row), factor, magic)),
+            )
+            store(to, p)
+            weight = dot4(weight, p, i32(ONES))
+            at, to = at + 4 * row, to + row
+        starting = mul(weight, whole(load_i32(constants + 20)))
+        scale, zero = splat(load_f32(constants + 24)), splat(load_f32(constants + 28))
+        for number in range(count(made)):
+            channel = place(made, number)
+            a, b, c, d = starting, starting, starting, starting
+            group, from_ = start // 4, probabilities
+            while group < groups:
+                value = values + (group >> 4) * v_tile + TILE * channel + 4 * (group & 15)
+                x = load_queries(from_)
+                a, b = dot4(a, x, load_i32(value)), dot4(b, x, load_i32(value + TILE))
+                c, d = (
+                    dot4(c, x, load_i32(value + 2 * TILE)),
+                    dot4(d, x, load_i32(value + 3 * TILE)),
+                )
+                group, from_ = group + 1, from_ + row
+            to = out + TILE * channel
+            store_lanes(to, pack_in_order(fma(to_float(a), scale, zero)), first, last)
+            store_lanes(to + TILE, pack_in_order(fma(to_float(b), scale, zero)), first, last)
+            store_lanes(to + 2 * TILE, pack_in_order(fma(to_float(c), scale, zero)), first, last)
+            store_lanes(to + 3 * TILE, pack_in_order(fma(to_float(d), scale, zero)), first, last)
+
+    return routine(attend)
+
+
+def attention_u8(depth, softmax, channels):
+    """Every token is a query; channels "all" or "some" (byte_scores.py: listed)."""
+    turn = interleave_queries(depth, TILE, channels)
+    wide, half, quarter = (block(depth, lanes, softmax, channels) for lanes in (64, 32, 16))
+
+    def kernel(params, context, begin, end):
+        arena, scratch, starts = (
+            load_i64(context + ARENA),
+            load_i64(context + SCRATCH),
+            load_i64(context + STARTS),
+        )
+        heads, constants, sentences = (
+            load_i64(params + 64),
+            load_i64(params + 72),
+            load_i64(context + SENTENCES),
+        )
+        all_made, all_fours = load_i64(params + 80), load_i64(params + 88)
+        shared = end - begin < heads * load_i64(context + TILES)  # other workers have the rest
+        queries, sums = scratch, scratch + depth * TILE
+        work = sums + 4 * TILE
+        for unit in range(begin, end):
+            tile, head = unit // heads, unit % heads
+            channel = depth * TILE * head
+            made, fours = all_made + (4 + depth) * head, all_fours + (4 + depth) * head
+            turn(
+                arena + load_i64(params) + load_i64(params + 8) * tile + channel,
+                queries,
+                sums,
+                load_i32(constants),
+                load_i32(constants + 4),
+                fours,
+            )
+            keys, key_sums = (
+                arena + load_i64(params + 16) + channel,
+                arena + load_i64(params + 24) + 4 * TILE * head,
+            )
+            k_tile, v_tile = heads * depth * TILE, load_i64(params + 40)
+            values = arena + load_i64(params + 32) + channel
+            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
+            low, high = tile * TILE, tile * TILE + TILE
+            for number in range(sentences):
+                start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
+                if stop <= low or start >= high:
+                    continue
+                if shared and (start < low or stop > high):
+                    if unit == begin:
+                        fetch(keys, k_tile, fours, values, v_tile, made, start, stop)
+                    if head + 1 < heads:
+                        key, value = keys + depth * TILE, values + depth * TILE
+                        after, later = fours + 4 + depth, made + 4 + depth
+                        fetch(key, k_tile, after, value, v_tile, later, start, stop)
+                first, last = max(start, low) - low, min(stop, high) - low
+                sentence = (
+                    (queries, sums, fours),
+                    (keys, key_sums, k_tile, heads * 4 * TILE),
+                    (values, v_tile, made),
+                    (start, stop, constants, work, out, first, last),
+                )
+                if first // 16 == (last - 1) // 16:
+                    quarter(sentence)
+                elif first // 32 == (last - 1) // 32:
+                    half(sentence)
+                else:
+                    wide(sentence)
+
+    return kernel

@@ -1,0 +1,289 @@
+"""Attention of one query a sentence, which is all that the last layer needs: keys in lanes.
+
+Queries and results are in tiles of 16 sentences, keys and values in tiles of 64 tokens.  A unit is
+(tile of sentences, head); params, constants and the interleaved keys are those of bytes.py and
+floats.py.
+"""
+
+import numba as nb
+
+from ...codegen.lower import routine
+from ...codegen.simd import (
+    MAGIC,
+    add,
+    as_float,
+    as_int,
+    both,
+    dot4,
+    fma,
+    greatest,
+    load_f32,
+    load_i32,
+    load_i64,
+    load_int,
+    load_u8,
+    loads,
+    maximum,
+    mul,
+    multiply_add,
+    pack_in_order,
+    splats,
+    store,
+    store_lanes,
+    store_u8,
+    store_unaligned,
+    sub,
+    to_float,
+    total,
+)
+from ..activations import exponential
+from ..context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES, STARTS, TILE
+from .byte_scores import ONES, conversion, interleave_queries
+from .floats import LEAST, ROW
+
+f32, i32 = nb.float32, nb.int32
+
+
+def scores_of_bytes(softmax):
+    """A routine that leaves what is kept of the scores of a sentence's keys in `kept`, tile by
+    tile, and in its neighbours' lanes what comes to nothing.
+    """
+    splat, whole = splats("f32", TILE), splats("i32", TILE)
+    load_sums, load_keys = loads("i32", TILE), loads("u8", 4 * TILE)
+    ready, convert, _ = conversion(TILE, softmax)
+    rest = 0.0 if softmax == "bytes" else LEAST
+
+    def scores(query, query_sum, fours, k, k_sums, k_tile, s_tile, start, stop, constants, kept):
+        for tile in range(start // TILE, (stop + TILE - 1) // TILE):
+            a, key, word = whole(query_sum), k + k_tile * tile, query
+            a = add(a, load_sums(k_sums + s_tile * tile))
+            for _ in range(fours):
+                a = dot4(a, whole(load_i32(word)), load_keys(key))
+                key, word = key + 4 * TILE, word + 4 * ROWS
+            begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
+            store(kept, splat(f32(rest)))
+            store_lanes(kept, convert(a, ready(constants)), begins, ends)
+            kept += ROW
+
+    return routine(scores)
+
+
+def exps_of_scores(softmax):
+    """A routine that turns what `scores` has kept into exps, of neighbours 0, and returns their
+    sum; begins, ends: the sentence's lanes, counted from its first tile.
+
+    A sentence that begins in another lane has the same sums, turned by as many lanes: what `total`
+    adds up is the same, as each of its steps adds the lanes that are half a turn apart.
+    """
+    load, splat = loads("f32", TILE), splats("f32", TILE)
+    ready, _, exp = conversion(TILE, softmax)
+
+    def known(kept, begins, ends, constants):
+        sums = splat(f32(0))
+        for n in range((ends + TILE - 1) // TILE):
+            sums = add(sums, load(kept + ROW * n))
+        return total(sums)
+
+    def from_greatest(kept, begins, ends, constants):
+        tiles, held = (ends + TILE - 1) // TILE, ready(constants)
+        most, sums = splat(f32(LEAST)), splat(f32(0))
+        for n in range(tiles):
+            most = maximum(most, load(kept + ROW * n))
+        most = splat(greatest(most))
+        for n in range(tiles):
+            at = kept + ROW * n
+            e = exp(load(at), most, held)
+            store(at, splat(f32(0)))
+            store_lanes(at, e, max(begins - TILE * n, 0), min(ends - TILE * n, TILE))
+            sums = add(sums, load(at))
+        return total(sums)
+
+    return routine(known if softmax == "bytes" else from_greatest)
+
+
+def context_of_bytes(depth):
+    """A routine: exps and their factor -> the query's context, `depth` bytes in `out`."""
+    splat, whole, load, load_probabilities = (
+        splats("f32", TILE),
+        splats("i32", 16),
+        loads("f32", TILE),
+        loads("u8", TILE),
+    )
+    load_totals, splat16 = loads("i32", 16), splats("f32", 16)
+
+    def context(kept, factor, v, v_tile, tiles, constants, scratch, out):
+        weight, probabilities, totals = whole(i32(0)), scratch, scratch + TILE * tiles
+        for n in range(tiles):
+            p = pack_in_order(fma(load(kept + ROW * n), splat(factor), splat(f32(MAGIC))))
+            store(probabilities + TILE * n, p)
+            weight = dot4(weight, p, i32(ONES))
+        starting = total(weight) * load_i32(constants + 20)
+        for channel in range(depth):
+            a, value = whole(i32(0)), v + TILE * channel
+            for n in range(tiles):
+                p = load_probabilities(probabilities + TILE * n)
+                a, value = dot4(a, p, as_int(load_probabilities(value))), value + v_tile
+            store_unaligned(totals + 4 * channel, i32(total(a) + starting))
+        scale, zero = splat16(load_f32(constants + 24)), splat16(load_f32(constants + 28))
+        for channel in range(0, depth, 16):
+            y = pack_in_order(fma(to_float(load_totals(totals + 4 * channel)), scale, zero))
+            store(out + channel, y)
+
+    return routine(context)
+
+
+def attention_u8_rows(depth, softmax):
+    """On bytes."""
+    turn, scores = interleave_queries(depth, ROWS, "some"), scores_of_bytes(softmax)
+    exps, context_of = exps_of_scores(softmax), context_of_bytes(depth)
+
+    def kernel(params, context, begin, end):
+        arena, starts, sentences = (
+            load_i64(context + ARENA),
+            load_i64(context + STARTS),
+            load_i64(context + SENTENCES),
+        )
+        heads, constants = load_i64(params + 64), load_i64(params + 72)
+        v_tile, first = load_i64(params + 40), load_i64(context + FIRST_ROW)
+        queries = load_i64(context + SCRATCH)
+        sums, made = queries + 4 * depth * ROWS, queries + 4 * depth * ROWS + 4 * ROWS
+        kept = made + 4 * depth  # on a cache line, as depth is a multiple of 16
+        for unit in range(begin, end):
+            tile, head = unit // heads, unit % heads
+            row = depth * ROWS * head
+            fours = load_i64(params + 88) + (4 + depth) * head
+            turn(
+                arena + load_i64(params) + load_i64(params + 8) * tile + row,
+                queries,
+                sums,
+                load_i32(constants),
+                load_i32(constants + 4),
+                fours,
+            )
+            keys = arena + load_i64(params + 16) + depth * TILE * head
+            key_sums = arena + load_i64(params + 24) + 4 * TILE * head
+            values = arena + load_i64(params + 32) + depth * TILE * head
+            y = arena + load_i64(params + 48) + load_i64(params + 56) * tile + row
+            for place in range(max(first, ROWS * tile), min(first + sentences, ROWS * tile + ROWS)):
+                lane, at = place - ROWS * tile, starts + 4 * (place - first)
+                start, stop = load_int(at), load_int(at + 4)
+                tiles = (stop + TILE - 1) // TILE - start // TILE
+                scores(
+                    queries + 4 * lane,
+                    load_i32(sums + 4 * lane),
+                    load_int(fours),
+                    keys,
+                    key_sums,
+                    heads * depth * TILE,
+                    heads * 4 * TILE,
+                    start,
+                    stop,
+                    constants,
+                    kept,
+                )
+                begins = start % TILE
+                sum_of_exps = exps(kept, begins, begins + stop - start, constants)
+                factor = load_f32(constants + 16) / sum_of_exps
+                v = values + v_tile * (start // TILE)
+                context_of(kept, factor, v, v_tile, tiles, constants, kept + ROW * tiles, made)
+                for channel in range(depth):
+                    store_u8(y + ROWS * channel + lane, load_u8(made + channel))
+
+    return kernel
+
+
+def weighted_sum():
+    """A routine: one channel of the values times exps, over the tiles of a sentence."""
+    load, load_mask, splat = loads("f32", TILE), loads("i32", TILE), splats("f32", TILE)
+
+    def sum_(value, v_tile, tiles, exps, masks):
+        a = splat(f32(0))
+        for n in range(tiles):  # lanes of no sentence may hold anything, NaN too
+            v = as_float(both(as_int(load(value)), load_mask(masks + ROW * n)))
+            a, value = multiply_add(load(exps + ROW * n), v, a), value + v_tile
+        return total(a)
+
+    return routine(sum_)
+
+
+def attention_f32_rows(depth):
+    """In float32; params as in floats.py."""
+    load, splat, whole, exp = (
+        loads("f32", TILE),
+        splats("f32", TILE),
+        splats("i32", TILE),
+        exponential(TILE),
+    )
+    load_mask, sum_of = loads("i32", TILE), weighted_sum()
+
+    def kernel(params, context, begin, end):
+        arena, scratch, starts = (
+            load_i64(context + ARENA),
+            load_i64(context + SCRATCH),
+            load_i64(context + STARTS),
+        )
+        heads, scale, sentences = (
+            load_i64(params + 64),
+            load_f32(params + 72),
+            load_i64(context + SENTENCES),
+        )
+        first = load_i64(context + FIRST_ROW)
+        k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
+        for unit in range(begin, end):
+            tile, head = unit // heads, unit % heads
+            queries = (
+                arena + load_i64(params) + load_i64(params + 8) * tile + 4 * ROWS * depth * head
+            )
+            keys, values = (
+                arena + load_i64(params + 16) + ROW * depth * head,
+                arena + load_i64(params + 32) + ROW * depth * head,
+            )
+            out = (
+                arena
+                + load_i64(params + 48)
+                + load_i64(params + 56) * tile
+                + 4 * ROWS * depth * head
+            )
+            made = load_i64(params + 80) + (4 + depth) * head
+            fours = load_i64(params + 88) + (4 + depth) * head
+            low = max(first, ROWS * tile)
+            for row in range(low, min(first + sentences, ROWS * tile + ROWS)):
+                lane, at = row - ROWS * tile, starts + 4 * (row - first)
+                start, stop = load_int(at), load_int(at + 4)
+                first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
+                masks = scratch + ROW * tiles
+                most = splat(f32(LEAST))
+                for n in range(tiles):
+                    a, key, query = (
+                        splat(f32(0)),
+                        keys + k_tile * (first_tile + n),
+                        queries + 4 * lane,
+                    )
+                    for four in range(load_int(fours)):
+                        channel = load_int(fours + 4 + 4 * four)
+                        for c in range(channel, channel + 4):
+                            q = splat(load_f32(query + 4 * ROWS * c))
+                            a = multiply_add(load(key + ROW * c), q, a)
+                    begins, ends = (
+                        max(start - TILE * (first_tile + n), 0),
+                        min(stop - TILE * (first_tile + n), TILE),
+                    )
+                    store(scratch + ROW * n, splat(f32(LEAST)))
+                    store_lanes(scratch + ROW * n, a, begins, ends)
+                    store(masks + ROW * n, whole(i32(0)))
+                    store_lanes(masks + ROW * n, whole(i32(-1)), begins, ends)
+                    most = maximum(most, load(scratch + ROW * n))
+                most, sums = splat(greatest(most)), splat(f32(0))
+                for n in range(tiles):
+                    p = exp(mul(sub(load(scratch + ROW * n), most), splat(scale)))
+                    p = as_float(both(as_int(p), load_mask(masks + ROW * n)))
+                    store(scratch + ROW * n, p)
+                    sums = add(sums, p)
+                factor = f32(1) / total(sums)
+                for n in range(4 * load_int(made)):
+                    channel = load_int(made + 4 + 4 * (n // 4)) + n % 4
+                    value = values + v_tile * first_tile + ROW * channel
+                    weighted = sum_of(value, v_tile, tiles, scratch, masks) * factor
+                    store_unaligned(out + 4 * (ROWS * channel + lane), weighted)
+
+    return kernel

@@ -1,0 +1,164 @@
+"""Products alone: time, multiply-adds of non-zeros a second, share of the peak of the same minute.
+
+Rounds go through all cases of a shape and the peaks in turns, and the shortest of each counts.
+What calling a kernel from Python takes is measured beside it, with nothing to do, and taken off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codegen import isa
+from ..kernels import kernel, kernel_name
+from ..kernels.context import TILE
+from ..kernels.harness import Stand
+from ..pack.vectors import X_BYTES, pack_linear, pack_panels, piece_width
+from ..plan.operands import panel_count, part_count, table_of
+from .peaks import Peaks, fitting
+
+__all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "best", "cases", "measure"]
+
+Array = NDArray[Any]
+SHAPES = (  # outputs, inputs
+    (256, 256), (1024, 256), (256, 1024), (768, 768),
+    (3072, 768), (768, 3072), (1024, 1024), (4096, 1024),
+)  # fmt: skip
+BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
+PRECISIONS = {"int8": "u8s8", "bfloat16": "bf16", "float32": "f32"}
+REPEATS = 3  # in a row, so that weights are in the cache that the shape allows
+
+
+@dataclass(frozen=True)
+class Case:
+    """One product; zeros: share of blocks that are not there."""
+
+    outputs: int
+    inputs: int
+    tokens: int
+    zeros: float
+    pattern: str
+    precision: str
+
+    def kernel(self, width: int) -> tuple[Any, ...]:
+        """Row and variant; width: tokens of a register block."""
+        kind = "dense_dot" if self.pattern == "dense" else "sparse_dot"
+        suffix = "" if self.pattern == "dense" else f"_{self.pattern}"
+        row = f"{kind}_{PRECISIONS[self.precision]}{suffix}"
+        if self.precision != "int8":
+            return row, TILE, width, "f32", "none"
+        if self.pattern == "4x1" and width == TILE:
+            return row, TILE, "bytes", "none"
+        row = "narrow_dot_u8s8_4x1" if self.pattern == "4x1" else row
+        return row, TILE, width, "bytes", "none"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a case took at least."""
+
+    case: Case
+    kernel: str
+    seconds: float
+    macs: int  # of non-zeros
+    peak: float  # multiply-adds a second
+
+    @property
+    def share(self) -> float:
+        return self.macs / self.seconds / self.peak
+
+
+def cases(
+    shapes: Iterable[tuple[int, int]] = SHAPES,
+    tokens: Iterable[int] = (128, 384),
+    zeros: Iterable[float] = (0.7, 0.8, 0.9),
+    precisions: Iterable[str] = tuple(PRECISIONS),
+) -> Iterator[tuple[Case, ...]]:
+    """Shape by shape: those that are measured in turns with one another."""
+    tokens, zeros, precisions = tuple(tokens), tuple(zeros), tuple(precisions)
+    for outputs, inputs in shapes:
+        for count in tokens:
+            sparse = [(share, pattern) for share in zeros for pattern in ("4x1", "1x4")]
+            for precision in precisions:
+                kinds = [(0.0, "dense"), *sparse]
+                yield tuple(Case(outputs, inputs, count, *kind, precision) for kind in kinds)
+
+
+def _weight(case: Case, random: np.random.Generator) -> Array:
+    outputs, inputs = BLOCKS[case.pattern]
+    kept = random.random((case.outputs // outputs, case.inputs // inputs)) >= case.zeros
+    mask = np.kron(kept, np.ones((outputs, inputs), bool))
+    whole = random.integers(1, 127, (case.outputs, case.inputs))
+    return np.where(mask, whole, 0).astype(np.int8 if case.precision == "int8" else np.float32)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    stand: Stand
+    call: Callable[[], None]
+    nothing: Callable[[], None]  # the same without a unit of work
+    kernel: str
+    macs: int
+
+
+def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
+    weight = _weight(case, np.random.default_rng(0))
+    width = piece_width(chosen.width)
+    row, *variant = case.kernel(width)
+    out_bytes = 1 if case.precision == "int8" else 4
+    parts = part_count(weight, case.pattern)
+    how: dict[str, Any] = {"precision": case.precision, "out_bytes": out_bytes, "parts": parts}
+    if case.pattern == "1x4":
+        panels = panel_count(weight, case.precision, width)
+        packed = pack_panels(weight, panels, **how)
+    else:
+        packed = [pack_linear(weight, case.pattern, **how)]
+    tiles = -(-case.tokens // TILE)
+    x_bytes, y_bytes = X_BYTES[case.precision] * case.inputs * TILE, out_bytes * case.outputs * TILE
+    stand = Stand(tiles * (x_bytes + y_bytes) + 4096)
+    x, buffer = stand.room((tiles, x_bytes), np.uint8)
+    buffer.fill(1)  # memory never written is one page of zeros, which caches take another way
+    y, _ = stand.room((tiles, y_bytes), np.uint8)
+    records = np.zeros((len(packed[0].headers), 64), np.uint8)
+    rows = table_of([stand.parts(each, records) for each in packed], case.pattern)
+    params = stand.params(x, x_bytes, y, y_bytes, parts, stand.address(rows))
+    call, nothing = (
+        stand.caller(kernel(chosen, row, *variant), params, 0, units)
+        for units in (tiles * parts, 0)
+    )
+    macs = int(np.count_nonzero(weight)) * case.tokens
+    return _Prepared(stand, call, nothing, kernel_name(row, *variant), macs)
+
+
+def measure(group: tuple[Case, ...], rounds: int = 12) -> list[Timing]:
+    """The cases in turns with the peaks."""
+    chosen, peaks = isa.chosen(), Peaks()
+    prepared = [_prepare(case, chosen) for case in group]
+    least, calling = [float("inf")] * len(group), float("inf")
+    for _ in range(rounds):
+        rates = peaks.round()
+        for number, each in enumerate(prepared):
+            for _ in range(REPEATS):
+                least[number] = min(least[number], _took(each.call))
+                calling = min(calling, _took(each.nothing))
+    return [
+        Timing(case, each.kernel, seconds - calling, each.macs, rates[fitting(each.kernel)])
+        for case, seconds, each in zip(group, least, prepared, strict=True)
+    ]
+
+
+def best(found: Sequence[Timing]) -> Timing:
+    """Of one case, measured more than once: its shortest time against the highest peak."""
+    least, peak = min(each.seconds for each in found), max(each.peak for each in found)
+    return replace(found[0], seconds=least, peak=peak)
+
+
+def _took(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

@@ -1,0 +1,77 @@
+"""What a core does at most, measured: products in registers by type, bytes from its second cache.
+
+The peaks are measured in turns with what is compared to them, so that both meet the same clock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..codegen import isa
+from ..kernels import kernel
+from ..kernels.harness import aligned
+
+__all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second", "fitting"]
+
+PEAKS = {"u8": 4, "bf16": 2, "f32": 1}  # multiply-adds of a 32-bit lane in one product
+BYTES_PEAK = "bytes"
+CHAINS = {16: 16, 8: 8, 4: 8}  # by the lanes of a register, as kernels/peak.py has
+READ_BYTES = 1 << 18
+TURNS = {**dict.fromkeys(PEAKS, 100_000), BYTES_PEAK: 100}  # a fraction of a millisecond each
+KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
+
+
+def fitting(row: str) -> str:
+    """The peak of a kernel that multiplies, by its row of KERNELS; "" where AMX does it."""
+    if row.startswith("amx_"):
+        return ""
+    return next((name for name in PEAKS if f"_{name}" in row), "f32")
+
+
+class Peaks:
+    """Highest rates so far: multiply-adds a second by type, bytes a second (BYTES_PEAK)."""
+
+    def __init__(self) -> None:
+        self.isa = isa.chosen()
+        lanes = self.isa.lanes
+        self._memory = aligned(READ_BYTES + 8192, np.uint8)
+        self._params = np.array([self._memory.ctypes.data], np.int64)
+        variants = {name: ("peak", name, lanes) for name in PEAKS} | {BYTES_PEAK: ("read", lanes)}
+        self._work = {name: CHAINS[lanes] * lanes * macs for name, macs in PEAKS.items()} | {
+            BYTES_PEAK: READ_BYTES
+        }
+        self._calls = {name: self._caller(name, *variant) for name, variant in variants.items()}
+        self.rates = dict.fromkeys(variants, 0.0)
+
+    def _caller(self, name: str, row: str, *variant: object) -> Callable[[], None]:
+        code = kernel(self.isa, row, *variant)
+        call, address, turns = KERNEL(code.address), int(self._params.ctypes.data), TURNS[name]
+        return lambda: call(address, 0, 0, turns)
+
+    def round(self) -> dict[str, float]:
+        """Measure each once, about a millisecond in all; the rates so far."""
+        for name, call in self._calls.items():
+            began = time.perf_counter()
+            call()
+            rate = TURNS[name] * self._work[name] / (time.perf_counter() - began)
+            self.rates[name] = max(self.rates[name], rate)
+        return self.rates
+
+
+def cycles_per_second() -> float:
+    """Of the time stamp counter that `Session.timed` counts in."""
+    params = np.zeros(1, np.int64)
+    read = KERNEL(kernel(isa.chosen(), "clock").address)
+
+    def both() -> tuple[int, int]:
+        read(params.ctypes.data, 0, 0, 0)
+        return int(params[0]), time.perf_counter_ns()
+
+    first, began = both()
+    time.sleep(0.05)
+    second, ended = both()
+    return (second - first) / (ended - began) * 1e9

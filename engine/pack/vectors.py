@@ -1,0 +1,271 @@
+"""Weights in the order in which the vector kernels of kernels/linear read them.
+
+A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one product: 4 (int8),
+2 (bfloat16; int16: int8 weights for CPUs without VNNI), 1 (float32).
+
+           header                          offsets        weights                   a step is
+    4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
+    1x4    steps, first quad, 0, 0, 4      [steps][4]     [steps][4 outputs][4]     4 blocks
+    dense  steps, first output             none           [steps][4 outputs][m]     m inputs
+
+Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any 4 outputs with about
+as many blocks make a group, and the rows that an epilogue adds for an output of four are taken
+off).  Offsets are u16, 8 * input; those of 1x4 are u8, input / 4 counted from the panel's first.
+Where blocks are missing an offset is repeated with weight 0; a group of 4x1 has one step at least.
+A group of int8 1x4 is stored to a multiple of four steps, which are loaded together.  Empty steps
+end a sparse layer: kernels read ahead.  Groups are dealt to parts of about equal work
+and sorted by steps inside a part: the loop's end is then predicted.
+
+A 1x4 product loads x as often as it multiplies.  Where x overflows the first-level cache, or has
+more quads than a u8 can name, the inputs are cut into panels, each packed by itself: in each the
+outputs of a part are grouped anew, and what has been summed so far waits in the worker's scratch.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "MOST_INPUTS",
+    "PER_PRODUCT",
+    "Packed",
+    "pack_linear",
+    "pack_panels",
+    "piece_width",
+    "to_bfloat16",
+]
+
+Array = NDArray[Any]
+GROUP = 4  # outputs
+MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
+MOST_QUADS = 256  # of a panel
+PER_PRODUCT = {"int8": 4, "int16": 2, "bfloat16": 2, "float32": 1}
+X_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
+STEPS_AHEAD = {"4x1": 2, "1x4": 8}  # that kernels may read behind the last one
+TURN = {"int8": 4}  # steps of 1x4 that are loaded together: a group begins at such a multiple
+EPILOGUE_STEPS = 3  # what finishing a group costs, in steps: for balance only
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One layer; outputs[i]: rows of the weight in group i (N and above: padding), whose order
+    records have to follow."""
+
+    pattern: str
+    headers: Array  # int32 [groups, 2 or 8]
+    offsets: Array  # uint16 [steps, m], uint8 [steps, 4] for 1x4; empty when dense
+    weights: Array  # int8, int16, uint16 (bits of bfloat16) or float32
+    outputs: Array  # int64 [groups, 4]
+    bounds: Array  # int64 [parts + 1]: groups of a part
+    starts: Array  # int64 [groups + 1]: stored steps before a group
+
+    @property
+    def steps(self) -> int:
+        return int(self.starts[-1])
+
+    def rows(
+        self,
+        headers: int,
+        offsets: int,
+        weights: int,
+        records: int,
+        tables: int,
+        *,
+        record_bytes: int = 64,
+    ) -> Array:
+        """int64 [parts, 6]: the parts as a kernel reads them, from the addresses of the arrays."""
+        first = self.bounds[:-1]
+        step = self.starts[first]
+        offset_bytes = 0 if self.offsets.ndim < 2 else self.offsets.itemsize * self.offsets.shape[1]
+        weight_bytes = self.weights.itemsize * int(np.prod(self.weights.shape[1:]))
+        places = [
+            headers + self.headers.itemsize * self.headers.shape[1] * first,
+            offsets + offset_bytes * step,
+            weights + weight_bytes * step,
+        ]
+        places += [records + record_bytes * first, tables + 0 * first]
+        return np.stack([np.diff(self.bounds), *places], axis=1).astype(np.int64)
+
+
+def to_bfloat16(x: Array) -> Array:
+    """The bits of float32 rounded to nearest even; NaN stays NaN."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(x), bits >> 16 | 0x40, rounded).astype(np.uint16)
+
+
+def piece_width(bits: int) -> int:
+    """Tokens of a register block, and of a piece of x where a kernel reads x in pieces: 4 outputs x
+    64 tokens fill half of 32 registers of 512 bits.
+    """
+    return 64 if bits == 512 else 16
+
+
+def _deal(steps: Array, parts: int) -> list[Array]:
+    """Groups of each part: the longest first to the part with least work, then sorted by steps."""
+    loads = [(0, part) for part in range(parts)]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for group in np.argsort(-steps, kind="stable"):
+        work, part = heapq.heappop(loads)
+        dealt[part].append(int(group))
+        heapq.heappush(loads, (work + int(steps[group]) + EPILOGUE_STEPS, part))
+    return [np.array(sorted(groups, key=lambda g: (steps[g], g)), np.int64) for groups in dealt]
+
+
+def _padded(weight: Array, inputs: int) -> Array:
+    """Outputs to a multiple of 4, inputs to one of `inputs`."""
+    return np.pad(weight, ((0, -len(weight) % GROUP), (0, -weight.shape[1] % inputs)))
+
+
+def _columns(group: Array, m: int, idle: int) -> tuple[Array, Array]:
+    """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads; idle:
+    what is read where there are none, which somebody has to have made.
+    """
+    inputs = np.flatnonzero(group.any(axis=0))
+    if len(inputs) == 0:
+        inputs = np.array([idle])
+    pad = -len(inputs) % m
+    values = np.pad(group[:, inputs], ((0, 0), (0, pad)))
+    inputs = np.pad(inputs, (0, pad), mode="edge")
+    return inputs.reshape(-1, m) * 8, values.reshape(GROUP, -1, m).transpose(1, 0, 2)
+
+
+def _quads(group: Array, steps: int) -> tuple[Array, Array]:
+    """Offsets [steps, 4] and weights [steps, 4, 4]: blocks of 4 inputs, as many for each output."""
+    offsets, values = np.zeros((steps, GROUP), np.int64), np.zeros((steps, GROUP, 4), group.dtype)
+    there = group.any(axis=2)
+    offsets[:] = there.any(axis=0).argmax() if there.size else 0  # for outputs without any
+    for n, row in enumerate(group):
+        blocks = np.flatnonzero(there[n])
+        if len(blocks):
+            offsets[:, n] = np.pad(blocks, (0, steps - len(blocks)), mode="edge")
+            values[: len(blocks), n] = row[blocks]
+    return offsets, values
+
+
+def pack_linear(
+    weight: Array,
+    pattern: str,
+    *,
+    precision: str,
+    lanes: int = 64,
+    parts: int = 1,
+    out_bytes: int = 1,
+    read: Array | None = None,
+) -> Packed:
+    """Pattern 4x1 or dense.  weight [N, K]: int8 (int8, int16), or float32 for other precisions; a
+    row of y is lanes * out_bytes.
+
+    read: bool [N], the outputs that are read by somebody; groups without any are left out, all but
+    one.  Inputs are padded to a multiple of m (dense), outputs to one of 4: a tile of y has to have
+    room for those rows.
+    """
+    assert pattern != "4x1" or (len(weight) % GROUP == 0 and weight.shape[1] <= MOST_INPUTS), (
+        f"weight {weight.shape}: blocks of 4 outputs, at most {MOST_INPUTS} inputs"
+    )
+    m = PER_PRODUCT[precision]
+    weight = _padded(weight, m)
+    groups = weight.reshape(-1, GROUP, weight.shape[1])
+    if pattern == "4x1":
+        inputs = groups.any(axis=1).sum(axis=1)
+        steps = np.maximum(-(-inputs // m), 1)
+    else:
+        steps = np.full(len(groups), weight.shape[1] // m)
+    made = np.arange(len(groups))
+    if read is not None:
+        made = np.flatnonzero(read.reshape(-1, GROUP).any(axis=1))
+        made = made if len(made) else np.zeros(1, np.int64)
+    dealt = [made[part] for part in _deal(steps[made], parts)]
+    order = np.concatenate(dealt)
+    headers = np.stack([steps, np.arange(len(groups)) * GROUP * lanes * out_bytes], axis=1)
+    if pattern == "4x1":
+        idle = int(weight.any(axis=0).argmax())
+        pairs = [_columns(groups[group], m, idle) for group in order]
+    else:
+        nothing = np.empty(0, np.int64)
+        pairs = [
+            (nothing, groups[group].reshape(GROUP, -1, m).transpose(1, 0, 2)) for group in order
+        ]
+    members = np.arange(len(weight)).reshape(-1, GROUP)
+    return _assemble(pattern, headers[order], pairs, members[order], _bounds(dealt), precision)
+
+
+def pack_panels(
+    weight: Array,
+    panels: int,
+    *,
+    precision: str,
+    lanes: int = 64,
+    parts: int = 1,
+    out_bytes: int = 1,
+    read: Array | None = None,
+) -> list[Packed]:
+    """Pattern 1x4, in panels of about as many inputs each.  Inputs and outputs are padded to a
+    multiple of 4; the rest is as in pack_linear.
+    """
+    weight = _padded(weight, 4)
+    quads = weight.reshape(len(weight), -1, 4)
+    there = quads.any(axis=2)
+    made = np.arange(len(weight))
+    if read is not None:  # and some that are not, to make up fours
+        made = np.argsort(~np.pad(read, (0, len(weight) - len(read))), kind="stable")
+        made = np.sort(made[: max(GROUP, -(-np.count_nonzero(read) // GROUP) * GROUP)])
+    alike = made[np.argsort(there[made].sum(axis=1), kind="stable")].reshape(-1, GROUP)
+    dealt = _deal(there.sum(axis=1)[alike].max(axis=1), parts)
+    packed = []
+    for first, last in pairwise(np.arange(panels + 1) * quads.shape[1] // panels):
+        assert last - first <= MOST_QUADS, f"{last - first} quads of inputs in a panel"
+        blocks = there[:, first:last].sum(axis=1)
+        members = np.concatenate([
+            part[np.argsort(blocks[part], kind="stable")]
+            for part in (alike[groups].ravel() for groups in dealt)
+        ]).reshape(-1, GROUP)  # fmt: skip
+        steps = blocks[members].max(axis=1)
+        stored = -(-steps // TURN.get(precision, 1)) * TURN.get(precision, 1)
+        headers = np.zeros((len(members), 8), np.int64)
+        headers[:, 0], headers[:, 1] = steps, first
+        headers[:, 4:] = (members - np.arange(GROUP)) * lanes * out_bytes
+        pairs = [
+            _quads(quads[group, first:last], int(count))
+            for group, count in zip(members, stored, strict=True)
+        ]
+        packed.append(_assemble("1x4", headers, pairs, members, _bounds(dealt), precision))
+    return packed
+
+
+def _bounds(dealt: list[Array]) -> Array:
+    return np.cumsum([0, *map(len, dealt)]).astype(np.int64)
+
+
+def _assemble(
+    pattern: str,
+    headers: Array,
+    pairs: list[tuple[Array, Array]],
+    members: Array,
+    bounds: Array,
+    precision: str,
+) -> Packed:
+    """pairs: offsets and weights of each group."""
+    counts = [len(values) for _, values in pairs]
+    weights = np.concatenate([values for _, values in pairs])
+    stored = to_bfloat16(weights) if precision == "bfloat16" else weights.astype(precision)
+    offsets = np.concatenate([places for places, _ in pairs])
+    if pattern != "dense":
+        behind = (0, STEPS_AHEAD[pattern])
+        offsets = np.pad(offsets, (behind, (0, 0)))
+        stored = np.pad(stored, (behind, (0, 0), (0, 0)))
+    return Packed(
+        pattern,
+        headers.astype(np.int32),
+        offsets.astype(np.uint8 if pattern == "1x4" else np.uint16),
+        np.ascontiguousarray(stored),
+        members,
+        bounds,
+        np.cumsum([0, *counts]).astype(np.int64),
+    )
