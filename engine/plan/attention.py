@@ -31,7 +31,9 @@ Array = NDArray[Any]
 
 def plan_attention(planner: Planner, node: Node) -> None:
     """One step for each head and tile of queries, after the keys are interleaved."""
-    query, key, value = (planner.buffer(name) for name in node.inputs[:3])
+    in_bytes = attention_is_bytes(node)
+    query, key = (planner.buffer(name) for name in node.inputs[:2])
+    value = planner.buffer(node.inputs[2], less_128=in_bytes)
     mask = node.inputs[3] if len(node.inputs) > 3 else ""
     _check_mask(planner, mask)
     depth = query.channels // node.attributes["heads"]
@@ -39,7 +41,7 @@ def plan_attention(planner: Planner, node: Node) -> None:
         raise Unplanned("query, key and value have different channels")
     if depth % WHOLE or key.domain != "tokens" or value.domain != "tokens":
         raise Unplanned(f"heads of {depth} channels")
-    attend = _bytes if attention_is_bytes(node) else _floats
+    attend = _bytes if in_bytes else _floats
     attend(planner, node, query, key, value, depth)
     planner.inputs["mask"], planner.attended = mask, True
     if node.inputs[0] in planner.kept_axis:

@@ -60,6 +60,8 @@ def _bytes(planner: Planner, node: Node, x: Buffer, weight: Array) -> None:
         return
     constants = of_bytes(node, weight, scale, bias, source, flip=flip)
     y = planner.make(name, x.domain, len(weight), node.attributes.get("output"))
+    if flip:
+        planner.less_128.add(name)
     _emit(planner, node, x, y, weight, "int8", constants)
 
 

@@ -84,6 +84,7 @@ class Planner:
         attentions = [node for node in graph if node.kind == "engine.Attention"]
         # what attention_u8 reads as its second operand: stored less 128
         self.flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
+        self.less_128: set[str] = set()  # of the flipped, those that are made so
 
     # --- the walk
     def plan(self, handlers: Mapping[str, Handler]) -> Plan | None:
@@ -222,15 +223,21 @@ class Planner:
         """A constant, or None for an input left out."""
         return self.array(name) if name else None
 
-    def buffer(self, name: str) -> Buffer:
-        """Where a value lies."""
-        if name not in self.buffers:
-            raise Unplanned(f"'{name}' is not an activation")
-        return self.buffers[name]
+    def buffer(self, name: str, *, less_128: bool = False) -> Buffer:
+        """Where a value lies; less_128: the reader takes it as the second operand of a product."""
+        buffer = self._lies_in(name)
+        if (buffer.name in self.less_128) != less_128:
+            raise Unplanned(f"'{name}' is read both as values of attention on bytes and otherwise")
+        return buffer
 
     def width(self, name: str) -> int:
         """Channels of a value; its buffer may have more."""
-        return self.channels[self.buffer(name).name]
+        return self.channels[self._lies_in(name).name]
+
+    def _lies_in(self, name: str) -> Buffer:
+        if name not in self.buffers:
+            raise Unplanned(f"'{name}' is not an activation")
+        return self.buffers[name]
 
     def make(
         self,
