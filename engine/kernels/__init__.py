@@ -15,6 +15,7 @@ from typing import Any
 
 from ..codegen.compile import Compiled, compiled
 from ..codegen.isa import Isa
+from . import params
 
 __all__ = ["KERNELS", "Kernel", "kernel", "kernel_name"]
 
@@ -30,6 +31,7 @@ class Kernel:
     function: str
     variant: tuple[str, ...]
     meaning: str  # the operator of ops whose NumPy meaning it has
+    params: Any = None  # the record of its parameters
 
 
 KERNELS: dict[str, Kernel] = {
@@ -214,8 +216,9 @@ KERNELS: dict[str, Kernel] = {
             "elementwise",
             ("lanes", "x_type", "activation", "y_type"),
             "",
+            params.ELEMENTWISE,
         ),
-        Kernel("select", "rows", "select", ("kind",), "Select"),
+        Kernel("select", "rows", "select", ("kind",), "Select", params.SELECT),
         Kernel("dense_rows", "rows", "dense_rows", ("kind", "activation"), "Linear"),
         Kernel("output_rows", "rows", "output_rows", (), ""),
         Kernel("prepare", "drive", "prepare", (), ""),

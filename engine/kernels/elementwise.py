@@ -1,9 +1,7 @@
 """y = quantised(activation(dequantised(x))), channel by channel, where no product is there to do it
 in its epilogue.
 
-A unit is a tile.  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 scale
-and 6 shift of x (shift = -zero point * scale), 7 reciprocal scale and 8 zero point of y + MAGIC;
-5-6 for bytes in, 7-8 for bytes out.
+A unit is a tile; params: ELEMENTWISE.
 """
 
 import numba as nb
@@ -23,7 +21,9 @@ from ..codegen.simd import (
     store,
 )
 from .activations import ACTIVATIONS
+from .buffers import tile_of
 from .context import ARENA
+from .params import ELEMENTWISE
 
 f32 = nb.float32
 SIZE = {"u8": 1, "f32": 4}
@@ -35,8 +35,8 @@ def _load(lanes, kind):
     def of_bytes(at, params):
         return fma(
             bytes_to_float(load_bytes(at)),
-            splat(load_f32(params + 40)),
-            splat(load_f32(params + 48)),
+            splat(load_f32(params + ELEMENTWISE.x_scale)),
+            splat(load_f32(params + ELEMENTWISE.x_shift)),
         )
 
     def of_floats(at, params):
@@ -49,7 +49,11 @@ def _store(lanes, kind):
     splat = splats("f32", lanes)
 
     def to_bytes(at, v, params):
-        v = fma(v, splat(load_f32(params + 56)), splat(load_f32(params + 64)))
+        v = fma(
+            v,
+            splat(load_f32(params + ELEMENTWISE.y_factor)),
+            splat(load_f32(params + ELEMENTWISE.y_zero)),
+        )
         v = maximum(v, splat(f32(MAGIC)))  # of NaN the least byte, as ops.numbers.quantize has it
         store(at, pack_in_order(minimum(v, splat(f32(MAGIC + 255)))))
 
@@ -65,12 +69,10 @@ def elementwise(lanes, x_type, activation, y_type):
     x_row, y_row = lanes * SIZE[x_type], lanes * SIZE[y_type]
 
     def kernel(params, context, begin, end):
-        arena, channels = load_i64(context + ARENA), load_i64(params + 32)
+        arena, channels = load_i64(context + ARENA), load_i64(params + ELEMENTWISE.channels)
         for tile in range(begin, end):
-            x, y = (
-                arena + load_i64(params) + load_i64(params + 8) * tile,
-                arena + load_i64(params + 16) + load_i64(params + 24) * tile,
-            )
+            x = tile_of(arena, params + ELEMENTWISE.x, tile)
+            y = tile_of(arena, params + ELEMENTWISE.y, tile)
             for n in range(channels):
                 put(y + y_row * n, act(load(x + x_row * n, params)), params)
 

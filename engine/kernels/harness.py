@@ -111,8 +111,9 @@ class Stand:
         table = 0 if tables is None else self.address(tables)
         return packed.rows(*places, table, record_bytes=records.shape[1])
 
-    def params(self, *values: int | float) -> Array:
-        """A block of 8-byte slots; floats are float32 in the low four bytes."""
+    def params(self, record: Any, *rest: int | float, **named: int | float) -> Array:
+        """The parameters of a kernel, by the names of its record."""
+        values = tuple(record.pack(**named).values()) if named else (record, *rest)
         block = aligned(max(len(values), 1), np.int64)
         for slot, value in enumerate(values):
             if isinstance(value, float | np.floating):

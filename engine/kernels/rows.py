@@ -1,8 +1,7 @@
 """The "rows" domain, one lane a sentence: choosing each sentence's first token, and dense float32
 layers for a few rows.
 
-select params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 channels, 5 index of the token
-in its sentence. dense_rows params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs, 5
+dense_rows params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs, 5
 outputs rounded up to 16, 6 address of weights [inputs][outputs up to 16] then bias, 7 float32
 scale, 8 zero point of x (bytes only).  dense_rows puts outputs in lanes, x broadcast, as there may
 be one sentence only; four share what is read of the weights. output_rows params: 0 x, 1 bytes of an
@@ -25,6 +24,7 @@ from ..codegen.simd import (
     store_unaligned,
 )
 from .activations import ACTIVATIONS
+from .buffers import tile_of
 from .context import (
     ARENA,
     FIRST_ROW,
@@ -37,6 +37,7 @@ from .context import (
     STARTS,
     TILE,
 )
+from .params import SELECT
 
 f32 = nb.float32
 
@@ -53,19 +54,14 @@ def select(kind):
             load_i64(context + STARTS),
             load_i64(context + SENTENCES),
         )
-        channels, index = load_i64(params + 32), load_i64(params + 40)
+        channels, index = load_i64(params + SELECT.channels), load_i64(params + SELECT.index)
         first = load_i64(context + FIRST_ROW)
         for tile in range(begin, end):
-            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
+            y = tile_of(arena, params + SELECT.y, tile)
             low = max(first, ROWS * tile)
             for row in range(low, min(first + sentences, ROWS * tile + ROWS)):
                 lane, token = row - ROWS * tile, load_int(starts + 4 * (row - first)) + index
-                x = (
-                    arena
-                    + load_i64(params)
-                    + load_i64(params + 8) * (token // TILE)
-                    + size * (token % TILE)
-                )
+                x = tile_of(arena, params + SELECT.x, token // TILE) + size * (token % TILE)
                 for n in range(channels):
                     if size == 1:
                         store_u8(y + ROWS * n + lane, load_u8(x + TILE * n))

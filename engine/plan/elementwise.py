@@ -74,8 +74,15 @@ def _convert(
         (1.0, 0.0) if source is None else (source.scale, -source.scale * source.zero_point)
     )
     factor, zero = (1.0, 0.0) if result is None else (1 / result.scale, result.zero_point + MAGIC)
-    numbers = (float(scale), float(shift), float(factor), float(zero))
-    params = (x, x.tile_bytes, y, y.tile_bytes, y.channels, *numbers)
+    params = {
+        "x": x,
+        "y": y,
+        "channels": y.channels,
+        "x_scale": float(scale),
+        "x_shift": float(shift),
+        "y_factor": float(factor),
+        "y_zero": float(zero),
+    }
     planner.emit(node, "elementwise", (x.lanes, x.dtype, activation, y.dtype), params, x.domain)
     return y
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization, Value
+from ..kernels import KERNELS
 from ..kernels.context import ROW_TILES, TILES
 from ..passes.lengths import alike
 from . import Plan, Result, Step
@@ -182,7 +183,7 @@ class Planner:
         node: Node,
         kernel: str,
         variant: tuple[Any, ...],
-        params: tuple[Any, ...],
+        params: tuple[Any, ...] | Mapping[str, Any],
         domain: str,
         *,
         units: int = 1,
@@ -191,9 +192,19 @@ class Planner:
         own_tiles: bool = True,
         **facts: Any,
     ) -> None:
-        """Add a step; facts are kept with it."""
+        """Add a step; params: by the names of the kernel's record, buffers without the bytes of
+        their tiles; facts are kept with it.
+        """
         name = node.name or node.outputs[0]
         counted = COUNTED[domain]
+        if isinstance(params, Mapping):
+            record = KERNELS[kernel].params
+            sizes = {
+                f"{each}_tile": param.tile_bytes
+                for each, param in params.items()
+                if isinstance(param, Buffer) and f"{each}_tile" in record._fields
+            }
+            params = tuple(record.pack(**params, **sizes).values())
         self.steps.append(
             Step(name, kernel, variant, params, counted, units, macs, spared, own_tiles, facts)
         )

@@ -18,7 +18,7 @@ def plan_select(planner: Planner, node: Node) -> None:
     source = planner.quantized[x.name]
     y = planner.make(node.outputs[0], "rows", planner.width(node.inputs[0]), source)
     planner.kept_axis.add(node.outputs[0])
-    params = (x, x.tile_bytes, y, y.tile_bytes, y.channels, index)
+    params = {"x": x, "y": y, "channels": y.channels, "index": index}
     planner.emit(node, "select", (x.dtype,), params, "rows")
 
 

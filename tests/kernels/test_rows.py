@@ -13,6 +13,7 @@ from engine.codegen.simd import MAGIC
 from engine.graph import Quantization
 from engine.kernels import context, kernel
 from engine.kernels.harness import Stand, aligned, from_tiles, to_tiles
+from engine.kernels.params import ELEMENTWISE, SELECT
 from engine.ops import fused
 from engine.ops.numbers import quantized
 from engine.ops.quantized import dynamic_quantize_linear
@@ -269,7 +270,10 @@ def test_select(slow: bool, kind: str) -> None:
         stand = Stand(1 << 17, lengths)
         place, tiles = stand.put(to_tiles(x))
         y, result = stand.room((2, 12, 16), TYPES[kind])
-        params = stand.params(place, tiles[0].nbytes, y, result[0].nbytes, 12, 0)
+        params = stand.params(
+            SELECT, x=place, x_tile=tiles[0].nbytes, y=y, y_tile=result[0].nbytes,
+            channels=12, index=0,
+        )  # fmt: skip
         stand.run(kernel(isa, "select", kind), params, 0, 2)
         np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[stand.starts[:-1]])
 
@@ -386,8 +390,11 @@ def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
         stand = Stand(1 << 18)
         place, tiles = stand.put(to_tiles(x))
         y, result = stand.room(tiles.shape, TYPES[y_kind])
-        numbers = (1.0, 0.0, 1 / OUTPUT.scale, OUTPUT.zero_point + MAGIC)
-        params = stand.params(place, tiles[0].nbytes, y, result[0].nbytes, 12, *numbers)
+        params = stand.params(
+            ELEMENTWISE, x=place, x_tile=tiles[0].nbytes, y=y, y_tile=result[0].nbytes,
+            channels=12, x_scale=1.0, x_shift=0.0,
+            y_factor=1 / OUTPUT.scale, y_zero=OUTPUT.zero_point + MAGIC,
+        )  # fmt: skip
         code = kernel(isa, "elementwise", 64, "f32", activation, y_kind)
         stand.run(code, params, 0, len(tiles))
         got = from_tiles(result, 70)
