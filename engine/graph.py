@@ -120,16 +120,22 @@ class Graph:
         """The same graph with some fields replaced."""
         return replace(self, **fields)
 
-    def without_dead_nodes(self) -> Graph:
-        """Only what the outputs need: nodes and constants that nothing reads are dropped."""
+    def live_nodes(self) -> tuple[Node, ...]:
+        """Those that the outputs need."""
         live = {value.name for value in self.outputs}
         kept: list[Node] = []
         for node in reversed(self.nodes):
             if live.intersection(node.outputs):
                 kept.append(node)
                 live.update(name for name in node.inputs if name)
+        return tuple(reversed(kept))
+
+    def without_dead_nodes(self) -> Graph:
+        """Only what the outputs need: nodes and constants that nothing reads are dropped."""
+        nodes = self.live_nodes()
+        live = {value.name for value in self.outputs}.union(*(node.inputs for node in nodes))
         constants = {name: array for name, array in self.constants.items() if name in live}
-        return self.changed(nodes=tuple(reversed(kept)), constants=constants)
+        return self.changed(nodes=nodes, constants=constants)
 
     def check(self) -> Graph:
         """The graph itself, if every value is made once and before it is read.  What operators take

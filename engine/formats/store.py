@@ -136,7 +136,7 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     content = _content(text_path)
     read_ir = original_ir.read if original_ir.is_original(content) else _read
     try:
-        return read_ir(content, text_path, bin_path)
+        graph = read_ir(content, text_path, bin_path)
     except EngineError as error:
         if str(text_path) in str(error) or str(bin_path) in str(error):
             raise
@@ -144,6 +144,7 @@ def read(path: str | Path, weight: str | Path | None = None) -> Graph:
     except FOREIGN as error:
         reason = f"{type(error).__name__}: {error}"
         raise IntegrityError(f"{text_path}: makes no sense as an IR: {reason}") from error
+    return graph.changed(nodes=graph.live_nodes())  # ours has no others; what is dead may not fail
 
 
 def _read(content: bytes, text_path: Path, bin_path: Path) -> Graph:
