@@ -291,7 +291,7 @@ def _spawn(threads: int, library: Path | None) -> subprocess.Popen[str]:
     variables = [f"{name}_NUM_THREADS={threads}" for name in ("OMP", "NUMBA", "MKL", "OPENBLAS")]
     preload = [f"LD_PRELOAD={library}"] if library else []
     return subprocess.Popen(
-        ["env", *variables, *preload, sys.executable, "-m", f"{__package__}.bench_worker"],
+        ["env", *variables, *preload, sys.executable, "-m", f"{__package__}.instance_worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
