@@ -12,7 +12,7 @@ from ..pack.mapped import aligned
 from .elementwise import converted
 from .heads import WHOLE
 from .memory import Buffer
-from .planner import Planner, Unplanned, block_width
+from .planner import Planner, block_width
 from .quantized import (
     FLIP,
     attention_constants,
@@ -21,6 +21,7 @@ from .quantized import (
     softmax_of,
     why_not_bytes,
 )
+from .steps import Unplanned
 from .tiles import TILE_DEPTHS
 from .unread import constant_scores
 

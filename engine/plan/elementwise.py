@@ -7,8 +7,9 @@ import numpy as np
 from ..graph import Node, Quantization
 from ..ops import is_quantization
 from .memory import Buffer
-from .planner import Handler, Planner, Unplanned
+from .planner import Handler, Planner
 from .quantized import MAGIC, stored
+from .steps import Unplanned
 
 __all__ = ["ELEMENTWISE", "converted", "plan_elementwise", "through_floats"]
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from ..graph import Node
 from .elementwise import through_floats
-from .planner import Planner, Unplanned, float32
+from .planner import Planner, float32
 from .quantized import norm_in_range, stored
+from .steps import Unplanned
 
 __all__ = ["plan_embedding"]
 

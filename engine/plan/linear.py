@@ -13,7 +13,7 @@ from ..kernels.context import OUTPUTS_OF_ROWS, ROWS
 from .elementwise import through_floats
 from .memory import Buffer
 from .operands import few_rows_params, linear_operands, panel_count, rows_operand
-from .planner import Planner, Unplanned
+from .planner import Planner
 from .product import SIXTEEN_BITS, WIDE, forms_wanted, on_dense_rows, product
 from .quantized import (
     OutputConstants,
@@ -22,6 +22,7 @@ from .quantized import (
     of_bytes,
     sums_in_range,
 )
+from .steps import Unplanned
 
 __all__ = ["plan_linear"]
 

@@ -9,12 +9,9 @@ reads others' tiles (attention), or that takes the rows of sentences out of tile
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from .memory import Buffer
-
-if TYPE_CHECKING:
-    from . import Step
+from .steps import Step
 
 __all__ = ["ALL", "NOBODY", "UNEVEN", "lives_between", "meetings"]
 

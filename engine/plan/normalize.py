@@ -8,8 +8,9 @@ import numpy as np
 
 from ..graph import Node
 from .elementwise import through_floats
-from .planner import Planner, Unplanned, float32
+from .planner import Planner, float32
 from .quantized import float_bias, norm_in_range, norm_of_bytes, stored
+from .steps import Unplanned
 
 __all__ = ["plan_layer_norm"]
 

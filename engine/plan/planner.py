@@ -18,14 +18,15 @@ from ..graph import Graph, Node, Quantization, Value
 from ..kernels import KERNELS
 from ..kernels.context import ROW_TILES, TILES
 from ..passes.lengths import alike
-from . import Plan, Result, Step
 from .measured import Choice, Choices
 from .memory import LINE, Buffer
 from .mixing import mixes_tokens
+from .program import Plan, Result
 from .quantized import attention_is_bytes, stored
+from .steps import Step, Unplanned
 from .unread import channels_read, varying_fours
 
-__all__ = ["Handler", "Planner", "Unplanned"]
+__all__ = ["Handler", "Planner"]
 
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
@@ -38,10 +39,6 @@ FORMS = {  # a form of x -> the kernel that makes it, and its type
     "pieces": ("round_rows", "f32"),
     "words": ("round_rows", "bf16"),
 }
-
-
-class Unplanned(Exception):  # noqa: N818 - no error: the plan ends there
-    """No kernel for a node; says why."""
 
 
 class Planner:

@@ -16,7 +16,8 @@ from ..kernels.context import ROWS, TILE
 from ..pack.vectors import MOST_INPUTS, piece_width
 from .attention import forms_read
 from .measured import Choice, Layer
-from .planner import Planner, Unplanned
+from .planner import Planner
+from .steps import Unplanned
 from .tiles import PACKINGS, TILE_KERNELS, modelled_pattern
 
 __all__ = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Node
-from .planner import Planner, Unplanned
+from .planner import Planner
+from .steps import Unplanned
 
 __all__ = ["plan_renaming", "plan_select"]
 

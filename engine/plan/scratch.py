@@ -7,13 +7,10 @@ depends on channels alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from ..kernels.context import OUTPUTS_OF_ROWS, ROWS, TILE
 from .memory import SIZES
-
-if TYPE_CHECKING:
-    from . import Step
+from .steps import Step
 
 __all__ = ["scratch_bytes"]
 

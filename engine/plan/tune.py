@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization
 from ..kernels.harness import Stand
-from . import Plan, Step
 from .linear import plan_linear
 from .measured import Choice, Choices, Layer
-from .planner import Planner, Unplanned, block_width
+from .planner import Planner, block_width
 from .product import LINEAR_KERNELS
+from .program import Plan
+from .steps import Step, Unplanned
 from .tiles import tile_patterns
 
 __all__ = ["Trial", "best_choice", "linear_trial"]

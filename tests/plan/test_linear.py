@@ -11,7 +11,7 @@ from engine.plan import tune as trial
 from engine.plan.linear import MOST_SUMMED
 from engine.plan.measured import Choice
 from engine.plan.operands import panel_count
-from engine.plan.planner import Unplanned
+from engine.plan.steps import Unplanned
 from engine.plan.tiles import tile_patterns
 from engine.plan.tune import linear_trial
 

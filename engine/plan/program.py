@@ -1,0 +1,143 @@
+"""A plan, and the programs it makes: its steps over an arena, ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codegen.isa import Isa
+from ..graph import Graph
+from ..kernels import kernel
+from ..kernels.context import MOST_ROWS, ROWS, TILE
+from .meetings import lives_between, meetings
+from .memory import Buffer, place
+from .scratch import scratch_bytes
+from .steps import Step
+
+__all__ = ["PACK_TOKENS", "Plan", "Program", "Result"]
+
+STEP_SLOTS = 8
+PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
+
+
+@dataclass(frozen=True)
+class Result:
+    """An array the program hands over: a graph output, or an input of the tail."""
+
+    name: str
+    domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
+    channels: int
+    keep_row_axis: bool = False  # [batch, 1, channels]
+
+    @property
+    def shape(self) -> tuple[int | str, ...]:
+        """Of the array, with names for what a call decides."""
+        if self.domain == "tokens":
+            return ("batch", "sequence", self.channels)
+        return ("batch", *([1] if self.keep_row_axis else []), self.channels)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps with every address known, for packs of at most `tokens` tokens."""
+
+    plan: Plan
+    tokens: int
+    arena_bytes: int
+    steps: NDArray[np.int64]  # [steps, STEP_SLOTS], see kernels/drive.py
+    keep: tuple[Any, ...]  # parameter blocks and code the addresses point to
+    offsets: Mapping[Buffer, int]  # in the arena
+
+    @property
+    def address(self) -> int:
+        """Of the steps."""
+        return self.steps.ctypes.data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs in kernels, in order, and what is left to the tail."""
+
+    isa: Isa
+    steps: tuple[Step, ...]
+    results: tuple[Result, ...]
+    tail: Graph | None
+    inputs: tuple[str, ...]  # names of ids, types, mask ("" where there is none)
+    layers: tuple[Mapping[str, Any], ...]  # for describe()
+    first_position: int = 0
+    padding_id: int | None = None
+    most_positions: int = 1 << 30
+    vocabulary: int = 1 << 30
+    kinds: int = 1 << 30
+    pack_tokens: int = PACK_TOKENS
+    places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
+    mixes: str = ""  # how the tail reads masked tokens, which are 0 here: mixing.py
+
+    @cached_property
+    def signature(self) -> str:
+        """Names what runs: models of the same shapes, kernels and sparsity have the same."""
+        steps = [(step.kernel_name, step.units, step.macs // 1000) for step in self.steps]
+        return hashlib.sha256(repr(steps).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _lives(self) -> dict[Buffer, tuple[int, int]]:
+        lives: dict[Buffer, tuple[int, int]] = {}
+        for number, step in enumerate(self.steps):
+            for buffer in step.buffers():
+                lives[buffer] = (lives.get(buffer, (number, number))[0], number)
+        return lives
+
+    @cached_property
+    def late(self) -> int:
+        """The first of the last steps, those on rows alone: they run once for many packs' rows."""
+        late = len(self.steps)
+        while late and all(each.domain == "rows" for each in self.steps[late - 1].buffers()):
+            late -= 1
+        return late
+
+    def first_use(self, buffer: Buffer) -> int:
+        """The step that makes it."""
+        return self._lives[buffer][0]
+
+    def scratch_bytes(self, tokens: int) -> int:
+        """Of a worker's scratch, for sentences of at most `tokens` tokens."""
+        return max((scratch_bytes(step, tokens) for step in self.steps), default=0)
+
+    def program(self, tokens: int, *, shared: bool = False) -> Program:
+        """The program for packs of at most `tokens` tokens, a multiple of 64; shared: workers may
+        share a pack, for which the arena has to be larger.
+        """
+        tiles = {"tokens": -(-tokens // TILE), "rows": MOST_ROWS // ROWS}
+        waiting = {  # rows of earlier packs are there, and in part made again, until the late steps
+            buffer: (0, max(last, min(self.late, len(self.steps) - 1)))
+            for buffer, (first, last) in self._lives.items()
+            if buffer.domain == "rows" and first < self.late
+        }
+        lives, after = {**self._lives, **waiting}, meetings(self.steps, self._lives, self.late)
+        offsets, size = place(lives_between(lives, after) if shared else lives, tiles)
+        rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
+        keep: list[Any] = []
+        for row, step, who in zip(rows, self.steps, after, strict=True):
+            code = kernel(self.isa, step.kernel, *step.variant)
+            params = np.array([_slot(param, offsets) for param in step.params], np.int64)
+            keep += [code, params]
+            row[:4] = code.address, params.ctypes.data, step.counted, step.units
+            row[6:] = who, step.alone
+        return Program(self, tokens, size, rows, tuple(keep), offsets)
+
+
+def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
+    """A parameter as the eight bytes a kernel reads."""
+    if isinstance(param, Buffer):
+        return offsets[param]
+    if isinstance(param, np.ndarray):
+        return param.ctypes.data
+    if isinstance(param, float | np.floating):
+        return int(np.float32(param).view(np.int32))
+    return int(param)
