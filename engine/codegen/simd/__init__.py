@@ -3,8 +3,8 @@ functions on it.
 
 A Vec has any number of lanes; LLVM cuts it into registers.  Functions that are the same everywhere
 emit plain LLVM; those with an instruction of their own are abstract (lower.instruction) and get a
-body per instruction set: `_dot4` below is the example to read. Each has its NumPy meaning in
-tests/test_simd.py.
+body by the instruction set's features (`lowering`): products.py and x86.py are the example to read.
+Each has its NumPy meaning in tests/test_simd.py.
 
 Quad order: `interleave` of four rows of L bytes gives L lanes of 4 bytes in the order that in-lane
 unpacking leaves them in: lane v * L/4 + 4 * l + i holds token 16 l + 4 v + i.  `pack` undoes it, so
@@ -13,6 +13,7 @@ that products never pay for a permutation.
 
 from __future__ import annotations
 
+from . import x86 as x86  # declares its bodies
 from .arithmetic import (
     absolute,
     add,

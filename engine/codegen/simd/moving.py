@@ -9,7 +9,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..lower import instruction, routine
-from .vectors import BYTES, F32, I8, I32, I64, Vec, held, pointer_to, spread, take
+from ..lowering import lowering
+from .vectors import BYTES, F32, I8, I32, I64, Vec, pointer_to, spread, take
 
 
 def loads(dtype, lanes):
@@ -165,12 +166,12 @@ def load_early(typing, address):
     return nb.int64(nb.int64), emit
 
 
-def _load_words(b, isa, address):
-    words = b.load(pointer_to(b, address, ir.VectorType(I32, 4)), align=16)
-    return held(b, words, here=True) if isa.width == 512 else words
+@lowering
+def words_loaded(b, isa, address):
+    return b.load(pointer_to(b, address, ir.VectorType(I32, 4)), align=16)
 
 
-@instruction(_load_words)
+@instruction(words_loaded)
 def load_words(address):
     """Two int64 (`word`) on 16 bytes, by the kind of load that vectors take: a scalar one keeps two
     of these from starting together.  It is made here, well before they are needed.
@@ -218,43 +219,38 @@ def bytes_at(first, scale):
     return four
 
 
-def _load_four(b, isa, address):
-    four = take(
-        b,
-        b.load(pointer_to(b, address, ir.VectorType(I32, 4)), align=1),
-        [i % 4 for i in range(16)],
-    )
-    if isa.width < 512:
-        return four
-    return held(b, four)  # or LLVM makes it four broadcasts again
+@lowering
+def four_loaded(b, isa, address):
+    four = b.load(pointer_to(b, address, ir.VectorType(I32, 4)), align=1)
+    return take(b, four, [i % 4 for i in range(16)])
 
 
-@instruction(_load_four)
+@instruction(four_loaded)
 def load_four(address):
     """16 bytes, as 4 i32, to every 128 bits of 512: one load instead of four broadcasts."""
     return Vec("i32", 16)
 
 
-def _load_four_fours(b, isa, address):
-    fours = b.load(pointer_to(b, address, ir.VectorType(I32, 16)), align=64)
-    return held(b, fours) if isa.width == 512 else fours
+@lowering
+def four_fours_loaded(b, isa, address):
+    return b.load(pointer_to(b, address, ir.VectorType(I32, 16)), align=64)
 
 
-@instruction(_load_four_fours)
+@instruction(four_fours_loaded)
 def load_four_fours(address):
     """64 bytes on a cache line: the weights of four load_four, by one load (`four_of`)."""
     return Vec("i32", 16)
 
 
-def _four_of(b, isa, fours, n):
-    four = take(b, fours, [4 * n + i % 4 for i in range(16)])
-    return held(b, four) if isa.width == 512 else four
+@lowering
+def four_taken(b, isa, fours, n):
+    return take(b, fours, [4 * n + i % 4 for i in range(16)])
 
 
 def four_of(n):
     """A function of load_four_fours' value: what load_four makes of its 16 bytes number n."""
 
-    @instruction(_four_of, static=(n,))
+    @instruction(four_taken, static=(n,))
     def pick_four(fours):
         return Vec("i32", 16)
 

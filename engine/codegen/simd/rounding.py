@@ -9,10 +9,10 @@ import llvmlite.ir as ir
 from numba.extending import intrinsic
 
 from ..lower import instruction
-from .vectors import I8, I16, I32, Vec, call, constant, cut, join, take, unpack
+from ..lowering import lowering
+from .vectors import I8, I16, I32, Vec, constant, cut, join, take, unpack
 
-_REGISTER = 16  # floats, of 512 bits
-_BOTH = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+PAIR = 32  # floats that an instruction may round together: two registers of 512 bits
 
 
 def _high_halves(b, x):
@@ -24,38 +24,25 @@ def _high_halves(b, x):
     return b.select(b.fcmp_unordered("uno", x, x), constant(whole, 0x7FC00000), rounded)
 
 
-def _rounded(b, isa, first, second):
+@lowering
+def rounded(b, isa, first, second):
     """The bfloat16 of two vectors, one after the other, all of the first before the second's."""
     count = first.type.count
-    if isa.has("avx512bf16") and count % _REGISTER == 0:
-        parts = [part for x in (first, second) for part in cut(b, x, count // _REGISTER)]
-        words = ir.VectorType(I16, 2 * _REGISTER)
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        return join(b, [call(b, _BOTH, words, high, low) for low, high in pairs])
     high = [
         b.lshr(_high_halves(b, x), constant(ir.VectorType(I32, count), 16)) for x in (first, second)
     ]
     return join(b, [b.trunc(x, ir.VectorType(I16, count)) for x in high])
 
 
-def _bf16_pairs(b, isa, p, q):
-    n = p.type.count
-    if not isa.has("avx512bf16"):
-        low, high = (_high_halves(b, x) for x in (p, q))
-        pairs = b.or_(b.lshr(low, constant(low.type, 16)), b.and_(high, constant(low.type, -65536)))
-        return b.bitcast(pairs, ir.VectorType(I16, 2 * n))
-    both = [
-        take(
-            b,
-            _rounded(b, isa, *parts),
-            [i // 2 + _REGISTER * (i % 2) for i in range(2 * _REGISTER)],
-        )
-        for parts in zip(cut(b, p, n // _REGISTER), cut(b, q, n // _REGISTER), strict=True)
-    ]
-    return join(b, both)
+@lowering
+def rounded_pairs(b, isa, p, q):
+    """Lanes of two bfloat16."""
+    low, high = (_high_halves(b, x) for x in (p, q))
+    pairs = b.or_(b.lshr(low, constant(low.type, 16)), b.and_(high, constant(low.type, -65536)))
+    return b.bitcast(pairs, ir.VectorType(I16, 2 * p.type.count))
 
 
-@instruction(_bf16_pairs)
+@instruction(rounded_pairs)
 def bf16_pairs(p, q):
     """Two rows of float32 -> lanes of two bfloat16 (p, q): the operand of dot2_bf16."""
     return Vec("bf16", 2 * p.lanes)
@@ -63,9 +50,9 @@ def bf16_pairs(p, q):
 
 def _in_order(b, isa, x):
     n = x.type.count
-    if n % (2 * _REGISTER):
-        return take(b, _rounded(b, isa, x, x), range(n))
-    return _rounded(b, isa, *cut(b, x, 2))
+    if n % PAIR:
+        return take(b, rounded(b, isa, x, x), range(n))
+    return rounded(b, isa, *cut(b, x, 2))
 
 
 @instruction(_in_order)

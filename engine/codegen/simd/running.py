@@ -8,6 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..lower import instruction
+from ..lowering import lowering
 from .vectors import I32, I64, pointer_to
 
 
@@ -45,17 +46,12 @@ def load_shared(typing, address):
     )
 
 
-def _pause(b, isa):
-    if isa.features:
-        b.call(
-            cgutils.get_or_insert_function(
-                b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
-            ),
-            [],
-        )
+@lowering
+def spin_hint(b, isa):
+    """Nothing, where no instruction is known for it."""
 
 
-@instruction(_pause)
+@instruction(spin_hint)
 def pause():
     """Tell the core that this is a spin loop."""
     return nb.void
