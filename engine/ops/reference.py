@@ -114,12 +114,24 @@ def check_feeds(graph: Graph, feeds: Mapping[str, Array]) -> Mapping[str, Array]
             f"{graph.name}: inputs missing: {missing}, unknown: {unknown};"
             f" expected {sorted(expected)}"
         )
-    lengths: dict[str, tuple[int, str]] = {}
     arrays = {name: np.asarray(array) for name, array in feeds.items()}
     for name, array in arrays.items():
+        if array.dtype != (wanted := expected[name].dtype):
+            raise InputError(f"input '{name}': type {array.dtype}, expected {wanted}")
+    check_shapes(graph, arrays)
+    return arrays
+
+
+def check_shapes(graph: Graph, arrays: Mapping[str, Array]) -> None:
+    """Lengths that the graph fixes, and those that have one name, of the inputs that are given.
+
+    Raises:
+        InputError: names the input, what was fed and what was expected.
+    """
+    expected = {value.name: value for value in graph.inputs}
+    lengths: dict[str, tuple[int, str]] = {}
+    for name, array in arrays.items():
         value = expected[name]
-        if array.dtype != value.dtype:
-            raise InputError(f"input '{name}': type {array.dtype}, expected {value.dtype}")
         if array.ndim != len(value.shape):
             raise InputError(f"input '{name}': shape {array.shape}, expected {value.shape}")
         for found, wanted in zip(array.shape, value.shape, strict=True):
@@ -132,4 +144,3 @@ def check_feeds(graph: Graph, feeds: Mapping[str, Array]) -> Mapping[str, Array]
                 raise InputError(
                     f"input '{name}': shape {array.shape}, but '{wanted}' is {known} by {source}"
                 )
-    return arrays

@@ -128,6 +128,7 @@ class Session:
             self._run = CALL(kernel(self.isa, "call", False).address)
             self._known = {value.name for value in graph.inputs}
             self._names = [result.name for result in self.plan.results]
+            self._unread = not self._known.issubset(self.plan.inputs)  # some inputs of the graph
         _sessions.add(self)
 
     @property
@@ -161,6 +162,8 @@ class Session:
             if self._check:
                 self._check_steps(feeds)
             shape, arrays = self._checked(plan, feeds)
+            if self._unread:
+                reference.check_shapes(self.graph, {n: np.asarray(x) for n, x in feeds.items()})
             mask = arrays[2]
             if plan.mixes and mask is not None and not mask.all():
                 return self._by_reference(feeds)
