@@ -128,7 +128,7 @@ _NEEDED = (
     ("avx512.", ("avx512f",)),
     ("avx2.", ("avx2",)),
     ("avx.", ("avx",)),
-    ("ssse3.", ("avx",)),
+    ("ssse3.", ("avx", "ssse3")),
     ("fma.", ("fma",)),
     ("sse2.", ()),
 )

@@ -99,7 +99,6 @@ LADDER: tuple[Isa, ...] = (
     Isa("amx_int8", _AMX_FLAGS, (*_AMX, "amx-int8"), 512),
     Isa("amx_bf16", (*_AMX_FLAGS, "amx_bf16"), (*_AMX, "amx-int8", "amx-bf16"), 512),
 )
-_NAMES = tuple(isa.name for isa in LADDER)
 
 # LLVM feature -> flag, where some CPUs of a row lack it and code does without (Cascade Lake and
 # Cooper Lake have VNNI but not VBMI).
@@ -115,7 +114,13 @@ def named(name: str) -> Isa:
     for isa in LADDER:
         if isa.name == name:
             return isa
-    raise IsaError(f"unknown instruction set {name!r}: expected one of {', '.join(_NAMES)}")
+    names = ", ".join(isa.name for isa in LADDER)
+    raise IsaError(f"unknown instruction set {name!r}: expected one of {names}")
+
+
+def _rank(name: str) -> int:
+    """Of a name's row; the slowest set has 0."""
+    return LADDER.index(named(name))
 
 
 def emulated(shape: Isa, code: Isa) -> Isa:
@@ -272,8 +277,7 @@ def chosen() -> Isa:
     if not setting:
         return detected()[-1]
     shape, emulates, cap = setting.rpartition("@")
-    rank = LADDER.index(named(cap))
-    best = [isa for isa in detected() if _NAMES.index(isa.name) <= rank][-1]
+    best = [isa for isa in detected() if _rank(isa.name) <= _rank(cap)][-1]
     found = emulated(named(shape), best) if emulates else best
     if why := missing(found):
         raise IsaError(f"ENGINE_ISA={setting}: tiles are not emulated, and there are none: {why}")
@@ -295,7 +299,7 @@ def report() -> list[str]:
         if isa.name == used:
             state = f"in use, in instructions of {code}" if code else "in use"
         elif isa.name in here:
-            above = _NAMES.index(isa.name) > _NAMES.index(used)
+            above = _rank(isa.name) > _rank(used)
             state = f"available, but ENGINE_ISA={cap} caps it" if above else "available"
         lines.append(f"  {isa.name:<12} {isa.width:>3} bit  {state}")
     return lines
