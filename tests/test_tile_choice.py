@@ -9,9 +9,9 @@ import pytest
 
 from engine.codegen import isa
 from engine.pack.amx import pack_tiles
+from engine.plan.choose.amx_cycles import PACKINGS, modelled_cycles, modelled_pattern
 from engine.plan.measured import Layer
-from engine.plan.tiles import PACKINGS, modelled_cycles, modelled_pattern
-from engine.plan.tune import best_choice, candidates
+from engine.plan.tune import best_configuration, candidates
 from tests.instruction_sets import reachable
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "isa.md"
@@ -99,8 +99,8 @@ def test_packing_does_the_steps_that_are_modelled(pattern):
 @pytest.mark.usefixtures("amx")
 def test_tiles_are_candidates_where_kernels_are_measured():
     layer = Layer("int8", "4x1", 64, 64, 64, 50)
-    found = {choice.pattern for choice in candidates(isa.named("amx_bf16"), layer)}
+    found = {each.pattern for each in candidates(isa.named("amx_bf16"), layer)}
     assert found == {"4x1", "1x4", "dense", "tiles", "tiles 16x1"}
     assert "tiles" not in {c.pattern for c in candidates(isa.named("avx512_bf16"), layer)}
-    best = best_choice(reachable("amx_bf16"), layer, weight(64, 64, (4, 1), 0.5))
+    best = best_configuration(reachable("amx_bf16"), layer, weight(64, 64, (4, 1), 0.5))
     assert best.pattern in found

@@ -18,7 +18,7 @@ from ..errors import SettingError
 from ..formats import models
 from ..measure.instance_worker import make_feeds
 from ..measure.instances import Load
-from ..plan.measured import Choices, read_choices
+from ..plan.measured import Measured, read_measured
 from ..plan.tune import shortest
 from ..runtime import Session
 from .text_table import as_text
@@ -39,27 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     graph = models.read(arguments.model)
-    choices = read_choices(isa.chosen())
+    measured = read_measured(isa.chosen())
     if arguments.again:
-        choices.layers.clear()
-        choices.packs.clear()
-    if not choices.write():
+        measured.layers.clear()
+        measured.packs.clear()
+    if not measured.write():
         raise SettingError(f"ENGINE_CACHE={settings.current().cache!r}: nothing can be kept there")
-    known = set(choices.layers)
+    known = set(measured.layers)
     before = Session(graph)
     with settings.override(tune=1):
         after = Session(graph)
-    choices = read_choices(isa.chosen())
+    measured = read_measured(isa.chosen())
     load = Load("", batch_size=arguments.batch_size, seq_len=arguments.seq_len)
     feed = make_feeds(load, graph, count=1)[0]
     if after.plan is not None:
-        choices.packs[after.plan.signature] = after.pack_tokens = _best_pack(after, feed)
-        choices.write()
+        measured.packs[after.plan.signature] = after.pack_tokens = _best_pack(after, feed)
+        measured.write()
     old, new = _both(before, after, feed)
-    sys.stdout.write(_layers(choices, known))
+    sys.stdout.write(_layers(measured, known))
     sys.stdout.write(
         f"\npacks of {after.pack_tokens} tokens; {arguments.batch_size} x {arguments.seq_len}:"
-        f" {old * 1e3:.3f} ms before, {new * 1e3:.3f} ms now\n{choices.path}\n"
+        f" {old * 1e3:.3f} ms before, {new * 1e3:.3f} ms now\n{measured.path}\n"
     )
     return 0
 
@@ -85,10 +85,10 @@ def _both(before: Session, after: Session, feed: dict[str, np.ndarray]) -> tuple
     return float(old), float(new)
 
 
-def _layers(choices: Choices, known: set[str]) -> str:
+def _layers(measured: Measured, known: set[str]) -> str:
     head = ("layer", "pattern", "width", "measured")
     rows = [
-        (key, choice.pattern, str(choice.width or ""), "before" if key in known else "now")
-        for key, choice in sorted(choices.layers.items())
+        (key, each.pattern, str(each.width or ""), "before" if key in known else "now")
+        for key, each in sorted(measured.layers.items())
     ]
     return as_text(head, rows, left=("layer", "pattern", "measured"))

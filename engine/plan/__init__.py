@@ -1,40 +1,58 @@
-"""Graph of engine operators -> Plan: steps over buffers; Plan + capacity -> Program: steps over an
-arena, ready to run.
+"""Graph of engine operators -> choices -> Plan: steps over buffers; Plan + capacity -> Program:
+steps over an arena, ready to run.
 
-The plan covers the longest run of nodes from the inputs that its handlers know
-(`handlers.HANDLERS`); what follows, if anything, is the tail: it runs op by op on the arrays the
-program hands over.
+`choose` says for every node which kernel makes it and how, or why none does; `planner` emits the
+steps of these choices.  What follows the first node that is refused, if anything, is the tail: it
+runs op by op on the arrays the program hands over.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
+from .. import settings
 from ..codegen.isa import Isa
 from ..graph import Graph
 from ..ops import checked, not_finite
-from .handlers import HANDLERS
+from .choose import Choices, choose
+from .emitters import EMITTERS
 from .heads import with_whole_heads
-from .measured import read_choices
+from .measured import read_measured
 from .memory import Buffer
 from .planner import Planner
 from .program import PACK_TOKENS, Plan, Program
 from .steps import Step
+from .tune import measure_layers
 
 __all__ = ["PACK_TOKENS", "Buffer", "Plan", "Program", "Step", "make_plan"]
+
+log = logging.getLogger(__name__)
 
 
 def make_plan(
     graph: Graph, isa: Isa, *, whole: bool = False, finite: bool | None = None
 ) -> Plan | None:
-    """The plan, or None where the graph begins with something no handler knows; whole: channels
-    that nobody reads are made too; finite: all constants are, None if that is not known.
+    """The plan, or None where the graph begins with something no kernel has; whole: channels that
+    nobody reads are made too; finite: all constants are, None if that is not known.
     """
     finite = not not_finite(graph) if finite is None else finite
-    choices, (graph, places) = read_choices(isa), with_whole_heads(checked(graph))
-    plan = Planner(graph, isa, choices, whole=whole, finite=finite).plan(HANDLERS)
-    if plan is not None and places:
-        plan = replace(plan, places=places)
-    if plan is None or not choices.packs:
-        return plan
-    return replace(plan, pack_tokens=choices.packs.get(plan.signature, PACK_TOKENS))
+    measured, (graph, places) = read_measured(isa), with_whole_heads(checked(graph))
+    choices = choose(graph, isa, measured.layers or None, whole=whole, finite=finite)
+    if settings.current().tune and finite:
+        measure_layers(choices, measured)
+        choices = choose(graph, isa, measured.layers, whole=whole)
+    _log(choices)
+    if choices.refusal:
+        return None
+    plan = replace(Planner(choices, EMITTERS).plan(), places=places)
+    return replace(plan, pack_tokens=measured.packs.get(plan.signature, PACK_TOKENS))
+
+
+def _log(choices: Choices) -> None:
+    """The first node that is refused, and why; why the others are, too."""
+    name = choices.graph.name
+    for node in choices.fallback[:1]:
+        log.info("%s: %s is left to NumPy: %s", name, node, choices.reason(node))
+    if choices.embedding and choices.refusal:
+        log.info("%s: %s, so NumPy has all of it", name, choices.refusal.reason)

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 
 from ..kernels.context import ROWS, TILE
 
-__all__ = ["LINE", "Buffer", "place"]
+__all__ = ["FORMS", "LINE", "Buffer", "place"]
 
 SIZES = {"u8": 1, "f32": 4, "bf16": 2, "i32": 4}
 LINE = 64
+FORMS = {  # a form of x -> the kernel that makes it, and its type
+    "quads": ("interleave_rows", "u8"),
+    "rows": ("round_rows", "bf16"),
+    "pairs": ("round_rows", "bf16"),
+    "pieces": ("round_rows", "f32"),
+    "words": ("round_rows", "bf16"),
+}
 
 
 @dataclass(frozen=True, eq=False)

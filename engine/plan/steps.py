@@ -12,13 +12,20 @@ from ..kernels import kernel_name
 from ..kernels.context import ROW_TILES, TILES
 from .memory import Buffer
 
-__all__ = ["Step", "Unplanned"]
+__all__ = ["Refusal", "Step", "Unplanned"]
 
 LEAST_SHARED = 128 << 10  # bytes of weights and tables: reading them takes longer than meeting
 
 
 class Unplanned(Exception):  # noqa: N818 - no error: the plan ends there
     """No kernel for a node; says why."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """No kernel takes a node, or a graph: a choice like any other."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One Linear by itself, planned as in a model: to tabulate kernels and to choose between them."""
+"""Autotuning: one Linear by itself, planned as in a model, in every configuration there is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,29 +15,33 @@ from numpy.typing import NDArray
 
 from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization
+from ..kernels.context import TILE
 from ..kernels.harness import Stand
-from .linear import plan_linear
-from .measured import Choice, Choices, Layer
-from .planner import Planner, block_width
-from .product import LINEAR_KERNELS
+from .choose import Activation, Choices, LinearChoice, ThroughFloats, choose
+from .choose.amx_cycles import tile_patterns
+from .choose.facts import block_width
+from .choose.linear import DENSE_ROWS, LINEAR_KERNELS, layer_of
+from .emitters import EMITTERS
+from .measured import Configuration, Layer, Measured
+from .memory import Buffer
+from .planner import Planner
 from .program import Plan
-from .steps import Step, Unplanned
-from .tiles import tile_patterns
+from .steps import Refusal, Step, Unplanned
 
-__all__ = ["Trial", "best_choice", "linear_trial"]
+__all__ = ["PlannedLinear", "best_configuration", "measure_layers", "planned_linear", "shortest"]
 
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 GUARD = 1 << 16  # bytes past the arena
-TOKENS = {64: 128, 16: 16}  # of a trial, by the lanes of a tile
+TOKENS = {64: 128, 16: 16}  # of a run, by the lanes of a tile
 SECONDS = 0.004  # of a candidate in a round
 ROUNDS = 5
 LEAD = 0.97  # of the own kernel's time: less is noise
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlannedLinear:
     """The steps of one layer; the last is the product, those before it prepare x."""
 
     steps: tuple[Step, ...]
@@ -54,7 +59,7 @@ class Trial:
             call()
 
 
-def linear_trial(
+def planned_linear(
     isa: Isa,
     weight: Array,
     precision: str,
@@ -62,8 +67,8 @@ def linear_trial(
     *,
     tokens: int,
     lanes: int = 64,
-    choice: Choice | None = None,
-) -> Trial:
+    configuration: Configuration | None = None,
+) -> PlannedLinear:
     """weight: int8 or float32, as the precision wants; tokens (16 lanes: sentences) are random.
 
     Raises:
@@ -76,14 +81,19 @@ def linear_trial(
     names = ("x", "weight", "scale" if q else "", "bias")
     attributes = {"input": q, "output": q, "precision": precision, "pattern": pattern}
     node = Node("Linear", names, ("y",), attributes, "linear", "engine")
-    planner = Planner(Graph("trial", (), (), (node,), constants), isa)
-    planner.fixed_choice = choice
-    planner.make("x", "tokens" if lanes == 64 else "rows", inputs, q)
-    plan_linear(planner, node)
+    domain, dtype = ("tokens" if lanes == TILE else "rows"), ("u8" if q else "f32")
+    x = Activation(Buffer("x", domain, -(-inputs // 4) * 4, dtype), inputs, q)
+    fixed = {str(layer_of(node, weight, lanes)): configuration} if configuration else None
+    choices = choose(Graph("linear", (), (), (node,), constants), isa, fixed, given={"x": x})
+    found = choices.of["y"]
+    if isinstance(found, Refusal):
+        raise Unplanned(found.reason)
+    planner = Planner(choices, EMITTERS)
+    planner.emit_all()
     return _ready(isa, tuple(planner.steps), tokens)
 
 
-def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> Trial:
+def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> PlannedLinear:
     plan = Plan(isa, steps, (), None, ("", "", ""), ())
     program, scratch = plan.program(-(-tokens // 64) * 64), plan.scratch_bytes(tokens)
     stand = Stand(program.arena_bytes + GUARD, [1] * tokens, scratch_bytes=scratch)
@@ -93,7 +103,7 @@ def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> Trial:
     for address, params, counted, units in program.steps[:, :4].tolist():
         count = units * (int(stand.context[counted // 8]) if counted else 1)
         calls.append(_caller(KERNEL(address), params, int(stand.context.ctypes.data), count))
-    return Trial(steps, tuple(calls), (program, stand))
+    return PlannedLinear(steps, tuple(calls), (program, stand))
 
 
 def _caller(function: Any, params: int, context: int, units: int) -> Callable[[], None]:
@@ -112,46 +122,51 @@ def shortest(call: Callable[[], object], seconds: float) -> float:
 
 
 # --- choosing
-def candidates(isa: Isa, layer: Layer) -> list[Choice]:
+def candidates(isa: Isa, layer: Layer) -> list[Configuration]:
     """The graph's own first, then all patterns that have a kernel, in every width."""
     divides = {"4x1": layer.outputs % 4 == 0, "1x4": layer.inputs % 4 == 0, "dense": True}
     widest = block_width(isa, layer.lanes)
-    found = [Choice(layer.pattern, 0)]
+    found = [Configuration(layer.pattern, 0)]
     for precision, pattern in LINEAR_KERNELS:
         if precision != layer.precision or not divides[pattern]:
             continue
         widths = (0, 64, 32, 16) if (precision, pattern) != ("int8", "4x1") else (0,)
-        found += [Choice(pattern, width) for width in widths if width <= widest]
-    found += [Choice(name, 0) for name in tile_patterns(isa, layer.precision, layer.inputs)]
+        found += [Configuration(pattern, width) for width in widths if width <= widest]
+    tiles = tile_patterns(isa, layer.precision, layer.inputs)
+    found += [Configuration(name, 0) for name in tiles]
     return list(dict.fromkeys(found))
 
 
-def best_choice(isa: Isa, layer: Layer, weight: Array) -> Choice:
+def best_configuration(isa: Isa, layer: Layer, weight: Array) -> Configuration:
     """The fastest candidate, x prepared; the graph's own where no other is 3 % faster."""
-    trials: dict[Choice, Trial] = {}
-    for choice in candidates(isa, layer):
-        try:
-            trials[choice] = linear_trial(
-                isa, weight, layer.precision, choice.pattern,
-                tokens=TOKENS[layer.lanes], lanes=layer.lanes, choice=choice,
-            )  # fmt: skip
-        except Unplanned:
-            continue
-    times = dict.fromkeys(trials, float("inf"))
+    runs: dict[Configuration, PlannedLinear] = {}
+    for each in candidates(isa, layer):
+        how: dict[str, Any] = {"tokens": TOKENS[layer.lanes], "lanes": layer.lanes}
+        with suppress(Unplanned):
+            runs[each] = planned_linear(
+                isa, weight, layer.precision, each.pattern, configuration=each, **how
+            )
+    times = dict.fromkeys(runs, float("inf"))
     for _ in range(ROUNDS):
-        for choice, trial in trials.items():
-            times[choice] = min(times[choice], shortest(trial.run, SECONDS))
+        for each, planned in runs.items():
+            times[each] = min(times[each], shortest(planned.run, SECONDS))
     found = (f"{c.pattern} {c.width or ''} {1e6 * s:.1f} us" for c, s in times.items())
     log.info("%s: %s", layer, ", ".join(found))
-    own = Choice(layer.pattern, 0)
-    rivals = [choice for choice, seconds in times.items() if seconds < LEAD * times[own]]
+    own = Configuration(layer.pattern, 0)
+    rivals = [each for each, seconds in times.items() if seconds < LEAD * times[own]]
     return min(rivals, key=times.__getitem__, default=own)
 
 
-def choose(choices: Choices, isa: Isa, layer: Layer, weight: Array) -> Choice:
-    """The stored choice, or the measured one, which is then stored."""
-    key = str(layer)
-    if key not in choices.layers:
-        choices.layers[key] = best_choice(isa, layer, weight)
-        choices.write()
-    return choices.layers[key]
+def measure_layers(choices: Choices, measured: Measured) -> None:
+    """Measure, and keep, what is not known yet of the products that kernels make."""
+    for node in choices.graph:
+        choice = choices.of[node.outputs[0]]
+        if isinstance(choice, ThroughFloats):
+            choice = choice.made
+        if not isinstance(choice, LinearChoice) or choice.how.kernel == DENSE_ROWS:
+            continue
+        weight = choices.graph.constants[node.inputs[1]]
+        layer = layer_of(node, weight, choice.y.buffer.lanes)
+        if str(layer) not in measured.layers:
+            measured.layers[str(layer)] = best_configuration(choices.isa, layer, weight)
+            measured.write()

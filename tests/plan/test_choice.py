@@ -14,16 +14,15 @@ from engine.codegen import isa
 from engine.commands.cli import main
 from engine.files import cache
 from engine.formats import store
-from engine.plan import PACK_TOKENS, make_plan
-from engine.plan import tune as trial
-from engine.plan.measured import Choice, Layer, read_choices
+from engine.plan import PACK_TOKENS, make_plan, tune
+from engine.plan.measured import Configuration, Layer, read_measured
 from tests.tiny import CHANNELS, INNER, feeds, tiny_graph
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(trial, "SECONDS", 0.0)
-    monkeypatch.setattr(trial, "ROUNDS", 1)
+    monkeypatch.setattr(tune, "SECONDS", 0.0)
+    monkeypatch.setattr(tune, "ROUNDS", 1)
     with settings.override(cache=str(tmp_path)):
         yield
 
@@ -32,7 +31,7 @@ def test_without_a_measurement_the_graphs_pattern_runs() -> None:
     plan = make_plan(tiny_graph("4x1"), isa.chosen())
     assert plan is not None and plan.pack_tokens == PACK_TOKENS
     assert [step.kernel for step in plan.steps if step.name == "h_Linear"] == ["sparse_dot_f32_4x1"]
-    assert not read_choices(isa.chosen()).layers
+    assert not read_measured(isa.chosen()).layers
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "dense"])
@@ -40,12 +39,12 @@ def test_without_a_measurement_the_graphs_pattern_runs() -> None:
 def test_a_stored_choice_is_followed_and_changes_no_result(pattern: str, width: int) -> None:
     graph, feed = tiny_graph("4x1"), feeds([20, 64], 64)
     expected = Session(graph).run(feed)["logits"]
-    choices = read_choices(isa.chosen())
+    measured = read_measured(isa.chosen())
     for name, shape in (("wide", (INNER, CHANNELS)), ("back", (CHANNELS, INNER))):
         zeros = round(100 * float(np.mean(graph.constants[name] == 0)))
         layer = Layer("float32", "4x1", *shape, 64, zeros)
-        choices.layers[str(layer)] = Choice(pattern, width)
-    choices.write()
+        measured.layers[str(layer)] = Configuration(pattern, width)
+    measured.write()
     session = Session(graph)
     assert session.plan is not None
     steps = {step.name: step for step in session.plan.steps}
@@ -59,11 +58,11 @@ def test_a_stored_choice_is_followed_and_changes_no_result(pattern: str, width: 
 def test_tuning_measures_each_kind_of_layer_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def recorded(isa_: object, layer: Layer, weight: np.ndarray) -> Choice:
+    def recorded(isa_: object, layer: Layer, weight: np.ndarray) -> Configuration:
         tried.append(layer)
-        return Choice("dense", 0)
+        return Configuration("dense", 0)
 
-    monkeypatch.setattr(trial, "best_choice", recorded)
+    monkeypatch.setattr(tune, "best_configuration", recorded)
     with settings.override(tune=1):
         make_plan(tiny_graph(), isa.chosen())
         plan = make_plan(tiny_graph(), isa.chosen())
@@ -72,7 +71,7 @@ def test_tuning_measures_each_kind_of_layer_once(monkeypatch: pytest.MonkeyPatch
         [(INNER, CHANNELS), (CHANNELS, INNER)]
     )
     assert [s.kernel for s in plan.steps if s.name == "y_Linear"] == ["dense_dot_f32"]
-    assert set(read_choices(isa.chosen()).layers) == {str(layer) for layer in tried}
+    assert set(read_measured(isa.chosen()).layers) == {str(layer) for layer in tried}
 
 
 def test_the_own_kernel_stays_where_no_other_is_clearly_faster(
@@ -81,28 +80,28 @@ def test_the_own_kernel_stays_where_no_other_is_clearly_faster(
     times = {"4x1": 1.0, "1x4": 0.99, "dense": 2.0}
     layer = Layer("int8", "4x1", 8, 16, 64, 50)
     weight = np.ones((8, 16), np.int8)
-    calls = iter(choice.pattern for choice in trial.candidates(isa.chosen(), layer))
-    monkeypatch.setattr(trial, "shortest", lambda call, seconds: times[next(calls)])
-    assert trial.best_choice(isa.chosen(), layer, weight) == Choice("4x1", 0)
+    calls = iter(each.pattern for each in tune.candidates(isa.chosen(), layer))
+    monkeypatch.setattr(tune, "shortest", lambda call, seconds: times[next(calls)])
+    assert tune.best_configuration(isa.chosen(), layer, weight) == Configuration("4x1", 0)
     times["1x4"] = 0.5
-    calls = iter(choice.pattern for choice in trial.candidates(isa.chosen(), layer))
-    assert trial.best_choice(isa.chosen(), layer, weight) == Choice("1x4", 0)
+    calls = iter(each.pattern for each in tune.candidates(isa.chosen(), layer))
+    assert tune.best_configuration(isa.chosen(), layer, weight) == Configuration("1x4", 0)
 
 
 def test_candidates_divide_into_blocks() -> None:
     layer = Layer("int8", "dense", 6, 8, 64, 0)
-    assert {c.pattern for c in trial.candidates(isa.chosen(), layer)} == {"dense", "1x4"}
+    assert {c.pattern for c in tune.candidates(isa.chosen(), layer)} == {"dense", "1x4"}
     even = replace(layer, outputs=8)
-    assert {c.pattern for c in trial.candidates(isa.chosen(), even)} == {"dense", "1x4", "4x1"}
+    assert {c.pattern for c in tune.candidates(isa.chosen(), even)} == {"dense", "1x4", "4x1"}
 
 
 def test_a_damaged_file_counts_as_none() -> None:
-    choices = read_choices(isa.chosen())
-    choices.packs["x"] = 64
-    choices.write()
-    assert read_choices(isa.chosen()).packs == {"x": 64}
-    assert cache.write(choices.path, b'{"layers": 3}')
-    assert read_choices(isa.chosen()).packs == {}
+    measured = read_measured(isa.chosen())
+    measured.packs["x"] = 64
+    measured.write()
+    assert read_measured(isa.chosen()).packs == {"x": 64}
+    assert cache.write(measured.path, b'{"layers": 3}')
+    assert read_measured(isa.chosen()).packs == {}
 
 
 def test_what_cannot_be_kept_is_an_error_of_tune_only(
@@ -110,7 +109,7 @@ def test_what_cannot_be_kept_is_an_error_of_tune_only(
 ) -> None:
     store.write(tiny_graph(), tmp_path / "ir")
     with settings.override(cache=""):
-        assert not read_choices(isa.chosen()).write()
+        assert not read_measured(isa.chosen()).write()
         assert main(["tune", str(tmp_path / "ir")]) != 0
     assert "ENGINE_CACHE='': nothing can be kept there" in capsys.readouterr().err
 
@@ -118,9 +117,9 @@ def test_what_cannot_be_kept_is_an_error_of_tune_only(
 def test_a_stored_pack_is_followed() -> None:
     plan = make_plan(tiny_graph(), isa.chosen())
     assert plan is not None
-    choices = read_choices(isa.chosen())
-    choices.packs[plan.signature] = 256
-    choices.write()
+    measured = read_measured(isa.chosen())
+    measured.packs[plan.signature] = 256
+    measured.write()
     session = Session(tiny_graph())
     assert session.pack_tokens == 256
     assert len(session.timed(feeds([60] * 8, 64)).packs) == 2  # 4 x 60 fit in 256, not 5

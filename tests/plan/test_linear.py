@@ -7,13 +7,13 @@ import pytest
 
 from engine.codegen.isa import chosen, emulated, named
 from engine.pack.vectors import MOST_INPUTS, MOST_QUADS
-from engine.plan import tune as trial
-from engine.plan.linear import MOST_SUMMED
-from engine.plan.measured import Choice
+from engine.plan import tune
+from engine.plan.choose.amx_cycles import tile_patterns
+from engine.plan.choose.linear import MOST_SUMMED
+from engine.plan.measured import Configuration
 from engine.plan.operands import panel_count
 from engine.plan.steps import Unplanned
-from engine.plan.tiles import tile_patterns
-from engine.plan.tune import linear_trial
+from engine.plan.tune import planned_linear
 
 
 def sparse(outputs: int, inputs: int, blocks: int) -> np.ndarray:
@@ -25,16 +25,18 @@ def sparse(outputs: int, inputs: int, blocks: int) -> np.ndarray:
 
 def test_inputs_that_offsets_do_not_reach_are_multiplied_densely() -> None:
     for inputs, kind in ((MOST_INPUTS, "sparse_dot"), (MOST_INPUTS + 1, "dense_dot")):
-        made = linear_trial(chosen(), sparse(4, inputs, 3), "int8", "4x1", tokens=1)
+        made = planned_linear(chosen(), sparse(4, inputs, 3), "int8", "4x1", tokens=1)
         made.run()
         assert kind in made.steps[-1].kernel
 
 
 def test_tiles_of_all_inputs_have_no_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_ready", lambda isa, steps, tokens: steps)  # no AMX is needed
+    monkeypatch.setattr(tune, "_ready", lambda isa, steps, tokens: steps)  # no AMX is needed
     for pattern, kind in (("tiles", "amx_dot"), ("tiles 16x1", "dense_dot")):
-        weight, choice = sparse(16, 8256, 3), Choice(pattern, 0)
-        steps = linear_trial(named("amx_bf16"), weight, "int8", "4x1", tokens=1, choice=choice)
+        weight, configuration = sparse(16, 8256, 3), Configuration(pattern, 0)
+        steps = planned_linear(
+            named("amx_bf16"), weight, "int8", "4x1", tokens=1, configuration=configuration
+        )
         assert kind in steps[-1].kernel
 
 
@@ -44,7 +46,7 @@ def test_a_few_rows_are_made_one_by_one(pattern: str) -> None:
     of_bytes = emulated(named("avx512_vnni"), chosen())
     for outputs in (8, 6):
         weight = sparse(outputs, 8, 2)
-        made = linear_trial(of_bytes, weight, "int8", pattern, tokens=1, lanes=16)
+        made = planned_linear(of_bytes, weight, "int8", pattern, tokens=1, lanes=16)
         made.run()
         by_rows = made.steps[-1].kernel.startswith("rows_dot")
         assert by_rows == (outputs == 8)
@@ -93,7 +95,7 @@ def test_wider_elements_take_more_panels() -> None:
 def test_sums_that_int32_may_not_hold_are_refused() -> None:
     weight = sparse(4, MOST_SUMMED + 1, 3)
     with pytest.raises(Unplanned, match="65794 bytes: int32 holds those over 65793"):
-        linear_trial(chosen(), weight, "int8", "dense", tokens=1)
+        planned_linear(chosen(), weight, "int8", "dense", tokens=1)
     assert 255 * 128 * MOST_SUMMED < 1 << 31 <= 255 * 128 * (MOST_SUMMED + 1)
 
 

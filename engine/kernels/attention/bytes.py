@@ -16,7 +16,7 @@ A unit is (tile, head).  `keys` is the interleaved copy that interleave_keys mak
 [tile][head][depth / 4][64][4] s8, then the sums [tile][head][64] int32 of zero-point terms.
 params: 0 q, 1 bytes of a q tile, 2 keys, 3 key sums, 4 v, 5 bytes of a v tile, 6 y, 7 bytes of a y
 tile, 8 heads, 9 address of constants, 10 and 11 addresses of int32 [heads][1 + depth / 4]: how many
-fours of a head's channels of y are made, and of q and k count (plan/unread.py); the first of each.
+fours of a head's channels of y are made, and of q and k count (plan/choose); the first of each.
 Keys and queries are interleaved in the order of the latter.  constants (4 bytes each): 0
 -zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value
 scale, 7 output zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codegen.isa import Isa
-from ..pack.amx import BLOCKS, PANEL
-from ..pack.vectors import PER_PRODUCT
+from ...codegen.isa import Isa
+from ...pack.amx import BLOCKS, PANEL
+from ...pack.vectors import PER_PRODUCT
 
 __all__ = [
     "PACKINGS",
-    "TILE_DEPTHS",
     "TILE_KERNELS",
     "modelled_cycles",
     "modelled_pattern",
@@ -39,7 +38,6 @@ TILE_KERNELS = {  # precision, pattern -> kernel of linear/amx.py, and the form 
     ("bfloat16", "tiles 16x1"): ("amx_dot_bf16_16x1", "rows"),
 }
 PACKINGS = {"tiles": "dense", "tiles 16x1": "16x1"}  # pattern -> how pack/amx.py packs it
-TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
 MOST_BLOCKS = 1 << 16  # of inputs: their numbers are u16
 _FEATURE = {"int8": "amx-int8", "bfloat16": "amx-bf16"}
 

@@ -1,4 +1,4 @@
-"""Channels that need not be made: pruned models have many.
+"""Dead channels: outputs of pruned layers that nobody reads need not be made.
 
 A channel of x is read by a Linear where a column of its weight is not all zero, a channel of V by
 those who read that channel of the context; everybody else reads all.  In bytes a channel left
@@ -12,7 +12,7 @@ floats it is enough that keys are: softmax takes out whatever all scores of a qu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,17 @@ from ..graph import Graph, Node
 from ..ops.fused import linear
 from .quantized import attention_is_bytes
 
-__all__ = ["channels_read", "constant_scores", "varying_fours"]
+__all__ = ["constant_scores", "live_channels", "varying_fours"]
 
 Array = NDArray[Any]
 
 
-def channels_read(
-    graph: Graph, varying: Mapping[str, Array], block_read: Callable[[Node], int]
+def live_channels(
+    graph: Graph, varying: Mapping[str, Array], blocks: Mapping[str, int]
 ) -> dict[str, Array]:
     """Value -> bool [channels]: which of them are read, for values of which not all are; varying:
     attentions that leave constant channels of queries and keys out, as varying_fours has them;
-    block_read: how many inputs a float Linear reads together, 0 for all.
+    blocks: output of a float Linear -> how many inputs it reads together, 0 for all.
     """
     read: dict[str, Array | None] = {value.name: None for value in graph.outputs}  # None: all
     for node in reversed(graph.nodes):
@@ -40,7 +40,7 @@ def channels_read(
             if not name or name in graph.constants:
                 continue
             result = read.get(node.outputs[0])
-            mask = _read_by(graph, node, place, result, varying, block_read)
+            mask = _read_by(graph, node, place, result, varying, blocks)
             before = read.get(name, mask)
             if mask is None or before is None or len(mask) != len(before):
                 read[name] = None
@@ -55,7 +55,7 @@ def _read_by(
     place: int,
     result: Array | None,
     varying: Mapping[str, Array],
-    block_read: Callable[[Node], int],
+    blocks: Mapping[str, int],
 ) -> Array | None:
     """What a node reads of an input, if `result` is what is read of its own."""
     if _is_attention(node):
@@ -65,12 +65,12 @@ def _read_by(
         return None if fours is None else fours.ravel().repeat(4)
     weight, block = _weight(graph, node) if place == 0 else None, 1
     if weight is None and place == 0 and _is_float(graph, node):
-        weight, block, result = graph.constants[node.inputs[1]], block_read(node), None
+        weight, block, result = graph.constants[node.inputs[1]], blocks[node.outputs[0]], None
     if weight is None or not block or (result is not None and len(result) != len(weight)):
         return None
     read = (weight if result is None else weight[result]).any(axis=0)
-    blocks = np.pad(read, (0, -len(read) % block)).reshape(-1, block).any(axis=1)
-    return np.asarray(blocks.repeat(block)[: len(read)])
+    in_blocks = np.pad(read, (0, -len(read) % block)).reshape(-1, block).any(axis=1)
+    return np.asarray(in_blocks.repeat(block)[: len(read)])
 
 
 def _is_attention(node: Node) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.graph import Graph, Node, Quantization, Value
 from engine.ops.reference import evaluate
-from engine.plan.unread import channels_read, constant_scores, varying_fours
+from engine.plan.dead_channels import constant_scores, live_channels, varying_fours
 
 Array = NDArray[Any]
 HEADS, DEPTH, INPUTS = 2, 16, 8
@@ -23,6 +23,7 @@ BYTES = {
     "y": Quantization(0.05, 125),
     "z": Quantization(0.05, 125),
 }
+OF_ALL = dict.fromkeys("qkvz", 0)  # kernels that multiply all inputs
 ATTENTION: dict[str, Any] = {
     "heads": HEADS, "scale": DEPTH**-0.5, "product": None, "scores": Quantization(0.08, 128),
     "probabilities": Quantization(1 / 255, 0), "query": BYTES["q"], "key": BYTES["k"],
@@ -60,11 +61,6 @@ def without(rows: list[int]) -> Array:
     return weight
 
 
-def of_all(_node: Node) -> int:
-    """Kernels that multiply all inputs."""
-    return 0
-
-
 def in_floats(graph: Graph) -> Graph:
     """The same layer without quantisation."""
     none = dict.fromkeys(("input", "output", "query", "key", "value", "scores", "probabilities"))
@@ -85,13 +81,13 @@ def in_floats(graph: Graph) -> Graph:
 
 
 def test_all_is_read_where_nothing_is_zero() -> None:
-    assert channels_read(layer(), varying_fours(layer()), of_all) == {}
+    assert live_channels(layer(), varying_fours(layer()), OF_ALL) == {}
 
 
 def test_values_are_read_where_the_context_is() -> None:
     columns = without([0, 1, 5, 30]).T
     graph = layer(z=columns)
-    read = channels_read(graph, varying_fours(graph), of_all)
+    read = live_channels(graph, varying_fours(graph), OF_ALL)
     assert sorted(read) == ["v", "y"]
     for mask in read.values():
         assert np.flatnonzero(~mask).tolist() == [0, 1, 5, 30]
@@ -100,14 +96,14 @@ def test_values_are_read_where_the_context_is() -> None:
 def test_what_the_graph_gives_is_read() -> None:
     graph = layer(z=without([0]).T)
     both = graph.changed(outputs=(*graph.outputs, Value("y", "uint8", (None, CHANNELS))))
-    assert channels_read(both, varying_fours(both), of_all) == {}
+    assert live_channels(both, varying_fours(both), OF_ALL) == {}
 
 
 def test_a_reader_in_floats_reads_all() -> None:
     graph = layer(z=without([0]).T)
     more = Node("Softmax", ("y",), ("p",), {}, "p")
     graph = graph.changed(nodes=(*graph.nodes, more), outputs=(*graph.outputs, Value("p", "", ())))
-    assert channels_read(graph, varying_fours(graph), of_all) == {}
+    assert live_channels(graph, varying_fours(graph), OF_ALL) == {}
 
 
 def test_fours_count_where_queries_or_keys_vary() -> None:
@@ -115,9 +111,9 @@ def test_fours_count_where_queries_or_keys_vary() -> None:
     graph = layer(q=without(gone), k=without([*gone[:4], *gone[5:]]))
     fours = varying_fours(graph).get("y")
     assert fours is not None and fours.tolist() == [[True, False, True, True], [True] * 4]
-    read = channels_read(graph, varying_fours(graph), of_all)
+    read = live_channels(graph, varying_fours(graph), OF_ALL)
     assert sorted(read) == ["k", "q"] and np.flatnonzero(~read["q"]).tolist() == [4, 5, 6, 7]
-    assert channels_read(graph, {}, of_all) == {}
+    assert live_channels(graph, {}, OF_ALL) == {}
 
 
 @pytest.mark.parametrize("gone", [[0, 1, 2, 3], list(range(CHANNELS))], ids=["one", "all"])
@@ -140,7 +136,7 @@ def test_the_rest_of_the_scores_is_known(gone: list[int]) -> None:
 def test_floats_are_read_in_whole_blocks() -> None:
     graph = in_floats(layer(z=without([0, 1, 2, 3, 5, 30]).T))
     for block, gone in ((0, []), (1, [0, 1, 2, 3, 5, 30]), (4, [0, 1, 2, 3])):
-        read = channels_read(graph, varying_fours(graph), lambda _, block=block: block)
+        read = live_channels(graph, varying_fours(graph), dict.fromkeys("qkvz", block))
         assert sorted(read) == (["v", "y"] if gone else [])
         for mask in read.values():
             assert np.flatnonzero(~mask).tolist() == gone

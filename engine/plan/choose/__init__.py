@@ -1,0 +1,164 @@
+"""What kernels make of a graph, and how: a choice for every node, before any step is made.
+
+A choice names the kernel and its variant, the buffer and the form of the result, how weights are
+packed and which channels nobody reads.  It follows from the graph, the instruction set and what
+autotuning has measured; where no kernel has a node, the choice is a Refusal with the reason.
+
+The nodes after the first that is refused are the fallback subgraph, which the reference runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ...codegen.isa import Isa
+from ...graph import Graph, Node
+from ...passes.lengths import alike
+from ..dead_channels import live_channels, varying_fours
+from ..measured import Configuration
+from ..quantized import attention_is_bytes
+from ..steps import Refusal, Unplanned
+from .attention import AttentionChoice, choose_attention
+from .elementwise import ELEMENTWISE, ElementwiseChoice, ThroughFloats, choose_elementwise
+from .facts import Activation, Choice, Facts, LinearKernel, row_values
+from .linear import LinearChoice, block_read, choose_linear, float_kernels
+from .normalize import EmbeddingChoice, NormChoice, choose_embedding, choose_layer_norm
+from .rows import RenamingChoice, SelectChoice, choose_renaming, choose_select
+
+__all__ = [
+    "Activation",
+    "AttentionChoice",
+    "Choice",
+    "Choices",
+    "ElementwiseChoice",
+    "EmbeddingChoice",
+    "LinearChoice",
+    "LinearKernel",
+    "NormChoice",
+    "RenamingChoice",
+    "SelectChoice",
+    "ThroughFloats",
+    "choose",
+]
+
+CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
+    "engine.Embedding": choose_embedding,
+    "engine.Linear": choose_linear,
+    "engine.Attention": choose_attention,
+    "engine.LayerNorm": choose_layer_norm,
+    "engine.Select": choose_select,
+    **dict.fromkeys(ELEMENTWISE, choose_elementwise),
+    **dict.fromkeys(("Squeeze", "Flatten", "Reshape"), choose_renaming),
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """For each node of a graph, by its first output: how kernels make it, or why they do not."""
+
+    graph: Graph
+    isa: Isa
+    of: Mapping[str, Choice | Refusal]
+    values: Mapping[str, Activation]  # what kernels make
+    embedding: Node | None
+    mask: str  # the input that says which tokens count, or ""
+
+    def reason(self, node: Node) -> str:
+        """Why no kernel makes it, or nothing."""
+        choice = self.of[node.outputs[0]]
+        return choice.reason if isinstance(choice, Refusal) else ""
+
+    @property
+    def fallback(self) -> tuple[Node, ...]:
+        """The nodes that are left to the reference."""
+        return tuple(node for node in self.graph if self.reason(node))
+
+    @property
+    def handed_over(self) -> list[str]:
+        """The values that the fallback subgraph reads or the graph gives."""
+        wanted = {name for node in self.fallback for name in node.inputs}
+        wanted.update(value.name for value in self.graph.outputs)
+        return [name for name in self.values if name in wanted]
+
+    @property
+    def inputs(self) -> tuple[str, str, str]:
+        """Names of ids, types and mask, "" where there is none."""
+        ids, types = self.embedding.inputs[:2] if self.embedding else ("", "")
+        return ids, types, self.mask
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why kernels take nothing of the graph; None where they do."""
+        if self.embedding is None:
+            return Refusal("it begins with no embedding that kernels have")
+        shapes = [value.shape for value in self.graph.inputs if value.name in self.inputs]
+        # kernels read ids, types and mask as [batch, length]; in ONNX they may broadcast
+        if not all(len(shape) == 2 and alike(shape, shapes[0]) for shape in shapes):
+            return Refusal("ids, types and mask have other shapes")
+        if any(self.values[name].buffer.dtype != "f32" for name in self.handed_over):
+            return Refusal("the fallback subgraph reads bytes")
+        return None
+
+
+def choose(
+    graph: Graph,
+    isa: Isa,
+    configurations: Mapping[str, Configuration] | None = None,
+    *,
+    whole: bool = False,
+    finite: bool = True,
+    given: Mapping[str, Activation] | None = None,
+) -> Choices:
+    """configurations: what was measured, by the text of a measured.Layer; whole: channels that
+    nobody reads are made too; so is, unless constants are finite, whatever is multiplied by 0;
+    given: values that are there already.
+    """
+    given = given or {}
+    of_rows = [name for name, value in given.items() if value.buffer.domain == "rows"]
+    attentions = [node for node in graph if node.kind == "engine.Attention"]
+    facts = Facts(
+        graph,
+        isa,
+        configurations,
+        finite,
+        row_values(graph, of_rows),
+        frozenset(node.inputs[2] for node in attentions if attention_is_bytes(node)),
+        values=dict(given),
+    )
+    facts.kernels = float_kernels(facts)
+    if finite and not whole:
+        # tiles multiply all channels of queries and keys in bytes
+        facts.varying = varying_fours(graph, in_bytes=not isa.has("amx-int8"))
+        blocks = {name: block_read(how) for name, how in facts.kernels.items()}
+        facts.live = live_channels(graph, facts.varying, blocks)
+    of: dict[str, Choice | Refusal] = {}
+    refused: Node | None = None
+    for node in graph:
+        name, choice = node.outputs[0], _chosen(facts, node, refused)
+        of[name] = choice
+        if isinstance(choice, Refusal):
+            refused = refused or node
+        else:
+            facts.values[name] = choice.y
+    return Choices(graph, isa, of, facts.values, facts.embedding, facts.mask or "")
+
+
+def _chosen(facts: Facts, node: Node, refused: Node | None) -> Choice | Refusal:
+    """refused: a node before this one."""
+    if refused is not None:
+        return Refusal(f"it stands behind {refused}")
+    try:
+        if node.kind not in CHOOSERS:
+            raise Unplanned("no kernel has this operator")
+        if any(node.outputs[1:]):
+            raise Unplanned("more than one result")
+        choice = CHOOSERS[node.kind](facts, node)
+    except Unplanned as reason:
+        return Refusal(str(reason))
+    for each in (choice, choice.made if isinstance(choice, ThroughFloats) else None):
+        if isinstance(each, EmbeddingChoice):
+            facts.embedding = node
+        elif isinstance(each, AttentionChoice):
+            facts.mask = each.mask
+    return choice

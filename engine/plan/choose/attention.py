@@ -1,0 +1,136 @@
+"""Which kernel makes an Attention: on bytes where the graph quantises what it needs, else in
+float32 or bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...graph import Node
+from ..heads import WHOLE
+from ..quantized import attention_is_bytes, softmax_of, why_not_bytes
+from ..steps import Unplanned
+from .facts import Activation, Choice, Facts, block_width
+
+__all__ = ["AttentionChoice", "choose_attention", "forms_read"]
+
+Array = NDArray[Any]
+TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
+
+
+@dataclass(frozen=True)
+class AttentionChoice(Choice):
+    """How an Attention is made."""
+
+    query: Activation
+    key: Activation
+    value: Activation
+    floats: Activation | None  # the float32 that y's bytes are converted from
+    mask: str  # the input of the graph that says which keys count, or ""
+    depth: int  # channels of a head
+    kernel: str
+    variant: tuple[Any, ...]
+    keys: tuple[str, tuple[Any, ...]] | None  # kernel and variant that prepare keys
+    forms: tuple[str, str, str]  # in which query, key and value are read; "": as they lie
+    live: Array | None  # bool [heads, depth / 4]: fours of channels of y that are made
+    varying: Array | None  # bool [heads, depth / 4]: fours in which scores differ
+
+
+def choose_attention(facts: Facts, node: Node) -> AttentionChoice:
+    """Raises:
+    Unplanned: no kernel does this.
+    """
+    in_bytes = attention_is_bytes(node)
+    query, key = (facts.value(name) for name in node.inputs[:2])
+    value = facts.value(node.inputs[2], less_128=in_bytes)
+    mask = node.inputs[3] if len(node.inputs) > 3 else ""
+    _check_mask(facts, mask)
+    depth = query.buffer.channels // node.attributes["heads"]
+    if len({each.channels for each in (query, key, value)}) > 1:
+        raise Unplanned("query, key and value have different channels")
+    if depth % WHOLE or {key.buffer.domain, value.buffer.domain} != {"tokens"}:
+        raise Unplanned(f"heads of {depth} channels")
+    choose = _bytes if in_bytes else _floats
+    return choose(facts, node, (query, key, value), mask, depth)
+
+
+def _check_mask(facts: Facts, mask: str) -> None:
+    """Packs leave masked tokens out: there is one mask or none, and it is an input of the graph."""
+    if facts.mask is not None and mask != facts.mask:
+        raise Unplanned(f"mask '{mask}', before it was '{facts.mask}'")
+    if mask and mask not in {value.name for value in facts.graph.inputs}:
+        raise Unplanned(f"mask '{mask}' is not the graph's input")
+
+
+def _bytes(
+    facts: Facts, node: Node, operands: tuple[Activation, ...], mask: str, depth: int
+) -> AttentionChoice:
+    query, key, value = operands
+    if any(each.buffer.dtype != "u8" for each in operands):
+        raise Unplanned("query, key or value in float32")
+    if reason := why_not_bytes(node, depth):
+        raise Unplanned(reason)
+    in_rows, softmax = query.buffer.domain == "rows", softmax_of(node)
+    tiles = not in_rows and facts.isa.has("amx-int8") and depth in TILE_DEPTHS
+    y, varying = _result(facts, node, query), facts.varying.get(node.outputs[0])
+    live = None if in_rows or tiles else _live(facts, node, y)
+    channels = "all" if varying is None and live is None else "some"
+    keys: tuple[str, tuple[Any, ...]] = ("interleave_keys", (depth, channels))
+    kernel: tuple[str, tuple[Any, ...]] = ("attention_u8", (depth, softmax, channels))
+    if tiles:
+        keys, kernel = ("amx_transpose_keys", (depth,)), ("amx_attention_u8", (depth, softmax))
+    elif in_rows:
+        kernel = ("attention_u8_rows", (depth, softmax))
+    forms = ("", "", "")
+    return AttentionChoice(
+        y, query, key, value, None, mask, depth, *kernel, keys, forms, live, varying
+    )
+
+
+def _floats(
+    facts: Facts, node: Node, operands: tuple[Activation, ...], mask: str, depth: int
+) -> AttentionChoice:
+    """In float32 or bfloat16; what is stored in bytes is converted before and after."""
+    query, key, value = operands
+    attributes, name = node.attributes, node.outputs[0]
+    if any(attributes.get(each) is not None for each in ("scores", "probabilities", "product")):
+        raise Unplanned("partly quantised attention")
+    if attributes["scale"] < 0:  # the greatest score would be the least probable
+        raise Unplanned(f"scores are multiplied by {attributes['scale']}")
+    y, floats, forms = _result(facts, node, query), None, forms_read(facts, node)
+    if attributes.get("output") is not None:
+        floats = facts.result(f"{name}.float", query.buffer.domain, query.buffer.channels, None)
+    kernel = "attention_bf16" if forms[0] else "attention_f32"
+    variant: tuple[int, ...] = (depth, block_width(facts.isa, query.buffer.lanes))
+    if query.buffer.domain == "rows":
+        kernel, variant = "attention_f32_rows", (depth,)
+    live = _live(facts, node, y) if floats is None else None
+    varying = facts.varying.get(name)
+    return AttentionChoice(
+        y, query, key, value, floats, mask, depth, kernel, variant, None, forms, live, varying
+    )
+
+
+def _result(facts: Facts, node: Node, query: Activation) -> Activation:
+    output, source = node.attributes.get("output"), query.buffer
+    y = facts.result(node.outputs[0], source.domain, source.channels, output)
+    return replace(y, kept_axis=query.kept_axis)
+
+
+def _live(facts: Facts, node: Node, y: Activation) -> Array | None:
+    live = facts.live_of(y)
+    return None if live is None else live.reshape(node.attributes["heads"], -1, 4).any(2)
+
+
+def forms_read(facts: Facts, node: Node) -> tuple[str, str, str]:
+    """The forms in which attention_bf16 reads query, key and value; "" where it is another kernel.
+
+    One query a sentence is as fast in float32; so is all of it where dot2_bf16 is emulated.
+    """
+    low = node.attributes.get("precision") == "bfloat16" and facts.isa.has("avx512bf16")
+    if low and node.inputs[0] not in facts.rows:
+        return "pairs", "pairs", "words"
+    return "", "", ""

@@ -1,0 +1,100 @@
+"""Conversions and activations that no product takes into its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...graph import Node, Quantization
+from ...ops import is_quantization
+from ..quantized import stored
+from ..steps import Unplanned
+from .facts import Activation, Choice, Facts
+
+__all__ = [
+    "ELEMENTWISE",
+    "ElementwiseChoice",
+    "ThroughFloats",
+    "choose_elementwise",
+    "through_floats",
+]
+
+ELEMENTWISE = {  # ONNX operator -> activation of the kernel
+    "QuantizeLinear": "none",
+    "DequantizeLinear": "none",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Gelu": "gelu",
+}
+
+
+@dataclass(frozen=True)
+class ElementwiseChoice(Choice):
+    """x in y's type, through an activation."""
+
+    x: Activation
+    activation: str
+
+
+@dataclass(frozen=True)
+class ThroughFloats(Choice):
+    """The node's result is made as float32, by another node, and then converted to bytes by a step
+    that saturates however far it is from the zero point (quantized.MOST_STEPS).
+    """
+
+    wide: Node
+    made: Choice  # of `wide`
+
+
+def choose_elementwise(facts: Facts, node: Node) -> ElementwiseChoice:
+    """One operator of ELEMENTWISE.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    x = facts.value(node.inputs[0])
+    if (node.kind == "DequantizeLinear") == (x.buffer.dtype == "f32"):
+        raise Unplanned(f"x is {x.buffer.dtype}")
+    if node.attributes.get("approximate", "none") != "none":
+        raise Unplanned("an approximation")
+    output = _quantization_of(facts, node) if node.kind == "QuantizeLinear" else None
+    if node.kind == "DequantizeLinear":
+        given = stored(_quantization_of(facts, node))
+        if given != x.quantization:
+            raise Unplanned(f"x is stored as {x.quantization}, read as {given}")
+    y = converted(facts, node.outputs[0], x, output)
+    return ElementwiseChoice(y, x, ELEMENTWISE[node.kind])
+
+
+def converted(facts: Facts, name: str, x: Activation, output: Quantization | None) -> Activation:
+    """x in another type."""
+    y = facts.result(name, x.buffer.domain, x.channels, output)
+    return replace(y, kept_axis=x.kept_axis)
+
+
+def through_floats(
+    facts: Facts, node: Node, choose: Callable[[Facts, Node], Choice]
+) -> ThroughFloats:
+    """choose: of the node whose result is float32."""
+    name, output = node.outputs[0], node.attributes["output"]
+    if name in facts.byte_values:
+        raise Unplanned("values of attention that no 16 bits hold")
+    attributes = {**node.attributes, "output": None}
+    wide = node.changed(outputs=(f"{name}.wide",), attributes=attributes)
+    made = choose(facts, wide)
+    return ThroughFloats(converted(facts, name, made.y, output), wide, made)
+
+
+def _quantization_of(facts: Facts, node: Node) -> Quantization:
+    scale = facts.array(node.inputs[1])
+    zero = np.zeros(1, node.attributes.get("output_dtype") or "uint8")
+    if len(node.inputs) > 2:
+        zero = facts.array(node.inputs[2])
+    if np.size(scale) != 1 or np.size(zero) != 1 or zero.dtype not in (np.uint8, np.int8):
+        raise Unplanned("not one scale for all, or not 8 bits")
+    how = Quantization(float(np.ravel(scale)[0]), int(np.ravel(zero)[0]), str(zero.dtype))
+    if not is_quantization(how):
+        raise Unplanned(f"a scale of {how.scale}")
+    return how

@@ -1,0 +1,86 @@
+"""Embedding and LayerNorm: whether their results fit in bytes, and sums in exact integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...graph import Node
+from ..quantized import ExactNorm, norm_in_range, norm_of_bytes, stored
+from ..steps import Unplanned
+from .elementwise import ThroughFloats, through_floats
+from .facts import Activation, Choice, Facts
+
+__all__ = ["EmbeddingChoice", "NormChoice", "choose_embedding", "choose_layer_norm"]
+
+Array = NDArray[Any]
+CHANNELS = 64  # the embedding kernel takes rows in pieces of so many
+
+
+@dataclass(frozen=True)
+class EmbeddingChoice(Choice):
+    """norm: float64 [2, channels], gamma and beta in steps of the result."""
+
+    node: Node
+    norm: Array
+
+
+@dataclass(frozen=True)
+class NormChoice(Choice):
+    """norm: float64 [channels, 2], gamma and beta in steps of the result; exact: where the sums
+    are integers.
+    """
+
+    x: Activation
+    residual: Activation | None
+    norm: Array
+    exact: ExactNorm | None
+
+
+def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloats:
+    """Raises:
+    Unplanned: no kernel does this.
+    """
+    _, _, words, positions, kinds, gamma, beta = node.inputs
+    if facts.embedding is not None:
+        raise Unplanned("a second embedding")
+    tables = [facts.array(words), facts.array(positions)]
+    if kinds:
+        tables.append(facts.array(kinds))
+    channels, output = tables[0].shape[1], node.attributes.get("output")
+    norm = np.stack([np.ones(channels), np.zeros(channels)])
+    if gamma:
+        norm = np.stack([facts.array(gamma), facts.array(beta)]).astype(np.float64)
+    if (result := stored(output)) is not None:
+        norm = norm / result.scale + np.array([[0], [result.zero_point]])
+        most = 1.0 if gamma else sum(float(np.abs(each).max()) for each in tables)
+        if not norm_in_range(*most * norm):
+            return through_floats(facts, node, choose_embedding)
+    y = facts.result(node.outputs[0], "tokens", channels, output, group=CHANNELS)
+    return EmbeddingChoice(y, node, norm)
+
+
+def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
+    """Raises:
+    Unplanned: no kernel does this.
+    """
+    x, residual = facts.value(node.inputs[0]), None
+    if node.inputs[1]:
+        residual = facts.value(node.inputs[1])
+        if x.shape != residual.shape:
+            raise Unplanned("the residual has another shape")
+    bias = facts.optional(node.inputs[2])
+    norm = np.stack([facts.array(name) for name in node.inputs[3:5]], axis=1).astype(np.float64)
+    output = stored(node.attributes.get("output"))
+    if output is not None:
+        norm = norm / output.scale + np.array([0, output.zero_point])
+        if not norm_in_range(*norm.T):
+            return through_floats(facts, node, choose_layer_norm)
+    y = facts.result(node.outputs[0], x.buffer.domain, x.channels, output)
+    sources = [each.quantization if each else None for each in (x, residual)]
+    epsilon = float(node.attributes.get("epsilon", 1e-12))
+    exact = norm_of_bytes(sources, bias, x.channels, epsilon)
+    return NormChoice(replace(y, kept_axis=x.kept_axis), x, residual, norm, exact)
