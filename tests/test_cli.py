@@ -56,17 +56,20 @@ def test_compile_and_inspect(
 
     status, out, _ = run(capsys, "inspect", ir)
     assert status == 0
-    head, first, second, last, total = out.splitlines()
+    head, first, second, last, total, reason = out.splitlines()
     assert head.split() == ["name", "op", "shape", "type", "pattern", "zeros", "kernel", "bytes"]
     assert first.split()[1:6] == ["Linear", "32x16", "float32", "4x1", "0.984"]
     assert second.split()[1:6] == ["Linear", "2x32", "float32", "dense", "0.000"]
     assert "Softplus" in last
     assert total.startswith("3 operators, 1 sparse")
+    assert reason.startswith(first.split()[0])
+    assert reason.endswith("is left to the reference: 'x' is not an activation")
 
     status, out, _ = run(capsys, "inspect", ir / "conf.yaml", "--json")
     rows = json.loads(out)
     assert [row["op"] for row in rows] == ["Linear", "Linear", "Softplus"]
     assert rows[0]["bytes"] < 32 * 16 * 4
+    assert all(row["kernel"] == "reference" and row["reason"] for row in rows)
 
 
 def test_inspect_names_constants_that_are_not_finite(

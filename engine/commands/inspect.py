@@ -16,8 +16,9 @@ from ..errors import ModelError
 from ..formats import models, store
 from ..graph import Graph, Node
 from ..ops import not_finite
-from ..plan import make_plan
+from ..plan import make_choices, make_plan
 
+REFERENCE = "reference"  # instead of a kernel
 __all__ = ["Layer", "add_arguments", "layers", "main"]
 
 
@@ -33,6 +34,7 @@ class Layer:
     zero_ratio: float | None
     kernel: str
     bytes: int
+    reason: str = ""  # why no kernel runs it
     not_finite: tuple[str, ...] = ()  # sentences: constants with NaN or infinity
 
 
@@ -74,8 +76,9 @@ def layers(graph: Graph) -> list[Layer]:
         constants = [n for n in node.inputs if n in graph.constants and n not in counted]
         counted.update(constants)
         size = sum(_size(graph, name) for name in constants)
-        layer = _layer(node, graph, kernels[_name(node)], size)
-        rows.append(replace(layer, not_finite=tuple(odd[n] for n in constants if n in odd)))
+        kernel, reason = kernels[_name(node)]
+        found = tuple(odd[name] for name in constants if name in odd)
+        rows.append(replace(_layer(node, graph, kernel, size), reason=reason, not_finite=found))
     return rows
 
 
@@ -84,14 +87,17 @@ def _size(graph: Graph, name: str) -> int:
     return constants.size(name) if isinstance(constants, store.Stored) else constants[name].nbytes
 
 
-def _kernels(graph: Graph) -> dict[str, str]:
-    plan = make_plan(graph, isa.chosen())
+def _kernels(graph: Graph) -> dict[str, tuple[str, str]]:
+    """By the name of a node: its kernel, and why it has none."""
+    choices, plan = make_choices(graph, isa.chosen()), make_plan(graph, isa.chosen())
     if plan is None:
-        return {_name(node): "reference" for node in graph}
-    left = set() if plan.tail is None else {_name(node) for node in plan.tail}
+        whole = choices.refusal.reason if choices.refusal else ""
+        return {_name(n): (REFERENCE, choices.reason(n) or whole) for n in graph}
     planned = {row["name"]: str(row["kernel"]) for row in plan.layers}
+    reasons = {_name(node): choices.reason(node) for node in choices.graph}
     return {
-        name: "reference" if name in left else planned.get(name, "") for name in map(_name, graph)
+        name: (REFERENCE if reason else planned.get(name, ""), reason)
+        for name, reason in reasons.items()
     }
 
 
@@ -132,6 +138,8 @@ def _table(found: Sequence[Layer]) -> str:
     sparse = sum(layer.pattern not in ("", "dense") for layer in found)
     total = sum(layer.bytes for layer in found)
     lines.append(f"{len(found)} operators, {sparse} sparse, {total} bytes")
+    refused = [layer for layer in found if layer.reason]
+    lines += [f"{layer.name} is left to the reference: {layer.reason}" for layer in refused[:1]]
     lines += [sentence for layer in found for sentence in layer.not_finite]
     return "\n".join(lines) + "\n"
 

@@ -25,7 +25,7 @@ from .program import PACK_TOKENS, Plan, Program
 from .steps import Step
 from .tune import measure_layers
 
-__all__ = ["PACK_TOKENS", "Buffer", "Plan", "Program", "Step", "make_plan"]
+__all__ = ["PACK_TOKENS", "Buffer", "Plan", "Program", "Step", "make_choices", "make_plan"]
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +36,28 @@ def make_plan(
     """The plan, or None where the graph begins with something no kernel has; whole: channels that
     nobody reads are made too; finite: all constants are, None if that is not known.
     """
+    choices = make_choices(graph, isa, whole=whole, finite=finite)
+    _log(choices)
+    if choices.refusal:
+        return None
+    plan = Planner(choices, EMITTERS).plan()
+    packs = read_measured(isa).packs
+    return replace(plan, pack_tokens=packs.get(plan.signature, PACK_TOKENS))
+
+
+def make_choices(
+    graph: Graph, isa: Isa, *, whole: bool = False, finite: bool | None = None
+) -> Choices:
+    """What make_plan emits the steps of, or the reasons why there are none; autotuning comes before
+    it.
+    """
     finite = not not_finite(graph) if finite is None else finite
     measured, (graph, places) = read_measured(isa), with_whole_heads(checked(graph))
     choices = choose(graph, isa, measured.layers or None, whole=whole, finite=finite)
     if settings.current().tune and finite:
         measure_layers(choices, measured)
         choices = choose(graph, isa, measured.layers, whole=whole)
-    _log(choices)
-    if choices.refusal:
-        return None
-    plan = replace(Planner(choices, EMITTERS).plan(), places=places)
-    return replace(plan, pack_tokens=measured.packs.get(plan.signature, PACK_TOKENS))
+    return replace(choices, places=places)
 
 
 def _log(choices: Choices) -> None:

@@ -68,6 +68,7 @@ class Planner:
             most_positions=self._rows(inputs[3]),
             vocabulary=self._rows(inputs[2]),
             kinds=self._rows(inputs[4]),
+            places=choices.places,
             mixes=self._mixes(tail, results),
         )
 

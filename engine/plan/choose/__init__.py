@@ -10,7 +10,10 @@ The nodes after the first that is refused are the fallback subgraph, which the r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ...codegen.isa import Isa
 from ...graph import Graph, Node
@@ -63,6 +66,7 @@ class Choices:
     values: Mapping[str, Activation]  # what kernels make
     embedding: Node | None
     mask: str  # the input that says which tokens count, or ""
+    places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # of channels: heads.py
 
     def reason(self, node: Node) -> str:
         """Why no kernel makes it, or nothing."""
