@@ -99,7 +99,7 @@ def test_a_mask_of_any_whole_type(dtype: str, tmp_path: Path) -> None:
     path = takes(Odd().save(tmp_path / "mask.onnx"), mask=dtype)
     feeds = {**FEEDS, "mask": FEEDS["mask"].astype(dtype)}
     session = assert_as_declared(path, feeds, CLOSE["float32"])
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

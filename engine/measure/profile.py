@@ -109,7 +109,7 @@ def needed_macs(step: Step, work: Work) -> int:
 
 def done_macs(step: Step, work: Work) -> int:
     """The same without those whose result nobody reads, which are left out."""
-    return (step.macs - step.spared) * _turns(step, work)
+    return (step.macs - step.skipped_macs) * _turns(step, work)
 
 
 def _turns(step: Step, work: Work) -> int:

@@ -2,8 +2,8 @@
 steps over an arena, ready to run.
 
 `choose` says for every node which kernel makes it and how, or why none does; `planner` emits the
-steps of these choices.  What follows the first node that is refused, if anything, is the tail: it
-runs op by op on the arrays the program hands over.
+steps of these choices.  The first node that is refused begins the fallback subgraph, which the
+reference runs op by op on the arrays that the program makes.
 """
 
 from __future__ import annotations

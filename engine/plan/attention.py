@@ -74,11 +74,11 @@ def _emit(
     planner: Planner, node: Node, choice: AttentionChoice, params: Any, made: Array, fours: Array
 ) -> None:
     channels = choice.y.buffer.channels
-    spared = 2 * channels - 4 * int(made[:, 0].sum() + fours[:, 0].sum())
+    skipped_macs = 2 * channels - 4 * int(made[:, 0].sum() + fours[:, 0].sum())
     how = {
         "units": node.attributes["heads"],
         "macs": 2 * choice.query.buffer.channels,
-        "spared": spared,
+        "skipped_macs": skipped_macs,
     }
     domain = choice.query.buffer.domain
     planner.emit(node, choice.kernel, choice.variant, params, domain, own_tiles=False, **how)

@@ -1,7 +1,7 @@
 """Heads in whole sixteens of channels, as kernels take them: a TinyBERT's 26 channels become 32.
 
 The added channels of query, key and value are zero, those of the context are not read: nothing of
-what an attention means changes.  Kernels on bytes leave most of them out again (unread.py).
+what an attention means changes.  Kernels on bytes leave most of them out again (dead_channels.py).
 """
 
 from __future__ import annotations

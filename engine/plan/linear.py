@@ -99,7 +99,7 @@ def _product(
         x.domain,
         units=operands.parts,
         macs=operands.macs,
-        spared=operands.spared,
+        skipped_macs=operands.skipped_macs,
         keep=operands,
     )
     _describe(planner, node, weight, operands.nbytes)

@@ -61,7 +61,7 @@ class MixedError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A node of the tail with the Rows of its inputs."""
+    """A node of the fallback subgraph with the Rows of its inputs."""
 
     node: Node
     inputs: list[Rows]

@@ -1,9 +1,10 @@
-"""Whether a tail may run on what kernels hand over: at masked tokens that is 0, in ONNX it is not.
+"""Whether a fallback subgraph may run on what kernels make: at masked tokens that is 0, in ONNX it
+is not.
 
 An operator that works token by token makes of a masked token's 0 something that nobody may read.
 One that mixes tokens is right only where masked ones count nothing: they were multiplied by the
 mask's 0, chosen away by Where, or made so low that softmax and maximum pass over them.  So each
-value of the tail has its Rows, which a rule for each kind of operator finds from its inputs':
+value of the subgraph has its Rows, which a rule for each kind of operator finds from its inputs':
 
     hidden [batch, tokens, channels]   stale at axis -2
     mask   [batch, tokens]             0 at axis -1;  1 - mask: 1;  (1 - mask) * -10000: -10000
@@ -198,20 +199,20 @@ RULES: dict[str, Callable[[Place], Rows]] = {
 }
 
 
-def mixes_tokens(tail: Graph, handed: Iterable[str], mask: str) -> str | None:
+def mixes_tokens(fallback: Graph, handed: Iterable[str], mask: str) -> str | None:
     """A sentence about the first node that masked tokens' values would reach; None where there is
     none.  handed: values [batch, tokens, channels] that kernels make; mask: the input they go by.
     """
-    dtype = next((value.dtype for value in tail.inputs if value.name == mask), "int64")
+    dtype = next((value.dtype for value in fallback.inputs if value.name == mask), "int64")
     rows = {mask: Rows(-2, at={-1: np.zeros((), dtype)})}
     rows.update(dict.fromkeys(handed, Rows(-3, frozenset([-2]))))
-    facts = infer(tail)
-    for node in tail:
+    facts = infer(fallback)
+    for node in fallback:
         inputs = [rows.get(name, CLEAN) for name in node.inputs]
         if not any(x.stale or x.at for x in inputs):
             continue
         try:
-            made = RULES.get(node.kind, mixed_unless_clean)(Place(node, inputs, facts, tail))
+            made = RULES.get(node.kind, mixed_unless_clean)(Place(node, inputs, facts, fallback))
         except MixedError as reason:
             if any(x.stale for x in inputs):
                 return f"{node}: {reason}"

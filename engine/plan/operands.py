@@ -46,7 +46,7 @@ class Operands:
     parts: int
     rows: Array
     macs: int
-    spared: int  # of these, in groups that are left out
+    skipped_macs: int  # of these, in groups that are left out
     nbytes: int
     keep: tuple[Any, ...]
 
@@ -161,9 +161,9 @@ def linear_operands(
     macs = int(np.count_nonzero(weight))
     made = packed[-1].outputs.ravel()
     made = made[made < len(weight)]
-    spared = 0 if read is None else macs - int(np.count_nonzero(weight[made]))
+    skipped_macs = 0 if read is None else macs - int(np.count_nonzero(weight[made]))
     parts_rows = aligned(table_of(rows, pattern))
-    return Operands(parts, parts_rows, macs, spared, stored, tuple(held))
+    return Operands(parts, parts_rows, macs, skipped_macs, stored, tuple(held))
 
 
 def table_of(rows: list[Array], pattern: str) -> Array:

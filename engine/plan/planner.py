@@ -53,14 +53,14 @@ class Planner:
         choices = self.choices
         assert choices.embedding is not None
         self.emit_all()
-        results = [self._handed_over(name, n) for n, name in enumerate(choices.handed_over)]
-        tail = self._tail(choices.fallback, results)
+        results = [self._output(name, n) for n, name in enumerate(choices.outputs)]
+        fallback = self._fallback(choices.fallback, results)
         attributes, inputs = choices.embedding.attributes, choices.embedding.inputs
         return Plan(
             self.isa,
             tuple(self.steps),
             tuple(results),
-            tail,
+            fallback,
             choices.inputs,
             tuple(self.layers),
             first_position=int(attributes.get("position_offset", 0)),
@@ -69,13 +69,13 @@ class Planner:
             vocabulary=self._rows(inputs[2]),
             kinds=self._rows(inputs[4]),
             places=choices.places,
-            mixes=self._mixes(tail, results),
+            mixes=self._mixes(fallback, results),
         )
 
-    def _mixes(self, tail: Graph | None, results: list[Result]) -> str:
-        """How the tail would read what kernels leave out, or nothing."""
+    def _mixes(self, fallback: Graph | None, results: list[Result]) -> str:
+        """How the fallback would read what kernels leave out, or nothing."""
         tokens, mask = [r.name for r in results if r.domain == "tokens"], self.choices.mask
-        reason = mixes_tokens(tail, tokens, mask) if tail is not None and mask else None
+        reason = mixes_tokens(fallback, tokens, mask) if fallback is not None and mask else None
         if reason:
             log.info("%s: %s; calls with masked tokens are NumPy's", self.graph.name, reason)
         return reason or ""
@@ -83,7 +83,7 @@ class Planner:
     def _rows(self, table: str) -> int:
         return len(self.graph.constants[table]) if table else 1
 
-    def _handed_over(self, name: str, number: int) -> Result:
+    def _output(self, name: str, number: int) -> Result:
         value = self.choices.values[name]
         buffer = value.buffer
         result = Result(name, buffer.domain, value.channels, value.kept_axis)
@@ -92,7 +92,7 @@ class Planner:
         self.emit(Node("Output", (name,), (), name=name), kernel, (), params, buffer.domain)
         return result
 
-    def _tail(self, nodes: tuple[Node, ...], results: list[Result]) -> Graph | None:
+    def _fallback(self, nodes: tuple[Node, ...], results: list[Result]) -> Graph | None:
         names = {result.name for result in results}
         if not nodes and names.issuperset(value.name for value in self.graph.outputs):
             return None
@@ -116,7 +116,7 @@ class Planner:
         *,
         units: int = 1,
         macs: int = 0,
-        spared: int = 0,
+        skipped_macs: int = 0,
         own_tiles: bool = True,
         **facts: Any,
     ) -> None:
@@ -134,7 +134,9 @@ class Planner:
             }
             params = tuple(record.pack(**params, **sizes).values())
         self.steps.append(
-            Step(name, kernel, variant, params, counted, units, macs, spared, own_tiles, facts)
+            Step(
+                name, kernel, variant, params, counted, units, macs, skipped_macs, own_tiles, facts
+            )
         )
 
     def layer(self, node: Node, **facts: Any) -> None:

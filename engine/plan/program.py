@@ -28,7 +28,7 @@ PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 togeth
 
 @dataclass(frozen=True)
 class Result:
-    """An array the program hands over: a graph output, or an input of the tail."""
+    """An array the program makes: an output of the graph, or an input of the fallback subgraph."""
 
     name: str
     domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
@@ -62,12 +62,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs in kernels, in order, and what is left to the tail."""
+    """What runs in kernels, in order, and the fallback subgraph."""
 
     isa: Isa
     steps: tuple[Step, ...]
     results: tuple[Result, ...]
-    tail: Graph | None
+    fallback: Graph | None
     inputs: tuple[str, ...]  # names of ids, types, mask ("" where there is none)
     layers: tuple[Mapping[str, Any], ...]  # for describe()
     first_position: int = 0
@@ -77,7 +77,7 @@ class Plan:
     kinds: int = 1 << 30
     pack_tokens: int = PACK_TOKENS
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
-    mixes: str = ""  # how the tail reads masked tokens, which are 0 here: mixing.py
+    mixes: str = ""  # how the fallback reads masked tokens, which are 0 here: mixing.py
 
     @cached_property
     def signature(self) -> str:
@@ -86,12 +86,12 @@ class Plan:
         return hashlib.sha256(repr(steps).encode()).hexdigest()[:16]
 
     @cached_property
-    def _lives(self) -> dict[Buffer, tuple[int, int]]:
-        lives: dict[Buffer, tuple[int, int]] = {}
+    def _live_ranges(self) -> dict[Buffer, tuple[int, int]]:
+        live_ranges: dict[Buffer, tuple[int, int]] = {}
         for number, step in enumerate(self.steps):
             for buffer in step.buffers():
-                lives[buffer] = (lives.get(buffer, (number, number))[0], number)
-        return lives
+                live_ranges[buffer] = (live_ranges.get(buffer, (number, number))[0], number)
+        return live_ranges
 
     @cached_property
     def late(self) -> int:
@@ -103,7 +103,7 @@ class Plan:
 
     def first_use(self, buffer: Buffer) -> int:
         """The step that makes it."""
-        return self._lives[buffer][0]
+        return self._live_ranges[buffer][0]
 
     def scratch_bytes(self, tokens: int) -> int:
         """Of a worker's scratch, for sentences of at most `tokens` tokens."""
@@ -116,11 +116,12 @@ class Plan:
         tiles = {"tokens": -(-tokens // TILE), "rows": MOST_ROWS // ROWS}
         waiting = {  # rows of earlier packs are there, and in part made again, until the late steps
             buffer: (0, max(last, min(self.late, len(self.steps) - 1)))
-            for buffer, (first, last) in self._lives.items()
+            for buffer, (first, last) in self._live_ranges.items()
             if buffer.domain == "rows" and first < self.late
         }
-        lives, after = {**self._lives, **waiting}, meetings(self.steps, self._lives, self.late)
-        offsets, size = place(lives_between(lives, after) if shared else lives, tiles)
+        live_ranges = {**self._live_ranges, **waiting}
+        after = meetings(self.steps, self._live_ranges, self.late)
+        offsets, size = place(lives_between(live_ranges, after) if shared else live_ranges, tiles)
         rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
         keep: list[Any] = []
         for row, step, who in zip(rows, self.steps, after, strict=True):

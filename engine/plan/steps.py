@@ -41,7 +41,7 @@ class Step:
     counted: int  # offset into the context of what units count (tiles, row tiles), 0: one
     units: int = 1
     macs: int = 0  # multiply-adds for each token (row; pair of tokens): weights that are not zero
-    spared: int = 0  # of these, what is left out: nobody reads the result
+    skipped_macs: int = 0  # of these, what is left out: nobody reads the result
     own_tiles: bool = True  # a unit reads nothing but its own tile of each buffer
     facts: Mapping[str, Any] = field(default_factory=dict)  # for inspect and profile
 

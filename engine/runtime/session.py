@@ -172,7 +172,7 @@ class Session:
             if results is None:
                 return self._apart(plan, feeds)
             made = dict(zip(self._names, results, strict=True))
-            return made if plan.tail is None else self._tail(plan.tail, feeds, made)
+            return made if plan.fallback is None else self._run_fallback(plan.fallback, feeds, made)
         except MemoryError as error:
             raise ResourceError(f"memory for a call: {error or 'no more'}") from error
 
@@ -214,7 +214,7 @@ class Session:
         """Sentences whose first token is masked, or all of them, one by one by the reference; the
         others without them, or they would not have the outputs that they have alone.
         """
-        if plan.tail is not None:  # its outputs may be of no sentence in particular
+        if plan.fallback is not None:  # its outputs may be of no sentence in particular
             return self._by_reference(feeds)
         odd = np.asarray(feeds[plan.inputs[2]])[:, 0] == 0
         outputs: dict[str, Array] = {}
@@ -327,7 +327,7 @@ class Session:
         return room, known
 
     def _check_lengths(self, plan: Plan, batch: int, length: int) -> None:
-        """The model may fix them, or have one name for both; inputs of the tail have their own."""
+        """The model may fix them, or name both alike; the fallback's inputs have their own."""
         known: dict[int | str, int] = {}
         for value in (value for value in self.graph.inputs if value.name in plan.inputs):
             for wanted, found in zip(value.shape, (batch, length), strict=False):
@@ -387,11 +387,11 @@ class Session:
             f" {self.plan.vocabulary}{kind}"
         )
 
-    def _tail(
-        self, tail: Graph, feeds: Mapping[str, Array], made: dict[str, Array]
+    def _run_fallback(
+        self, fallback: Graph, feeds: Mapping[str, Array], made: dict[str, Array]
     ) -> dict[str, Array]:
         """What no kernel has: op by op on the arrays the program made."""
-        return reference.run(tail, {**_typed(tail, feeds), **made})
+        return reference.run(fallback, {**_typed(fallback, feeds), **made})
 
     # --- what it is
     @property

@@ -105,7 +105,7 @@ def same_by_steps(session: Session, feeds: dict[str, Array]) -> bool:
     """A step of 8 bits, rounded the other way, grows to anything behind wild weights; each step
     alone is held to its operator's meaning.
     """
-    if session.plan is None or session.plan.tail is not None:
+    if session.plan is None or session.plan.fallback is not None:
         return False
     try:
         stepwise.check(session.graph, feeds)

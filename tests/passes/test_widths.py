@@ -150,7 +150,9 @@ def test_constants_of_odd_shapes(case: dict[str, tuple[int, ...]], tmp_path: Pat
     feeds = given({}, one_type=len(np.zeros(case.get("kinds", (2,)))) == 1)
     session = assert_like_onnx_runtime(path, feeds)
     if all(shape in ALONG and name not in ("scale", "bias_head") for name, shape in case.items()):
-        assert session.plan is not None and session.plan.tail is None, "it was spread, and fused"
+        assert session.plan is not None and session.plan.fallback is None, (
+            "it was spread, and fused"
+        )
 
 
 @pytest.mark.parametrize("case", INPUTS, ids=shown)
@@ -158,4 +160,4 @@ def test_inputs_of_odd_shapes(case: dict[str, tuple[int | str, ...]], tmp_path: 
     path = Odd({name: ("int64", shape) for name, shape in case.items()}).save(tmp_path / "odd.onnx")
     session = assert_like_onnx_runtime(path, given(case, one_type=False))
     alike = len(set(case.values())) == 1 and len(case) == 3
-    assert (session.plan is not None and session.plan.tail is None) == alike
+    assert (session.plan is not None and session.plan.fallback is None) == alike

@@ -60,7 +60,7 @@ def test_far_results_saturate(case: str) -> None:
     built = graph(*CASES[case])
     feeds = {"input_ids": np.random.default_rng(1).integers(0, 90, (3, 40))}
     session = Session(built)
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
     got, wanted = session.run(feeds)["y"], reference.run(built, feeds)["y"]
     scale = CASES[case][1].scale
     off = np.abs(got - wanted) / scale

@@ -126,7 +126,7 @@ def test_residuals_of_the_same_shape(x: str, residual: str) -> None:
         axis=[1],
     )
     session = assert_like_reference(graph, [8, 3])
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
 
 
 def attention(mask: str, y: str) -> Node:

@@ -100,7 +100,7 @@ def spans(graph: Graph) -> list[float]:
 def session_of(case: Case) -> engine.Session:
     with settings.override(isa=case.isa):
         session = engine.Session(graph_of(case.form, case.span), threads=case.threads)
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
     return session
 
 

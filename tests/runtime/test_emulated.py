@@ -101,7 +101,7 @@ def test_a_model_as_another_cpu_runs_it(name: str, form: str, file: Callable[[st
         session = engine.Session(graph)
         for lengths in ([9], [31, 64, 3, 50, 17]):
             assert stepwise.check(graph, feeds(lengths)) > 20
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
     native = make_plan(graph, isa.named(name))
     assert native is not None
     assert [step.kernel_name for step in session.plan.steps] == [

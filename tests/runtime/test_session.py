@@ -121,7 +121,7 @@ def feeds(batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
 def test_float32_is_onnx_runtimes(model: Callable[[str, str], Path], pattern: str) -> None:
     file = model(pattern, "fp32")
     session = engine.load(file)
-    if session.plan is None or session.plan.tail is not None:
+    if session.plan is None or session.plan.fallback is not None:
         pytest.fail(f"{pattern}: not all of the model runs in kernels")
     for number, (batch, length) in enumerate(SHAPES):
         given = feeds(batch, length, number)
@@ -141,7 +141,7 @@ def test_int8_means_what_the_graph_says(
     """
     file = model(pattern, form)
     session = engine.load(file)
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
     graph, off = models.read(file), []
     for number, (batch, length) in enumerate(SHAPES[:6]):
         given = feeds(batch, length, number)
@@ -172,8 +172,10 @@ def test_channels_that_nobody_reads_change_nothing(
     graph = models.read(model(pattern, form))
     some, whole, shared = engine.Session(graph), Whole(graph), engine.Session(graph, threads=2)
     assert some.plan is not None and whole.plan is not None
-    spared = {step.kernel for step in some.plan.steps if step.spared}
-    assert {"attention_u8"} < spared and not any(step.spared for step in whole.plan.steps)
+    skipped_macs = {step.kernel for step in some.plan.steps if step.skipped_macs}
+    assert {"attention_u8"} < skipped_macs and not any(
+        step.skipped_macs for step in whole.plan.steps
+    )
     for number, (batch, length) in enumerate(SHAPES):
         given = feeds(batch, length, number)
         want = whole.run(given)["logits"]
@@ -190,9 +192,11 @@ def test_nor_do_they_in_floats(
     graph = models.read(model(pattern, form))
     some, whole, shared = engine.Session(graph), Whole(graph), engine.Session(graph, threads=2)
     assert some.plan is not None and whole.plan is not None
-    spared = [step.kernel for step in some.plan.steps if step.spared]
-    assert any("attention" in name for name in spared) and any("dot" in name for name in spared)
-    assert not any(step.spared for step in whole.plan.steps)
+    skipped_macs = [step.kernel for step in some.plan.steps if step.skipped_macs]
+    assert any("attention" in name for name in skipped_macs) and any(
+        "dot" in name for name in skipped_macs
+    )
+    assert not any(step.skipped_macs for step in whole.plan.steps)
     for number, (batch, length) in enumerate(SHAPES):
         given = feeds(batch, length, number)
         want = whole.run(given)["logits"]
@@ -215,7 +219,7 @@ def test_other_precisions_are_near_onnx_runtimes(
     """
     file = model(pattern, form)
     session = engine.load(file)
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
     for number, (batch, length) in enumerate(SHAPES[:7]):
         given = feeds(batch, length, number)
         want = exported.runtime(file, given)["logits"]
@@ -253,7 +257,7 @@ def test_channels_in_any_number(tmp_path: Path, pattern: str, form: str) -> None
         FORMS[form](tmp_path / "fp32.onnx", tmp_path / f"{form}.onnx")
     file = tmp_path / f"{form}.onnx"
     session, team = engine.load(file), engine.load(file, threads=2)
-    assert session.plan is not None and session.plan.tail is None
+    assert session.plan is not None and session.plan.fallback is None
     for number, (batch, length) in enumerate([(1, 1), (3, 31), (2, 128), (20, 37)]):
         given = feeds(batch, length, number)
         got = session.run(given)["logits"]

@@ -79,7 +79,7 @@ class Choices:
         return tuple(node for node in self.graph if self.reason(node))
 
     @property
-    def handed_over(self) -> list[str]:
+    def outputs(self) -> list[str]:
         """The values that the fallback subgraph reads or the graph gives."""
         wanted = {name for node in self.fallback for name in node.inputs}
         wanted.update(value.name for value in self.graph.outputs)
@@ -100,7 +100,7 @@ class Choices:
         # kernels read ids, types and mask as [batch, length]; in ONNX they may broadcast
         if not all(len(shape) == 2 and alike(shape, shapes[0]) for shape in shapes):
             return Refusal("ids, types and mask have other shapes")
-        if any(self.values[name].buffer.dtype != "f32" for name in self.handed_over):
+        if any(self.values[name].buffer.dtype != "f32" for name in self.outputs):
             return Refusal("the fallback subgraph reads bytes")
         return None
 
