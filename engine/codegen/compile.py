@@ -11,6 +11,7 @@ without importing Numba.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
@@ -37,7 +38,7 @@ os.register_at_fork(
     before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release
 )
 
-KERNEL_TYPES = 4  # params, context, begin, end
+KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)  # params, context, begin, end
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Compiled:
     name: str
     address: int
     keep: Any  # the execution engine that owns the code
+
+    def function(self) -> Callable[[int, int, int, int], None]:
+        """To call from Python: addresses of parameters and context, units of work."""
+        return KERNEL(self.address)
 
 
 @lru_cache(maxsize=1)

@@ -1,39 +1,45 @@
-"""What a kernel is given: the slots of the context, and how activations lie in memory.
+"""What a kernel is given, and how activations lie in memory.
 
-Every kernel is `kernel(params, context, begin, end)`: params is the address of its own block of
-8-byte slots (each kernel's file lists them), context that of the worker's block below, [begin, end)
-the units of work.  Floats in a slot are float32 in its low four bytes.
+Every kernel is `kernel(params, context, begin, end)`: params is the address of its own parameters
+(params.py), context that of the worker's block below, [begin, end) the units of work.
 
 Activations are [tile][channel][lane]: a tile is 64 tokens ("tokens" domain) or 16 sentences ("rows"
-domain, after the [CLS] selection). Sentences stand end to end; a tile may hold parts of several.
-Buffers are byte offsets into the worker's arena.
+domain, after the [CLS] selection). Sentences are packed without padding; a tile may hold parts of
+several. Buffers are byte offsets into the worker's arena.
 """
 
-ARENA = 0  # address of the activations
-TOKENS = 8  # in this pack
-TILES = 16  # of 64 tokens
-SENTENCES = 24  # in this pack; in the steps of rows alone, those of all packs finished together
-ROW_TILES = 32  # of 16 sentences, up to the last row
-STARTS = 40  # address of int32 [sentences + 1]: first token of each sentence
-IDS = 48  # address of int32 [tokens]
-TYPES = 56  # address of int32 [tokens]
-POSITIONS = 64  # address of int32 [tokens]
-SCRATCH = 72  # address of memory of this worker alone
-ROW_SENTENCES = 80  # address of int32 [rows]: index of each row's sentence in the call's batch
-PLACES = 88  # address of int32 [tokens]: row of the call's [batch * length] that a token came from
-OUTPUTS = 96  # address of int64 [outputs]: where the call's results go
-OWN_ARENA = 104  # this worker's
-SHARED_ARENA = 112  # the first worker's, when all work on one pack
-GENERATION = 120  # of the last call it has taken part in
-FIRST_ROW = 128  # of the pack's first sentence: rows of earlier packs may wait before it
-CONTEXT_BYTES = 136
+from .record import Field, record
 
 TILE = 64  # tokens
 ROWS = 16  # sentences
 OUTPUTS_OF_ROWS = 64  # outputs of a dense layer on rows that one unit makes
 MOST_ROWS = 64  # sentences in a pack, and rows that wait for the steps of rows alone
 
-# The control block of a team (drive.py)
-LINES = 64  # where the workers' lines begin
-LINE, SEMAPHORE, CPUS = 256, 64, 128  # bytes of a line, what a worker sleeps at, where it may run
-CPUS_BYTES = LINE - CPUS
+CONTEXT = record(
+    "CONTEXT",
+    Field("arena", "int64", "address of the activations"),
+    Field("tokens", "int64", "in this pack"),
+    Field("tiles", "int64", "of 64 tokens"),
+    Field("sentences", "int64", "in this pack; in the steps of rows alone, of all packs together"),
+    Field("row_tiles", "int64", "of 16 sentences, up to the last row"),
+    Field("starts", "int64", "address of int32 [sentences + 1]: first token of each sentence"),
+    Field("ids", "int64", "address of int32 [tokens]"),
+    Field("types", "int64", "address of int32 [tokens]"),
+    Field("positions", "int64", "address of int32 [tokens]"),
+    Field("scratch", "int64", "address of memory of this worker alone"),
+    Field("row_sentences", "int64", "address of int32 [rows]: sentence of the batch of each row"),
+    Field("places", "int64", "address of int32 [tokens]: row of [batch * length] it came from"),
+    Field("outputs", "int64", "address of int64 [outputs]: where the call's results go"),
+    Field("own_arena", "int64", "address of this worker's"),
+    Field("shared_arena", "int64", "address of the first worker's, when all work on one pack"),
+    Field("generation", "int64", "of the last call it has taken part in"),
+    Field("first_row", "int64", "of the pack's first sentence: earlier packs' rows may wait"),
+)
+
+# What kernels that were not converted yet call the fields.
+ARENA, TOKENS, TILES, SENTENCES, ROW_TILES = (
+    CONTEXT.arena, CONTEXT.tokens, CONTEXT.tiles, CONTEXT.sentences, CONTEXT.row_tiles,
+)  # fmt: skip
+STARTS, IDS, TYPES, POSITIONS = CONTEXT.starts, CONTEXT.ids, CONTEXT.types, CONTEXT.positions
+SCRATCH, ROW_SENTENCES, PLACES = CONTEXT.scratch, CONTEXT.row_sentences, CONTEXT.places
+OUTPUTS, FIRST_ROW = CONTEXT.outputs, CONTEXT.first_row

@@ -5,7 +5,6 @@ What tests and the kernel benchmark call kernels with; the runtime has its own, 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..codegen.compile import Compiled
 from ..pack.vectors import Packed
-from . import context as slots
+from .context import CONTEXT, ROWS, TILE
 
 __all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
 
@@ -31,7 +30,7 @@ def aligned(shape: Sequence[int] | int, dtype: Any) -> Array:
     return room[first : first + count].view(dtype).reshape(shape)
 
 
-def to_tiles(x: Array, lanes: int = slots.TILE) -> Array:
+def to_tiles(x: Array, lanes: int = TILE) -> Array:
     """[tokens, channels] -> [tile][channel][lane]; lanes past the last token are 0."""
     tokens, channels = x.shape
     tiles = -(-tokens // lanes)
@@ -65,23 +64,22 @@ class Stand:
     ) -> None:
         self.arena = aligned(arena_bytes, np.uint8)
         self.scratch = aligned(scratch_bytes, np.uint8)
-        self.context = aligned(slots.CONTEXT_BYTES // 8, np.int64)
+        self.context = aligned(CONTEXT.size // 8, np.int64).view(CONTEXT.dtype)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         self.rows = np.arange(len(lengths), dtype=np.int32)
         self.kept: list[Array] = [self.starts]
         self.used = 0
         tokens, sentences = int(self.starts[-1]), len(lengths)
-        for slot, value in (
-            (slots.ARENA, self.arena.ctypes.data),
-            (slots.SCRATCH, self.scratch.ctypes.data),
-            (slots.STARTS, self.starts.ctypes.data),
-            (slots.TOKENS, tokens),
-            (slots.TILES, -(-tokens // slots.TILE)),
-            (slots.SENTENCES, sentences),
-            (slots.ROW_SENTENCES, self.rows.ctypes.data),
-            (slots.ROW_TILES, -(-sentences // slots.ROWS)),
-        ):
-            self.context[slot // 8] = value
+        self.context["arena"] = self.arena.ctypes.data
+        self.context["scratch"] = self.scratch.ctypes.data
+        self.context["starts"] = self.starts.ctypes.data
+        self.context["tokens"], self.context["tiles"] = tokens, -(-tokens // TILE)
+        self.context["sentences"], self.context["row_tiles"] = sentences, -(-sentences // ROWS)
+        self.context["row_sentences"] = self.rows.ctypes.data
+
+    def counted(self, offset: int) -> int:
+        """What stands at this offset of the context."""
+        return int(self.context.view(np.int64)[offset // 8])
 
     def room(self, shape: Sequence[int], dtype: Any) -> tuple[int, Array]:
         """A buffer in the arena: its offset and its array."""
@@ -125,9 +123,8 @@ class Stand:
 
     def caller(self, kernel: Compiled, params: Array, begin: int, end: int) -> Any:
         """A function without arguments that runs the kernel."""
-        function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(kernel.address)
-        arguments = (params.ctypes.data, self.context.ctypes.data, begin, end)
-        return lambda: function(*arguments)
+        function, place = kernel.function(), self.context.ctypes.data
+        return lambda: function(params.ctypes.data, place, begin, end)
 
     def run(self, kernel: Compiled, params: Array, begin: int, end: int) -> None:
         """Do units begin to end - 1."""

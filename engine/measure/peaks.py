@@ -5,7 +5,6 @@ The peaks are measured in turns with what is compared to them, so that both meet
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable
 
@@ -22,7 +21,6 @@ BYTES_PEAK = "bytes"
 CHAINS = {16: 16, 8: 8, 4: 8}  # by the lanes of a register, as kernels/peak.py has
 READ_BYTES = 1 << 18
 TURNS = {**dict.fromkeys(PEAKS, 100_000), BYTES_PEAK: 100}  # a fraction of a millisecond each
-KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 
 
 def fitting(row: str) -> str:
@@ -49,7 +47,7 @@ class Peaks:
 
     def _caller(self, name: str, row: str, *variant: object) -> Callable[[], None]:
         code = kernel(self.isa, row, *variant)
-        call, address, turns = KERNEL(code.address), int(self._params.ctypes.data), TURNS[name]
+        call, address, turns = code.function(), int(self._params.ctypes.data), TURNS[name]
         return lambda: call(address, 0, 0, turns)
 
     def round(self) -> dict[str, float]:
@@ -65,7 +63,7 @@ class Peaks:
 def cycles_per_second() -> float:
     """Of the time stamp counter that `Session.timed` counts in."""
     params = np.zeros(1, np.int64)
-    read = KERNEL(kernel(isa.chosen(), "clock").address)
+    read = kernel(isa.chosen(), "clock").function()
 
     def both() -> tuple[int, int]:
         read(params.ctypes.data, 0, 0, 0)

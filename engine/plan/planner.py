@@ -130,7 +130,7 @@ class Planner:
             sizes = {
                 f"{each}_tile": param.tile_bytes
                 for each, param in params.items()
-                if isinstance(param, Buffer) and f"{each}_tile" in record._fields
+                if isinstance(param, Buffer) and f"{each}_tile" in record.names
             }
             params = tuple(record.pack(**params, **sizes).values())
         self.steps.append(

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.compile import Compiled
 from ..codegen.isa import Isa
 from ..graph import Graph
 from ..kernels import kernel
+from ..kernels.call import STEP
 from ..kernels.context import MOST_ROWS, ROWS, TILE
-from .meetings import lives_between, meetings
+from .barriers import barriers, ranges_between_barriers
 from .memory import Buffer, place
 from .scratch import scratch_bytes
 from .steps import Step
 
 __all__ = ["PACK_TOKENS", "Plan", "Program", "Result"]
 
-STEP_SLOTS = 8
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
@@ -50,8 +51,9 @@ class Program:
     plan: Plan
     tokens: int
     arena_bytes: int
-    steps: NDArray[np.int64]  # [steps, STEP_SLOTS], see kernels/drive.py
-    keep: tuple[Any, ...]  # parameter blocks and code the addresses point to
+    steps: NDArray[Any]  # STEP [steps]
+    codes: tuple[Compiled, ...]  # of the steps
+    params: tuple[NDArray[np.int64], ...]  # of the steps, behind one another
     offsets: Mapping[Buffer, int]  # in the arena
 
     @property
@@ -120,17 +122,21 @@ class Plan:
             if buffer.domain == "rows" and first < self.late
         }
         live_ranges = {**self._live_ranges, **waiting}
-        after = meetings(self.steps, self._live_ranges, self.late)
-        offsets, size = place(lives_between(live_ranges, after) if shared else live_ranges, tiles)
-        rows = np.zeros((len(self.steps), STEP_SLOTS), np.int64)
-        keep: list[Any] = []
+        after = barriers(self.steps, self._live_ranges, self.late)
+        offsets, size = place(
+            ranges_between_barriers(live_ranges, after) if shared else live_ranges, tiles
+        )
+        rows = np.zeros(len(self.steps), STEP.dtype)
+        codes, blocks = [], []
         for row, step, who in zip(rows, self.steps, after, strict=True):
             code = kernel(self.isa, step.kernel, *step.variant)
             params = np.array([_slot(param, offsets) for param in step.params], np.int64)
-            keep += [code, params]
-            row[:4] = code.address, params.ctypes.data, step.counted, step.units
-            row[6:] = who, step.alone
-        return Program(self, tokens, size, rows, tuple(keep), offsets)
+            codes.append(code)
+            blocks.append(params)
+            row["kernel"], row["params"] = code.address, params.ctypes.data
+            row["counted"], row["units"] = step.counted, step.units
+            row["barrier"], row["alone"] = who, step.alone
+        return Program(self, tokens, size, rows, tuple(codes), tuple(blocks), offsets)
 
 
 def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:

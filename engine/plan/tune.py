@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
 from collections.abc import Callable
@@ -32,7 +31,6 @@ __all__ = ["PlannedLinear", "best_configuration", "measure_layers", "planned_lin
 
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
-KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 GUARD = 1 << 16  # bytes past the arena
 TOKENS = {64: 128, 16: 16}  # of a run, by the lanes of a tile
 SECONDS = 0.004  # of a candidate in a round
@@ -99,15 +97,16 @@ def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> PlannedLinear:
     stand = Stand(program.arena_bytes + GUARD, [1] * tokens, scratch_bytes=scratch)
     floats = stand.arena[: len(stand.arena) // 4 * 4].view(np.float32)
     floats[:] = np.random.default_rng(0).normal(size=len(floats))
-    calls = []
-    for address, params, counted, units in program.steps[:, :4].tolist():
-        count = units * (int(stand.context[counted // 8]) if counted else 1)
-        calls.append(_caller(KERNEL(address), params, int(stand.context.ctypes.data), count))
+    calls = (
+        stand.caller(code, params, 0, step.units * _counted(stand, step))
+        for step, code, params in zip(steps, program.codes, program.params, strict=True)
+    )
     return PlannedLinear(steps, tuple(calls), (program, stand))
 
 
-def _caller(function: Any, params: int, context: int, units: int) -> Callable[[], None]:
-    return lambda: function(params, context, 0, units)
+def _counted(stand: Stand, step: Step) -> int:
+    """Tiles, or one."""
+    return stand.counted(step.counted) if step.counted else 1
 
 
 def shortest(call: Callable[[], object], seconds: float) -> float:

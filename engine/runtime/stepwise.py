@@ -7,25 +7,27 @@ made, so one step's error is not the next one's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.isa import chosen
 from ..errors import CheckError
 from ..graph import Graph, Node, Quantization
-from ..kernels import context as slots
 from ..kernels import kernel
-from ..kernels.drive import STEP_BYTES
+from ..kernels.call import CALL, PACK, STEP
 from ..kernels.harness import from_tiles, in_order
 from ..ops import reference
 from ..ops.numbers import dequantized
-from ..plan import Buffer, Plan
+from ..plan import Buffer, make_plan
 from ..plan.quantized import attention_is_bytes
-from .session import Session
-from .workers import KERNEL
+from .call import Caller
+from .inputs import Inputs
+from .workers import Worker
 
 __all__ = ["StepValue", "check", "quantizations", "values"]
 
@@ -51,86 +53,103 @@ class StepValue:
 
 def values(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, StepValue]:
     """What each step makes, in order; nothing if no kernel takes part in this call."""
-    session = Stepwise(graph)
-    session.run(feeds)
-    return session.made
+    plan = make_plan(graph, chosen(), whole=True)
+    if plan is None:
+        return {}
+    inputs = Inputs(graph, plan)
+    shape, arrays = inputs.checked(feeds)
+    if plan.mixes and arrays[2] is not None and not arrays[2].all():
+        return {}
+    stepwise = Stepwise(graph, Caller(plan, inputs, 1, ()))
+    stepwise.run(shape, arrays)
+    return stepwise.made
 
 
-class Stepwise(Session):
-    """A session of one thread whose run stops after each step, which makes all its channels."""
+class Stepwise:
+    """Calls of a plan in one thread that stop after each step; the plan makes all channels."""
 
-    _whole = True
-
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph, threads=1)
+    def __init__(self, graph: Graph, caller: Caller) -> None:
         self.made: dict[str, StepValue] = {}
-        self._check = False
+        self._graph, self._caller, self._plan = graph, caller, caller.plan
+        self._widths = _widths(graph)
         attentions = [node for node in graph if node.kind == "engine.Attention"]
         self._flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
         self._signed = {name for name, how in quantizations(graph).items() if how.dtype == "int8"}
-        if self.plan is not None:
-            self._prepare = KERNEL(kernel(self.isa, "prepare").address)
-            self._whole_run = KERNEL(kernel(self.isa, "run", False).address)
-            self._run = self._step_by_step  # type: ignore[assignment]
+        self._prepare = kernel(self._plan.isa, "prepare").function()
+        self._run_steps = kernel(self._plan.isa, "run", False).function()
+
+    def run(self, shape: tuple[int, ...], arrays: Sequence[Array | None]) -> None:
+        """Fills `made`; with nothing where a sentence has nothing, or not its first token, to
+        attend to.
+        """
+        self._caller.run(shape, arrays, self._step_by_step)
+
+    @property
+    def _worker(self) -> Worker:
+        return self._caller.room.workers[0]
 
     def _step_by_step(self, address: int) -> None:
-        assert self.plan is not None
-        context = self._workers[0].address
+        """What compiled code does with a CALL, a pack and a step at a time."""
+        call, context = self._caller.room.call, self._worker.address
         self._prepare(address, context, 0, 0)
-        if self._call[19] or self._call[20]:
+        if call.wrong or call.odd:
             return
-        call, kept = self._call, self._call.copy()
-        program = next(each for each in self._programs.values() if each.address == call[8])
-        for pack in range(int(kept[12])):
-            call[11], call[12] = kept[11] + 8 * pack, 1
-            for number in range(len(self.plan.steps)):
-                call[6], call[8], call[9], call[22] = 0, kept[8] + STEP_BYTES * number, 1, 1
-                self._whole_run(address, context, 0, 0)
-                self._keep(self.plan, number, program.offsets)
-        call[:] = kept
+        kept = bytes(call)
+        programs = self._caller.programs.values()
+        program = next(each for each in programs if each.address == call.steps)
+        packs, count = call.packs, call.pack_count
+        for pack in range(count):
+            call.packs, call.pack_count = packs + PACK.size * pack, 1
+            for number in range(len(self._plan.steps)):
+                call.taken, call.steps = 0, program.address + STEP.size * number
+                call.step_count = call.late = 1
+                self._run_steps(address, context, 0, 0)
+                self._keep(number, program.offsets, (call.batch, call.length))
+        ctypes.memmove(address, kept, CALL.size)
 
-    def _keep(self, plan: Plan, number: int, offsets: Mapping[Buffer, int]) -> None:
+    def _keep(self, number: int, offsets: Mapping[Buffer, int], shape: tuple[int, int]) -> None:
         """Copy what step `number` has made."""
-        step, batch, length = plan.steps[number], int(self._call[3]), int(self._call[4])
-        widths = _widths(self.graph)
+        step = self._plan.steps[number]
+        if step.kernel in RESULTS:
+            return
         for buffer in dict.fromkeys(step.buffers()):
-            if (
-                step.kernel in RESULTS
-                or plan.first_use(buffer) != number
-                or buffer.name not in widths
-            ):
-                continue
-            there = plan.places.get(buffer.name, slice(widths[buffer.name]))
-            array = self._read(buffer, offsets[buffer])[:, there]
-            places = self._places(buffer)
-            if buffer.name not in self.made:
-                rows = length if buffer.domain == "tokens" else 1
-                whole = np.zeros((batch, rows, array.shape[1]), array.dtype)
-                real = np.zeros((batch, rows), bool) if buffer.domain == "tokens" else None
-                self.made[buffer.name] = StepValue(buffer.name, step.kernel_name, whole, real)
-            found = self.made[buffer.name]
-            found.array.reshape(-1, array.shape[1])[places] = array
-            if found.real is not None:
-                found.real.reshape(-1)[places] = True
+            if self._plan.first_use(buffer) == number and buffer.name in self._widths:
+                self._keep_value(step.kernel_name, buffer, offsets[buffer], shape)
 
-    def _slot(self, slot: int) -> int:
-        return int(self._workers[0].context[slot // 8])
+    def _keep_value(
+        self, kernel_name: str, buffer: Buffer, offset: int, shape: tuple[int, int]
+    ) -> None:
+        name, (batch, length) = buffer.name, shape
+        there = self._plan.places.get(name, slice(self._widths[name]))
+        array, of_tokens = self._read(buffer, offset)[:, there], buffer.domain == "tokens"
+        if name not in self.made:
+            rows = length if of_tokens else 1
+            whole = np.zeros((batch, rows, array.shape[1]), array.dtype)
+            real = np.zeros((batch, rows), bool) if of_tokens else None
+            self.made[name] = StepValue(name, kernel_name, whole, real)
+        found, places = self.made[name], self._places(buffer)
+        found.array.reshape(-1, array.shape[1])[places] = array
+        if found.real is not None:
+            found.real.reshape(-1)[places] = True
+
+    def _count(self, buffer: Buffer) -> int:
+        """Tokens of the pack, or sentences."""
+        context = self._worker.context
+        return int(context.tokens if buffer.domain == "tokens" else context.sentences)
 
     def _places(self, buffer: Buffer) -> Array:
         """Of the pack's tokens in the batch, or of its sentences."""
-        worker = self._workers[0]
-        if buffer.domain == "rows":
-            array, count = self._slot(slots.ROW_SENTENCES), self._slot(slots.SENTENCES)
-        else:
-            array, count = self._slot(slots.PLACES), self._slot(slots.TOKENS)
-        first = (array - worker.arrays.ctypes.data) // 4
-        return worker.arrays.view(np.int32)[first : first + count]
+        worker = self._worker
+        context = worker.context
+        address = context.places if buffer.domain == "tokens" else context.row_sentences
+        first = (address - worker.arrays.ctypes.data) // worker.arrays.itemsize
+        return worker.arrays[first : first + self._count(buffer)]
 
     def _read(self, buffer: Buffer, offset: int) -> Array:
         """[tokens or sentences, channels] in the graph's type."""
-        count = self._slot(slots.TOKENS if buffer.domain == "tokens" else slots.SENTENCES)
+        count = self._count(buffer)
         tiles = -(-count // buffer.lanes)
-        raw = self._workers[0].arena[offset : offset + tiles * buffer.tile_bytes]
+        raw = self._worker.arena[offset : offset + tiles * buffer.tile_bytes]
         shape = (tiles, buffer.channels, buffer.lanes)
         array = from_tiles(
             in_order(raw.view(TYPES[buffer.dtype]), shape, buffer.form), count

@@ -2,7 +2,7 @@
 
 Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its
 own arena and takes packs from a counter; in latency all share the first one's arena and each step's
-units, and meet at a barrier where plan/meetings.py says so.  The caller is worker 0.  The others
+units, and meet at a barrier where plan/barriers.py says so.  The caller is worker 0.  The others
 spin for a while after a call, so that the next begins at once, and then sleep.
 
 All that calls need is a Room.  It is made whole or not at all, never changed, and exchanged by one
@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import ctypes
 import mmap
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,15 +26,13 @@ from numpy.typing import NDArray
 from .. import settings
 from ..codegen.isa import Isa
 from ..errors import ResourceError
-from ..kernels import context as slots
 from ..kernels import kernel
-from ..kernels.context import CPUS, CPUS_BYTES, LINE, LINES, SEMAPHORE
+from ..kernels.call import CALL, CONTROL, CPUS_BYTES, LINE, PACK
+from ..kernels.context import CONTEXT, MOST_ROWS
 
-__all__ = ["CALL", "KERNEL", "NO_ROOM", "Room", "Team", "Worker", "give_back"]
+__all__ = ["NO_ROOM", "Room", "Team", "Worker", "available_cpus", "give_back"]
 
 Array = NDArray[Any]
-KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
-CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64)  # a kernel that reads one: half the time to begin
 SERVE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 LIBC = ctypes.CDLL(None)
 PAGE = mmap.PAGESIZE
@@ -73,27 +72,29 @@ class Worker:
     ) -> None:
         """shared: the first worker, or None for it; outputs: address of the results' addresses."""
         self.arena, self.scratch = memory(arena_bytes), memory(scratch_bytes)
-        self.arrays = memory(4 * (4 * tokens + 2 * slots.MOST_ROWS + 1))
-        self.context = memory(slots.CONTEXT_BYTES).view(np.int64)
-        self.address = self.context.ctypes.data
-        self.set(slots.OWN_ARENA, self.arena.ctypes.data)
-        self.set(slots.SHARED_ARENA, (shared or self).arena.ctypes.data)
-        self.set(slots.SCRATCH, self.scratch.ctypes.data)
-        self.set(slots.OUTPUTS, outputs)
+        self.arrays = memory(4 * (4 * tokens + 2 * MOST_ROWS + 1)).view(np.int32)
         at = self.arrays.ctypes.data
-        for slot in (slots.IDS, slots.TYPES, slots.POSITIONS, slots.PLACES):
-            self.set(slot, at)
-            at += 4 * tokens
-        self.set(slots.ROW_SENTENCES, at)
-        self.set(slots.STARTS, at + 4 * slots.MOST_ROWS)
-
-    def set(self, slot: int, value: int) -> None:
-        """A slot of the context."""
-        self.context[slot // 8] = value
+        ids, types, positions, places, row_sentences = (at + 4 * tokens * n for n in range(5))
+        self.context = CONTEXT.structure.from_buffer(memory(CONTEXT.size).data)
+        self.address = ctypes.addressof(self.context)
+        fields = {
+            "own_arena": self.arena.ctypes.data,
+            "shared_arena": (shared or self).arena.ctypes.data,
+            "scratch": self.scratch.ctypes.data,
+            "outputs": outputs,
+            "ids": ids,
+            "types": types,
+            "positions": positions,
+            "places": places,
+            "row_sentences": row_sentences,
+            "starts": row_sentences + 4 * MOST_ROWS,
+        }
+        for name, value in fields.items():
+            setattr(self.context, name, value)
 
 
 class Team:
-    """Threads for workers 1 and up, which take part in calls (kernels/drive.py: serve).
+    """Threads for workers 1 and up, which take part in calls (kernels/executor/workers.py).
 
     They run no Python: nothing that is raised reaches them, and they need the interpreter's lock
     only to begin and to end.  They hold the control block and a context each, not the team: a team
@@ -109,37 +110,42 @@ class Team:
             ResourceError: the system does not give so many threads.
         """
         size = len(workers)
-        self.control = memory(LINES + LINE * size).view(np.int64)
-        self.address = self.control.ctypes.data
-        self.control[3] = settings.current().spin_us * SPINS_A_MICROSECOND
-        self.control[4:8] = size, *map(_address, ("sem_wait", "sem_post", "sched_setaffinity"))
-        lines = self.control.view(np.uint8)[LINES : LINES + LINE * size].reshape(size, LINE)
+        block = memory(CONTROL.size + LINE.size * size)
+        self.control = CONTROL.structure.from_buffer(block.data)
+        self.address = ctypes.addressof(self.control)
+        self.control.spins = settings.current().spin_us * SPINS_A_MICROSECOND
+        self.control.workers = size
+        for name in ("sem_wait", "sem_post", "sched_setaffinity"):
+            setattr(self.control, name, _address(name))
+        lines = block[CONTROL.size :][: LINE.size * size].view(LINE.dtype)
         for number, line in enumerate(lines) if cpus else ():
-            line[CPUS:] = _mask(cpus[number % len(cpus)])
-        self._semaphores = [ctypes.c_void_p(line[SEMAPHORE:].ctypes.data) for line in lines[1:]]
+            line["cpus"] = _mask(cpus[number % len(cpus)])
+        first = self.address + CONTROL.size + LINE.semaphore
+        self._semaphores = [ctypes.c_void_p(first + LINE.size * n) for n in range(1, size)]
         for semaphore in self._semaphores:
             if LIBC.sem_init(semaphore, 0, 0):
                 raise ResourceError("semaphores: this system has none")
         self._start(SERVE(kernel(isa, "serve").address), workers)
 
     def _start(self, serve: Any, workers: Sequence[Worker]) -> None:
-        control = _block(self.control)
+        control = ctypes.byref(self.control)
         for number, worker in enumerate(workers[1:], 1):
+            own = ctypes.byref(worker.context)
             try:
-                _thread.start_new_thread(serve, (control, _block(worker.context), number, 0))
+                _thread.start_new_thread(serve, (control, own, number, 0))
             except RuntimeError as error:
                 self.end()
                 raise ResourceError(f"thread {number} of {len(workers) - 1}: {error}") from error
 
     def leave(self) -> None:
         """The caller goes on alone: in the child of a fork the threads are not there."""
-        self.control[4] = 1
+        self.control.workers = 1
 
     def end(self) -> None:
         """End the threads, which are in no call."""
         self.leave()
-        self.control[1] = 0
-        self.control[0] += 1
+        self.control.call = 0
+        self.control.generation += 1
         for semaphore in self._semaphores:
             LIBC.sem_post(semaphore)
 
@@ -159,11 +165,6 @@ def _mask(cpu: int) -> Array:
     return np.packbits(np.arange(8 * CPUS_BYTES) == cpu, bitorder="little")
 
 
-def _block(array: Array) -> Any:
-    """The same memory as what ctypes passes on by address, and what a thread holds."""
-    return (ctypes.c_int64 * len(array)).from_buffer(array.data)
-
-
 @dataclass(frozen=True, eq=False)
 class Room:
     """What calls use, for packs of so many tokens and batches of so many sentences."""
@@ -176,7 +177,7 @@ class Room:
     packs: Array = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     counts: Array = field(default_factory=lambda: np.zeros(0, np.int32))
     table: Any = None  # int64 [results]: where their addresses are
-    call: Any = None  # int64 slots: kernels/drive.py
+    call: Any = None  # a CALL
     address: int = 0  # of call
     known: dict[tuple[int, ...], Any] = field(default_factory=dict)  # what calls of a shape need
 
@@ -198,7 +199,7 @@ class Room:
             ResourceError: the system does not give memory or threads.
         """
         tokens, arena_bytes, batch = size
-        table, call = (ctypes.c_int64 * results)(), _block(memory(PAGE).view(np.int64))
+        table, call = (ctypes.c_int64 * results)(), CALL.structure.from_buffer(memory(PAGE).data)
         workers: list[Worker] = []
         for _ in range(threads):
             first = workers[0] if workers else None
@@ -211,7 +212,7 @@ class Room:
 
     def widened(self, batch: int) -> Room:
         """The same for larger batches."""
-        packs, counts = memory(8 * (batch + 1)), memory(4 * (batch + 1))
+        packs, counts = memory(PACK.size * (batch + 1)), memory(4 * (batch + 1))
         return replace(
             self,
             batch=batch,
@@ -223,3 +224,8 @@ class Room:
 
 
 NO_ROOM = Room()
+
+
+def available_cpus() -> tuple[int, ...]:
+    """Those this process may use."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()

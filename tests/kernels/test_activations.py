@@ -32,7 +32,7 @@ def run(name: str, isa: Isa, x: Array) -> Array:
         load, function = loads("f32", LANES), getattr(activations, name)(LANES)
 
         def kernel(params, context_, begin, end):  # noqa: ANN001, ANN202
-            at = load_i64(context_ + context.ARENA)
+            at = load_i64(context_ + context.CONTEXT.arena)
             for _ in range(end):
                 store(at, function(load(at)))
                 at += 4 * LANES

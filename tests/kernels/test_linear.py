@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
-from engine.kernels.context import FIRST_ROW, ROWS, SENTENCES
+from engine.kernels.context import ROWS
 from engine.kernels.linear.few_rows import FEW
 from engine.ops.fused import linear
 from engine.ops.numbers import round_to_bfloat16
@@ -202,8 +202,8 @@ def test_few_rows(slow: bool, epilogue: str, activation: str) -> None:
             wanted = tile.run(isa, "sparse_dot_u8s8_4x1", (ROWS, *variant), source, *packed)
             for first, last in ((0, 1), (0, FEW), (0, 40), (3, 3 + FEW + 1), (15, 17), (16, 33)):
                 layer = Layer(x, outputs, np.uint8, ROWS)
-                layer.stand.context[FIRST_ROW // 8] = first
-                layer.stand.context[SENTENCES // 8] = last - first
+                layer.stand.context["first_row"] = first
+                layer.stand.context["sentences"] = last - first
                 got = layer.run(isa, "rows_dot_u8s8_4x1", variant, source, *packed, *places)
                 case = f"{isa.name} {kind} {first}..{last}"
                 np.testing.assert_array_equal(got[first:last], wanted[first:last], err_msg=case)

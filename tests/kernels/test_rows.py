@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.codegen.isa import Isa
 from engine.codegen.simd import MAGIC
 from engine.graph import Quantization
-from engine.kernels import context, kernel
+from engine.kernels import kernel
 from engine.kernels.harness import Stand, aligned, from_tiles, to_tiles
 from engine.kernels.params import ELEMENTWISE, SELECT
 from engine.ops import fused
@@ -214,9 +214,8 @@ def embedding(
     scaled = np.stack([np.ones(channels), np.zeros(channels)]) if norm is None else norm
     if output == "u8":
         scaled = scaled / OUTPUT.scale + np.array([[0], [OUTPUT.zero_point]])
-    slots = (context.IDS, context.TYPES, context.POSITIONS)
-    for slot, column in zip(slots, columns, strict=True):
-        stand.context[slot // 8] = stand.address(column.astype(np.int32))
+    for name, column in zip(("ids", "types", "positions"), columns, strict=True):
+        stand.context[name] = stand.address(column.astype(np.int32))
     operands = [np.pad(each, ((0, 0), (0, rest))) for each in (*tables, scaled)]
     words, positions, types, scaled = (stand.address(x.astype(np.float32)) for x in operands)
     where = (words, positions, types, channels + rest, y, result[0].nbytes, scaled)
@@ -277,7 +276,7 @@ def test_select(slow: bool, kind: str) -> None:
         stand.run(kernel(isa, "select", kind), params, 0, 2)
         np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[stand.starts[:-1]])
 
-        result[...], stand.context[context.FIRST_ROW // 8] = 7, 9  # rows of other packs wait
+        result[...], stand.context["first_row"] = 7, 9  # rows of other packs wait
         stand.run(kernel(isa, "select", kind), params, 0, 2)
         rows = from_tiles(result, 9 + len(lengths))
         np.testing.assert_array_equal(rows[9:], x[stand.starts[:-1]])
@@ -331,9 +330,9 @@ def test_outputs(slow: bool, name: str) -> None:
     places = np.concatenate([100 * n + np.arange(count) for n, count in enumerate(lengths)])
     for isa in sets(slow=slow):
         stand, result = Stand(1 << 17, lengths), np.zeros((300, channels), np.float32)
-        stand.context[context.PLACES // 8] = stand.address(places.astype(np.int32))
-        stand.context[context.OUTPUTS // 8] = stand.address(np.array([0, result.ctypes.data]))
-        stand.context[context.ROW_SENTENCES // 8] = stand.address(ORDER)
+        stand.context["places"] = stand.address(places.astype(np.int32))
+        stand.context["outputs"] = stand.address(np.array([0, result.ctypes.data]))
+        stand.context["row_sentences"] = stand.address(ORDER)
         place, tiles = stand.put(to_tiles(x, 16 if rows else 64))
         params = stand.params(place, tiles[0].nbytes, 1, channels)
         stand.run(kernel(isa, name), params, 0, len(tiles))

@@ -11,7 +11,6 @@ import pytest
 import engine
 from engine import kernels
 from engine.graph import Graph
-from engine.kernels import context
 from engine.kernels.harness import aligned
 from engine.plan import linear
 from engine.plan.scratch import USES
@@ -38,10 +37,10 @@ def check(graph: Graph, lengths: tuple[int, ...]) -> None:
         wanted = session.run(given)["logits"]
         assert session.plan is not None
         size = session.plan.scratch_bytes(length)
-        assert size <= len(session._workers[0].scratch)
+        assert size <= len(session._caller.room.workers[0].scratch)
         room = aligned(size + BEHIND, np.uint8)
         room[:] = BITS
-        session._workers[0].set(context.SCRATCH, room.ctypes.data)
+        session._caller.room.workers[0].context.scratch = room.ctypes.data
         np.testing.assert_array_equal(session.run(given)["logits"], wanted)
         assert (room[size:] == BITS).all(), length
     assert np.flatnonzero(room != BITS)[-1] > 0.7 * size, f"not so much as {size}"

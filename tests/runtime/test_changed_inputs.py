@@ -10,9 +10,8 @@ import pytest
 
 import engine
 from engine.errors import EngineError
-from engine.kernels import context as slots
 from engine.kernels import kernel
-from engine.runtime.workers import KERNEL
+from engine.runtime.workers import Worker
 from tests.runtime.calls import calls, wrong
 from tests.tiny import feeds, tiny_graph
 
@@ -26,22 +25,26 @@ class BetweenTheReadings(engine.Session):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(tiny_graph(), **options)
-        prepare = KERNEL(kernel(self.isa, "prepare").address)
-        run = KERNEL(kernel(self.isa, "run", False).address)
+        prepare = kernel(self.isa, "prepare").function()
+        run = kernel(self.isa, "run", False).function()
 
         def run_in_two(address: int) -> None:
-            context = self._workers[0].address
+            context = self.worker.address
             prepare(address, context, 0, 0)
             self.change()
             run(address, context, 0, 0)
 
-        self._run = run_in_two  # type: ignore[assignment]
+        self._caller._call = run_in_two
 
-    def array(self, slot: int, count: int) -> np.ndarray:
-        """Of the pack, as kernels read it: from a slot of the context on."""
-        worker = self._workers[0]
-        first = (int(worker.context[slot // 8]) - worker.arrays.ctypes.data) // 4
-        return worker.arrays.view(np.int32)[first : first + count]
+    @property
+    def worker(self) -> Worker:
+        return self._caller.room.workers[0]
+
+    def array(self, name: str, count: int) -> np.ndarray:
+        """Of the pack, as kernels read it: at an address of the context."""
+        address = getattr(self.worker.context, name)
+        first = (address - self.worker.arrays.ctypes.data) // self.worker.arrays.itemsize
+        return self.worker.arrays[first : first + count]
 
 
 CHANGES = {
@@ -63,12 +66,12 @@ def test_what_is_read_again_is_in_range(what: str) -> None:
     session.change = lambda: CHANGES[what](given)
     assert session.run(given)["logits"].shape == (4, 1, 2)
     tokens = sum(lengths)
-    assert session._workers[0].context[slots.TOKENS // 8] == tokens
-    np.testing.assert_array_equal(session.array(slots.STARTS, 5), np.cumsum([0, *lengths]))
-    for slot, most in ((slots.IDS, 200), (slots.TYPES, 2), (slots.POSITIONS, 64)):
-        there = session.array(slot, tokens)
+    assert session.worker.context.tokens == tokens
+    np.testing.assert_array_equal(session.array("starts", 5), np.cumsum([0, *lengths]))
+    for name, most in (("ids", 200), ("types", 2), ("positions", 64)):
+        there = session.array(name, tokens)
         assert there.min() >= 0 and there.max() < most
-    places = session.array(slots.PLACES, tokens)
+    places = session.array("places", tokens)
     np.testing.assert_array_equal(places // 20, np.repeat(np.arange(4), lengths))
     assert (np.diff(places) > 0).all()
 

@@ -155,7 +155,7 @@ def test_who_waits_for_a_turn_is_interrupted(
     session, inside, leave = engine.Session(tiny_graph()), threading.Event(), threading.Event()
 
     def stays() -> None:
-        with session._lock:
+        with session._caller._lock:
             inside.set()
             leave.wait()
 
@@ -177,17 +177,17 @@ def test_a_handler_that_calls_the_session(
     """In the midst of a call of its own thread: both answers are right, neither waits."""
     session = engine.Session(tiny_graph(), threads=threads)
     for begun in (False, True):
-        run, inner = session._run, []
+        run, inner = session._caller._call, []
 
         def handler(address: int, run: Any = run, inner: Any = inner, begun: bool = begun) -> None:
-            session._run = run
+            session._caller._call = run
             if begun:
                 run(address)
             inner.append(session.run(known[2][0])["logits"])
             if not begun:
                 run(address)
 
-        session._run = handler  # type: ignore[assignment]
+        session._caller._call = handler  # type: ignore[assignment]
         assert np.array_equal(session.run(known[1][0])["logits"], known[1][1])
         assert np.array_equal(inner[0], known[2][1])
     assert wrong(session, known) == 0

@@ -18,7 +18,7 @@ import pytest
 
 import engine
 from engine.errors import InputError, ResourceError
-from engine.runtime import session as sessions
+from engine.runtime import call
 from tests.runtime import calls as made
 from tests.runtime.calls import Feeds, at_rest, calls, falls_to, wrong
 from tests.tiny import feeds, tiny_graph
@@ -122,7 +122,7 @@ def test_outputs_that_no_memory_holds(
 ) -> None:
     session = engine.Session(tiny_graph(), threads=2)
     with monkeypatch.context() as patch:
-        patch.setattr(sessions, "_shape", lambda result, batch, length: (1 << 40, batch, 2))
+        patch.setattr(call, "_shape", lambda result, batch, length: (1 << 40, batch, 2))
         with pytest.raises(ResourceError, match=r"memory for a call: Unable .* 24.0 TiB"):
             session.run(known[1][0])
     session.close()

@@ -202,7 +202,7 @@ def test_nor_do_they_in_floats(
         want = whole.run(given)["logits"]
         for session in (some, shared):
             session.run(given)
-            for worker in session._workers:
+            for worker in session._caller.room.workers:
                 worker.arena[:] = 0xFF
                 worker.scratch[:] = 0xFF
             got = session.run(given)["logits"]

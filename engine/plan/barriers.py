@@ -1,4 +1,4 @@
-"""Where workers that share a pack have to wait for one another.
+"""Where workers that share a pack have to wait for one another: at barriers between steps.
 
 Each worker takes as many units of every step, in order, and most steps read nothing of a tile but
 what the steps before made of the same tile.  Where the tiles of a pack divide evenly among the
@@ -10,38 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..kernels.call import EVERYWHERE, NOWHERE, WHERE_UNEVEN
 from .memory import Buffer
 from .steps import Step
 
-__all__ = ["ALL", "NOBODY", "UNEVEN", "lives_between", "meetings"]
-
-NOBODY, UNEVEN, ALL = 0, 1, 2  # who meets after a step: nobody, all where tiles are uneven, all
+__all__ = ["barriers", "ranges_between_barriers"]
 
 
-def meetings(
+def barriers(
     steps: Sequence[Step], lives: Mapping[Buffer, tuple[int, int]], late: int
 ) -> list[int]:
-    """Who meets after each step; all do after the last one and before step `late`, where the next
-    pack begins.  lives: the first and last step of each buffer.
+    """Where workers wait after each step: everywhere after the last one and before step `late`,
+    where the next pack begins.  lives: the first and last step of each buffer.
     """
     made = {buffer: first for buffer, (first, _) in lives.items()}
-    after = [NOBODY] * len(steps)
+    after = [NOWHERE] * len(steps)
     met, all_met = 0, 0  # the steps before have been waited for: where tiles are uneven, everywhere
     for number, step in enumerate(steps):
         read = [buffer for buffer in step.buffers() if made[buffer] != number]
         fresh = [buffer for buffer in read if made[buffer] >= all_met]
         if number == late or not all(_own_tiles(step, buffer) for buffer in fresh):
             met = all_met = number
-            need = ALL
+            need = EVERYWHERE
         elif any(made[buffer] >= met for buffer in fresh):
             met = number
-            need = UNEVEN
+            need = WHERE_UNEVEN
         else:
-            need = NOBODY
+            need = NOWHERE
         if number:
             after[number - 1] = need
     if steps:
-        after[-1] = ALL
+        after[-1] = EVERYWHERE
     return after
 
 
@@ -49,13 +48,13 @@ def _own_tiles(step: Step, buffer: Buffer) -> bool:
     return step.own_tiles and step.domain == buffer.domain == "tokens"
 
 
-def lives_between(
+def ranges_between_barriers(
     lives: Mapping[Buffer, tuple[int, int]], after: Sequence[int]
 ) -> dict[Buffer, tuple[int, int]]:
-    """Lives counted in stretches between meetings of all: within one, a worker may be steps ahead
-    of another, so that no memory may change hands.
+    """Lives counted in intervals between barriers: within one, a worker may be steps ahead of
+    another, so that no memory may change hands.
     """
-    stretch = [0]
+    interval = [0]
     for who in after:
-        stretch.append(stretch[-1] + (who == ALL))
-    return {buffer: (stretch[first], stretch[last]) for buffer, (first, last) in lives.items()}
+        interval.append(interval[-1] + (who == EVERYWHERE))
+    return {buffer: (interval[first], interval[last]) for buffer, (first, last) in lives.items()}

@@ -8,8 +8,9 @@ import pytest
 
 from engine.codegen import isa
 from engine.graph import Graph, Node, Value
+from engine.kernels.call import EVERYWHERE, NOWHERE, WHERE_UNEVEN
 from engine.plan import Buffer, Plan, make_plan
-from engine.plan.meetings import ALL, NOBODY, UNEVEN, meetings
+from engine.plan.barriers import barriers
 from tests.tiny import CHANNELS, sparse
 
 LAYERS = 3
@@ -68,7 +69,7 @@ def makers(plan: Plan) -> dict[Buffer, int]:
 
 def who_meets(plan: Plan) -> list[int]:
     lives = {buffer: (first, len(plan.steps)) for buffer, first in makers(plan).items()}
-    return meetings(plan.steps, lives, plan.late)
+    return barriers(plan.steps, lives, plan.late)
 
 
 def test_all_meet_before_tiles_of_others_are_read(plan: Plan) -> None:
@@ -79,27 +80,27 @@ def test_all_meet_before_tiles_of_others_are_read(plan: Plan) -> None:
             if first == number:
                 continue
             between = after[first:number]
-            assert ALL in between or (UNEVEN in between and step.own_tiles)
+            assert EVERYWHERE in between or (WHERE_UNEVEN in between and step.own_tiles)
             seen += 1
             if not step.own_tiles or step.domain == "rows":
-                assert ALL in between, step
+                assert EVERYWHERE in between, step
     assert seen > 20
-    assert after[-1] == after[plan.late - 1] == ALL
+    assert after[-1] == after[plan.late - 1] == EVERYWHERE
 
 
-def test_most_steps_need_no_meeting_where_workers_have_tiles_of_their_own(plan: Plan) -> None:
+def test_most_steps_need_no_barrier_where_workers_have_tiles_of_their_own(plan: Plan) -> None:
     tokens = [
         who
         for step, who in zip(plan.steps, who_meets(plan), strict=True)
         if step.domain == "tokens"
     ]
-    assert tokens.count(ALL) == LAYERS + 1  # before attention, and before rows are taken
-    assert tokens.count(NOBODY) == 2 * LAYERS  # key and query do not wait for value
+    assert tokens.count(EVERYWHERE) == LAYERS + 1  # before attention, and before rows are taken
+    assert tokens.count(NOWHERE) == 2 * LAYERS  # key and query do not wait for value
 
 
-def test_memory_changes_hands_at_meetings_of_all_only(plan: Plan) -> None:
+def test_memory_changes_hands_at_barriers_only(plan: Plan) -> None:
     program, made = plan.program(128, shared=True), makers(plan)
-    after = program.steps[:, 6].tolist()
+    after = program.steps["barrier"].tolist()
     last = {}
     for number, step in enumerate(plan.steps):
         last.update(dict.fromkeys(step.buffers(), number))
@@ -115,6 +116,6 @@ def test_memory_changes_hands_at_meetings_of_all_only(plan: Plan) -> None:
                 or not there < here + size[x]
             ):
                 continue
-            assert ALL in after[last[x] : made[y]], (x.name, y.name)
+            assert EVERYWHERE in after[last[x] : made[y]], (x.name, y.name)
             shared += 1
     assert shared > 0

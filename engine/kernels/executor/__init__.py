@@ -1,0 +1,1 @@
+"""The run itself, in compiled code: calls, packs, steps, workers."""
