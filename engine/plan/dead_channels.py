@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node
 from ..ops.fused import linear
-from .quantized import attention_is_bytes
+from .ranges import attention_is_bytes
 
 __all__ = ["constant_scores", "live_channels", "varying_fours"]
 

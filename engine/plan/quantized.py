@@ -22,27 +22,20 @@ __all__ = [
     "ExactNorm",
     "OutputConstants",
     "attention_constants",
-    "attention_is_bytes",
     "dynamic_constants",
     "float_bias",
     "float_constants",
     "key_factors",
-    "norm_in_range",
     "norm_of_bytes",
     "of_bytes",
-    "softmax_of",
+    "operand_quantizations",
     "stored",
-    "why_not_bytes",
-    "sums_in_range",
 ]
 
 Array = NDArray[Any]
 MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see codegen/simd
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
-MOST_STEPS = 1 << 15  # of its quantisation that a value is away from 0: packs read 16 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
-MOST_SCORE = 1e38  # in float32, above LEAST of kernels/attention/floats.py
-MOST_ROUNDED = 1 << 15  # MAGIC rounds to a byte what is below it
 
 
 def stored(q: Quantization | None) -> Quantization | None:
@@ -50,29 +43,6 @@ def stored(q: Quantization | None) -> Quantization | None:
     if q is None or q.dtype == "uint8":
         return q
     return replace(q, zero_point=q.zero_point + 128, dtype="uint8")
-
-
-def norm_in_range(gamma: Array, beta: Array) -> bool:
-    """Whether a normalised value, at most the root of their number, stays within MOST_STEPS; gamma
-    and beta in steps.
-    """
-    return bool((np.abs(gamma) * np.sqrt(gamma.size) + np.abs(beta) < MOST_STEPS).all())
-
-
-def sums_in_range(
-    node: Node, weight: Array, scale: Array, bias: Array | None, source: Quantization
-) -> bool:
-    """Whether what a Linear rounds to a byte stays within MOST_STEPS whatever x is; source: how x
-    is stored.  A product without `output` is clipped by its kernel.
-    """
-    product, output = node.attributes.get("product"), node.attributes.get("output")
-    if output is None:
-        return True
-    farthest = max(source.zero_point, 255 - source.zero_point) * source.scale
-    most = np.abs(weight.astype(np.int16)).sum(1, dtype=np.int64) * np.abs(farthest * scale)
-    if product is None and bias is not None:
-        most = most + np.abs(bias)
-    return bool((most / (product or output).scale + 255 < MOST_STEPS).all())
 
 
 @dataclass(frozen=True)
@@ -204,54 +174,7 @@ def _table(product: Quantization, output: Quantization, bias: Array, activation:
 
 
 # --- attention
-def attention_is_bytes(node: Node) -> bool:
-    """Whether everything attention_u8 needs is quantised; scores may be or not."""
-    a = node.attributes
-    probabilities = stored(a.get("probabilities"))
-    needed = ("query", "key", "value", "probabilities", "output")
-    return (
-        all(a.get(name) is not None for name in needed)
-        and a.get("product") in (None, a.get("output"))
-        and probabilities is not None
-        and probabilities.zero_point == 0
-    )
-
-
-def softmax_of(node: Node) -> str:
-    """Which softmax of kernels/attention/bytes.py an attention on bytes has.
-
-    "bytes" takes no greatest score off: exps go from exp(-span) for byte 0 to 1 for byte 255, and
-    their least total is exp(-span).  Both, and what turns that into probabilities, 1 / (total *
-    their scale), have to be normal numbers of float32.
-    """
-    scores, probabilities = node.attributes["scores"], node.attributes["probabilities"]
-    if scores is None:
-        return "floats"
-    span = 255 * float(scores.scale) * float(node.attributes["scale"])
-    float32 = np.finfo(np.float32)
-    most = min(-np.log(float32.tiny), np.log(float32.max) + np.log(float(probabilities.scale)))
-    return "bytes" if span < most - 1 else "wide"
-
-
-def why_not_bytes(node: Node, depth: int) -> str:
-    """Why the kernels on bytes would not be right for an attention; empty where they are."""
-    scale, (query, key, value) = float(node.attributes["scale"]), _zero_points(node)
-    probabilities, output = (stored(node.attributes[name]) for name in ("probabilities", "output"))
-    assert probabilities is not None and output is not None
-    if scale <= 0:
-        return f"scores are multiplied by {scale}"
-    furthest = 255 * 255 * depth * query.scale * key.scale * scale
-    if node.attributes["scores"] is None and furthest > MOST_SCORE:
-        return f"scores may reach {furthest:.3g}"
-    if 1 / probabilities.scale + 1 > MOST_ROUNDED:
-        return f"a step of probabilities is {probabilities.scale}"
-    most = 255 * float(value.scale) / float(output.scale)  # a probability may be rounded to twice
-    if 2 * most + 256 > MOST_ROUNDED:
-        return f"a step of values is {value.scale}, one of the result {output.scale}"
-    return ""
-
-
-def _zero_points(node: Node) -> tuple[Quantization, Quantization, Quantization]:
+def operand_quantizations(node: Node) -> tuple[Quantization, Quantization, Quantization]:
     query, key, value = (stored(node.attributes[name]) for name in ("query", "key", "value"))
     assert query is not None and key is not None and value is not None
     return query, key, value
@@ -261,13 +184,13 @@ def key_factors(node: Node, channels: Array) -> tuple[int, Array]:
     """factor and extra of interleave_keys: what a key adds to each of its scores is factor * (sum
     of its bytes) + extra.  channels: of each head, how many count; extra: int64 for each head.
     """
-    query, key, _ = _zero_points(node)
+    query, key, _ = operand_quantizations(node)
     return -query.zero_point, channels * query.zero_point * key.zero_point
 
 
 def attention_constants(node: Node, depth: int) -> Array:
     """The constants of kernels/attention/bytes.py as int32 [48]."""
-    query, key, value = _zero_points(node)
+    query, key, value = operand_quantizations(node)
     scores, probabilities, output = (
         stored(node.attributes[name]) for name in ("scores", "probabilities", "output")
     )

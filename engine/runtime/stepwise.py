@@ -24,7 +24,7 @@ from ..kernels.harness import from_tiles, in_order
 from ..ops import reference
 from ..ops.numbers import dequantized
 from ..plan import Buffer, make_plan
-from ..plan.quantized import attention_is_bytes
+from ..plan.ranges import attention_is_bytes
 from .call import Caller
 from .inputs import Inputs
 from .workers import Worker

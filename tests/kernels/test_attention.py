@@ -16,7 +16,8 @@ from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
 from engine.plan.operands import aligned
-from engine.plan.quantized import attention_constants, key_factors, softmax_of
+from engine.plan.quantized import attention_constants, key_factors
+from engine.plan.ranges import softmax_of
 
 from .stands import SETS, rows_of, sets
 

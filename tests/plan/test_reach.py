@@ -10,7 +10,7 @@ import pytest
 from engine.formats import store
 from engine.graph import Graph, Node, Quantization
 from engine.ops import reference
-from engine.plan.quantized import norm_in_range, sums_in_range
+from engine.plan.ranges import norm_in_range, sums_in_range
 from engine.runtime import Session
 from tests import tiny
 from tests.fuzz import bases

@@ -20,7 +20,7 @@ from ...graph import Graph, Node
 from ...passes.lengths import alike
 from ..dead_channels import live_channels, varying_fours
 from ..measured import Configuration
-from ..quantized import attention_is_bytes
+from ..ranges import attention_is_bytes
 from ..steps import Refusal, Unplanned
 from .attention import AttentionChoice, choose_attention
 from .elementwise import ELEMENTWISE, ElementwiseChoice, ThroughFloats, choose_elementwise

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...graph import Node
 from ..heads import WHOLE
-from ..quantized import attention_is_bytes, softmax_of, why_not_bytes
+from ..ranges import attention_is_bytes, softmax_of, why_not_bytes
 from ..steps import Unplanned
 from .facts import Activation, Choice, Facts, block_width
 

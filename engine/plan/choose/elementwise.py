@@ -41,7 +41,7 @@ class ElementwiseChoice(Choice):
 @dataclass(frozen=True)
 class ThroughFloats(Choice):
     """The node's result is made as float32, by another node, and then converted to bytes by a step
-    that saturates however far it is from the zero point (quantized.MOST_STEPS).
+    that saturates however far it is from the zero point (ranges.MOST_STEPS).
     """
 
     wide: Node

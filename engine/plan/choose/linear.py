@@ -13,7 +13,7 @@ from ...kernels import KERNELS
 from ...kernels.context import ROWS, TILE
 from ...pack.vectors import MOST_INPUTS, piece_width
 from ..measured import Configuration, Layer
-from ..quantized import sums_in_range
+from ..ranges import sums_in_range
 from ..steps import Refusal, Unplanned
 from .amx_cycles import PACKINGS, TILE_KERNELS, modelled_pattern
 from .attention import forms_read

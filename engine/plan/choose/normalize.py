@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graph import Node
-from ..quantized import ExactNorm, norm_in_range, norm_of_bytes, stored
+from ..quantized import ExactNorm, norm_of_bytes, stored
+from ..ranges import norm_in_range
 from ..steps import Unplanned
 from .elementwise import ThroughFloats, through_floats
 from .facts import Activation, Choice, Facts
