@@ -1,7 +1,7 @@
 """Graph of engine operators -> choices -> Plan: steps over buffers; Plan + capacity -> Program:
 steps over an arena, ready to run.
 
-`choose` says for every node which kernel makes it and how, or why none does; `planner` emits the
+`choose` says for every node which kernel makes it and how, or why none does; `emit` makes the
 steps of these choices.  The first node that is refused begins the fallback subgraph, which the
 reference runs op by op on the arrays that the program makes.
 """
@@ -15,12 +15,11 @@ from .. import settings
 from ..codegen.isa import Isa
 from ..graph import Graph
 from ..ops import checked, not_finite
-from .choose import Choices, choose
-from .emitters import EMITTERS
+from .choose import Choices, choices_of
+from .emit import plan_of
 from .heads import with_whole_heads
 from .measured import read_measured
 from .memory import Buffer
-from .planner import Planner
 from .program import PACK_TOKENS, Plan, Program
 from .steps import Step
 from .tune import measure_layers
@@ -40,7 +39,7 @@ def make_plan(
     _log(choices)
     if choices.refusal:
         return None
-    plan = Planner(choices, EMITTERS).plan()
+    plan = plan_of(choices)
     packs = read_measured(isa).packs
     return replace(plan, pack_tokens=packs.get(plan.signature, PACK_TOKENS))
 
@@ -53,10 +52,10 @@ def make_choices(
     """
     finite = not not_finite(graph) if finite is None else finite
     measured, (graph, places) = read_measured(isa), with_whole_heads(checked(graph))
-    choices = choose(graph, isa, measured.layers or None, whole=whole, finite=finite)
+    choices = choices_of(graph, isa, measured.layers or None, whole=whole, finite=finite)
     if settings.current().tune and finite:
         measure_layers(choices, measured)
-        choices = choose(graph, isa, measured.layers, whole=whole)
+        choices = choices_of(graph, isa, measured.layers, whole=whole)
     return replace(choices, places=places)
 
 

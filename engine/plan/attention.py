@@ -11,6 +11,7 @@ from ..graph import Node
 from ..pack.mapped import aligned
 from .choose import AttentionChoice, ElementwiseChoice
 from .dead_channels import constant_scores
+from .elementwise import emit_elementwise, in_floats
 from .memory import Buffer
 from .planner import Planner
 from .quantized import FLIP, attention_constants, key_factors
@@ -58,7 +59,7 @@ def _floats(
     query, key, value = (
         planner.formed(each.buffer, form, each.buffer.lanes)
         if form
-        else planner.in_floats(node, each)
+        else in_floats(planner, node, each)
         for each, form in zip((choice.query, choice.key, choice.value), choice.forms, strict=True)
     )
     y = (choice.floats or choice.y).buffer
@@ -67,7 +68,7 @@ def _floats(
     params = (*operands, y, y.tile_bytes, heads, scale, made, fours)
     _emit(planner, node, choice, params, made, fours)
     if choice.floats is not None:
-        planner.emit_node(node, ElementwiseChoice(choice.y, choice.floats, "none"))
+        emit_elementwise(planner, node, ElementwiseChoice(choice.y, choice.floats, "none"))
 
 
 def _emit(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..graph import Node
-from .choose import ElementwiseChoice, ThroughFloats
+from .choose import Activation, ElementwiseChoice
+from .memory import Buffer
 from .planner import Planner
 from .quantized import MAGIC
 
-__all__ = ["emit_elementwise", "emit_through_floats"]
+__all__ = ["emit_elementwise", "in_floats"]
 
 
 def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) -> None:
@@ -32,7 +33,13 @@ def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) ->
     planner.emit(node, "elementwise", variant, params, x.domain)
 
 
-def emit_through_floats(planner: Planner, node: Node, choice: ThroughFloats) -> None:
-    """The result in float32, then its bytes."""
-    planner.emit_node(choice.wide, choice.made)
-    emit_elementwise(planner, node, ElementwiseChoice(choice.y, choice.made.y, "none"))
+def in_floats(planner: Planner, node: Node, x: Activation) -> Buffer:
+    """x as float32 for a node; itself where it is so already.  Made once."""
+    if x.buffer.dtype == "f32":
+        return x.buffer
+    name, domain = f"{x.buffer.name}.float", x.buffer.domain
+    if name not in planner.made:
+        y = Buffer(name, domain, -(-x.channels // 4) * 4, "f32")
+        planner.made[name] = y
+        emit_elementwise(planner, node, ElementwiseChoice(Activation(y, x.channels), x, "none"))
+    return planner.made[name]

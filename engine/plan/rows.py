@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..graph import Node
-from .choose import RenamingChoice, SelectChoice
+from .choose import SelectChoice
 from .planner import Planner
 
-__all__ = ["emit_nothing", "emit_select"]
+__all__ = ["emit_select"]
 
 
 def emit_select(planner: Planner, node: Node, choice: SelectChoice) -> None:
@@ -14,7 +14,3 @@ def emit_select(planner: Planner, node: Node, choice: SelectChoice) -> None:
     x, y = choice.x.buffer, choice.y.buffer
     params = {"x": x, "y": y, "channels": y.channels, "index": 0}
     planner.emit(node, "select", (x.dtype,), params, "rows")
-
-
-def emit_nothing(planner: Planner, node: Node, choice: RenamingChoice) -> None:
-    """The value lies where it is."""

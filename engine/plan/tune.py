@@ -16,14 +16,13 @@ from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization
 from ..kernels.context import TILE
 from ..kernels.harness import Stand
-from .choose import Activation, Choices, LinearChoice, ThroughFloats, choose
+from .choose import Activation, Choices, LinearChoice, ThroughFloats, choices_of
 from .choose.amx_cycles import tile_patterns
 from .choose.facts import block_width
 from .choose.linear import DENSE_ROWS, LINEAR_KERNELS, layer_of
-from .emitters import EMITTERS
+from .emit import emit_steps
 from .measured import Configuration, Layer, Measured
 from .memory import Buffer
-from .planner import Planner
 from .program import Plan
 from .steps import Refusal, Step, Unplanned
 
@@ -82,13 +81,11 @@ def planned_linear(
     domain, dtype = ("tokens" if lanes == TILE else "rows"), ("u8" if q else "f32")
     x = Activation(Buffer("x", domain, -(-inputs // 4) * 4, dtype), inputs, q)
     fixed = {str(layer_of(node, weight, lanes)): configuration} if configuration else None
-    choices = choose(Graph("linear", (), (), (node,), constants), isa, fixed, given={"x": x})
+    choices = choices_of(Graph("linear", (), (), (node,), constants), isa, fixed, given={"x": x})
     found = choices.of["y"]
     if isinstance(found, Refusal):
         raise Unplanned(found.reason)
-    planner = Planner(choices, EMITTERS)
-    planner.emit_all()
-    return _ready(isa, tuple(planner.steps), tokens)
+    return _ready(isa, tuple(emit_steps(choices).steps), tokens)
 
 
 def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> PlannedLinear:

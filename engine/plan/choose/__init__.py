@@ -42,7 +42,7 @@ __all__ = [
     "RenamingChoice",
     "SelectChoice",
     "ThroughFloats",
-    "choose",
+    "choices_of",
 ]
 
 CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
@@ -105,7 +105,7 @@ class Choices:
         return None
 
 
-def choose(
+def choices_of(
     graph: Graph,
     isa: Isa,
     configurations: Mapping[str, Configuration] | None = None,

@@ -40,8 +40,10 @@ class AttentionChoice(Choice):
 
 
 def choose_attention(facts: Facts, node: Node) -> AttentionChoice:
-    """Raises:
-    Unplanned: no kernel does this.
+    """On bytes, or in float32 or bfloat16, by what the graph quantises.
+
+    Raises:
+        Unplanned: no kernel does this.
     """
     in_bytes = attention_is_bytes(node)
     query, key = (facts.value(name) for name in node.inputs[:2])

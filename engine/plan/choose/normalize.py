@@ -42,8 +42,10 @@ class NormChoice(Choice):
 
 
 def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloats:
-    """Raises:
-    Unplanned: no kernel does this.
+    """In float32 where bytes would not hold the result.
+
+    Raises:
+        Unplanned: no kernel does this.
     """
     _, _, words, positions, kinds, gamma, beta = node.inputs
     if facts.embedding is not None:
@@ -65,8 +67,10 @@ def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloat
 
 
 def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
-    """Raises:
-    Unplanned: no kernel does this.
+    """In exact integers where x and the residual are bytes.
+
+    Raises:
+        Unplanned: no kernel does this.
     """
     x, residual = facts.value(node.inputs[0]), None
     if node.inputs[1]:

@@ -26,8 +26,10 @@ class RenamingChoice(Choice):
 
 
 def choose_select(facts: Facts, node: Node) -> SelectChoice:
-    """Raises:
-    Unplanned: no kernel does this.
+    """The first token of each sentence.
+
+    Raises:
+        Unplanned: no kernel does this.
     """
     x, index = facts.value(node.inputs[0]), node.attributes.get("index", 0)
     if index != 0 or x.buffer.domain != "tokens":

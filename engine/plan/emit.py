@@ -1,0 +1,120 @@
+"""The walk over the choices: node by node to steps, and these to a plan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..graph import Graph, Node, Value
+from .attention import emit_attention
+from .choose import (
+    AttentionChoice,
+    Choice,
+    Choices,
+    ElementwiseChoice,
+    EmbeddingChoice,
+    LinearChoice,
+    NormChoice,
+    RenamingChoice,
+    SelectChoice,
+    ThroughFloats,
+)
+from .elementwise import emit_elementwise
+from .embedding import emit_embedding
+from .linear import emit_linear
+from .mixing import mixes_tokens
+from .normalize import emit_layer_norm
+from .planner import Planner
+from .program import Plan, Result
+from .rows import emit_select
+from .steps import Refusal
+
+__all__ = ["emit_steps", "plan_of"]
+
+log = logging.getLogger(__name__)
+EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
+    EmbeddingChoice: emit_embedding,
+    LinearChoice: emit_linear,
+    AttentionChoice: emit_attention,
+    NormChoice: emit_layer_norm,
+    SelectChoice: emit_select,
+    ElementwiseChoice: emit_elementwise,
+}
+
+
+def plan_of(choices: Choices) -> Plan:
+    """The plan of choices that are no refusal."""
+    assert choices.embedding is not None
+    graph, planner = choices.graph, emit_steps(choices)
+    results = [_output(planner, choices, n, name) for n, name in enumerate(choices.outputs)]
+    fallback = _fallback(choices, results)
+    attributes, inputs = choices.embedding.attributes, choices.embedding.inputs
+    return Plan(
+        choices.isa,
+        tuple(planner.steps),
+        tuple(results),
+        fallback,
+        choices.inputs,
+        tuple(planner.layers),
+        first_position=int(attributes.get("position_offset", 0)),
+        padding_id=attributes.get("padding_id"),
+        most_positions=_rows(graph, inputs[3]),
+        vocabulary=_rows(graph, inputs[2]),
+        kinds=_rows(graph, inputs[4]),
+        places=choices.places,
+        mixes=_mixes(choices, fallback, results),
+    )
+
+
+def emit_steps(choices: Choices) -> Planner:
+    """The steps of all nodes that kernels make."""
+    planner = Planner(choices.graph, choices.isa)
+    for node in choices.graph:
+        choice = choices.of[node.outputs[0]]
+        if isinstance(choice, ThroughFloats):
+            EMITTERS[type(choice.made)](planner, choice.wide, choice.made)
+            choice = ElementwiseChoice(choice.y, choice.made.y, "none")
+        # a renamed value lies where it is
+        if not isinstance(choice, Refusal | RenamingChoice):
+            EMITTERS[type(choice)](planner, node, choice)
+    return planner
+
+
+def _output(planner: Planner, choices: Choices, number: int, name: str) -> Result:
+    value = choices.values[name]
+    buffer = value.buffer
+    result = Result(name, buffer.domain, value.channels, value.kept_axis)
+    kernel = "output_tokens" if buffer.domain == "tokens" else "output_rows"
+    params = (buffer, buffer.tile_bytes, number, result.channels)
+    planner.emit(Node("Output", (name,), (), name=name), kernel, (), params, buffer.domain)
+    return result
+
+
+def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
+    graph, nodes, names = choices.graph, choices.fallback, {result.name for result in results}
+    if not nodes and names.issuperset(value.name for value in graph.outputs):
+        return None
+    lengths = next(value.shape for value in graph.inputs if value.name == choices.inputs[0])
+    named = dict(zip(("batch", "sequence"), lengths, strict=True))  # as other inputs have it
+    inputs = tuple(
+        Value(each.name, "float32", tuple(named.get(str(n), n) for n in each.shape))
+        for each in results
+    )
+    kept = tuple(value for value in graph.inputs if value.name not in names)
+    return graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
+
+
+def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> str:
+    """How the fallback would read what kernels leave out, or nothing."""
+    tokens = [result.name for result in results if result.domain == "tokens"]
+    if fallback is None or not choices.mask:
+        return ""
+    reason = mixes_tokens(fallback, tokens, choices.mask)
+    if reason:
+        log.info("%s: %s; calls with masked tokens are NumPy's", choices.graph.name, reason)
+    return reason or ""
+
+
+def _rows(graph: Graph, table: str) -> int:
+    return len(graph.constants[table]) if table else 1
