@@ -34,7 +34,7 @@ def steps_of(packed: Packed) -> list[tuple[Array, Array, Array]]:
     """Outputs, offsets and weights of each step, in the order in which a kernel walks them."""
     found = []
     for header, outputs, at in zip(packed.headers, packed.outputs, packed.starts[:-1], strict=True):
-        for step in range(at, at + header[0]):
+        for step in range(at, at + header["steps"]):
             offsets = packed.offsets[step] if packed.pattern != "dense" else np.empty(0)
             found.append((outputs, offsets, values_of(packed)[step]))
     return found
@@ -44,7 +44,8 @@ def unpacked(packed: list[Packed], shape: tuple[int, int], m: int) -> Array:
     """The weight [outputs, inputs] that the steps add up to."""
     weight = np.zeros((shape[0] + 8, shape[1] + 8))
     for panel in packed:
-        quads = dict(zip(panel.outputs[:, 0], panel.headers[:, 1], strict=True))
+        first = panel.headers["quad" if panel.pattern == "1x4" else "output"]
+        quads = dict(zip(panel.outputs[:, 0], first, strict=True))
         seen: dict[int, int] = {}
         for outputs, offsets, values in steps_of(panel):
             turn = seen[outputs[0]] = seen.get(outputs[0], -1) + 1
@@ -92,7 +93,8 @@ def test_steps_add_up_to_the_weight(pattern: str, precision: str, data: st.DataO
             each.bounds[-1] == len(each.headers) == len(each.outputs) and len(each.bounds) > parts
         )
         for begin, end in zip(each.bounds, each.bounds[1:], strict=False):
-            assert np.all(np.diff(each.headers[begin:end, 0]) >= 0)  # the loop's end is predicted
+            steps = each.headers["steps"][begin:end]
+            assert np.all(np.diff(steps) >= 0)  # the loop's end is predicted
         if pattern != "dense":
             behind = each.weights[each.steps :]
             assert len(behind) == len(each.offsets) - each.steps == STEPS_AHEAD[pattern]
@@ -122,9 +124,9 @@ def test_outputs_that_nobody_reads_are_left_out(pattern: str, data: st.DataObjec
 def test_places_in_headers_are_bytes_of_a_tile() -> None:
     weight = np.eye(12, 16, dtype=np.int8)
     packed = pack_linear(weight, "4x1", precision="int8", lanes=LANES, out_bytes=4)
-    assert np.array_equal(packed.headers[:, 1], packed.outputs[:, 0] * LANES * 4)
+    assert np.array_equal(packed.headers["output"], packed.outputs[:, 0] * LANES * 4)
     panel = pack_panels(weight, 1, precision="int8", lanes=LANES)[0]
-    rows = panel.headers[:, 4:] // LANES + np.arange(4)  # an epilogue adds n rows for output n
+    rows = panel.headers["outputs"] // LANES + np.arange(4)  # an epilogue adds n rows for output n
     assert np.array_equal(rows, panel.outputs)
 
 
@@ -132,7 +134,7 @@ def test_panels_reach_all_inputs() -> None:
     """256 quads of inputs a panel: what a byte can name."""
     weight = np.ones((4, 2048), np.int8)
     packed = pack_panels(weight, 2, precision="int8")
-    assert [panel.headers[0, 1] for panel in packed] == [0, 256]
+    assert [panel.headers["quad"][0] for panel in packed] == [0, 256]
     assert packed[1].offsets.dtype == np.uint8 and packed[1].offsets.max() == 255
     with pytest.raises(AssertionError, match="512 quads"):
         pack_panels(weight, 1, precision="int8")
@@ -154,6 +156,6 @@ def test_an_input_that_nobody_multiplies_is_not_read(precision: str) -> None:
     weight[1, 4:8], weight[6, 12:16], weight[7, 8:16] = 1, 2, 3
     for panels in (1, 2):
         for packed in pack_panels(weight, panels, precision=precision):
-            groups = np.repeat(packed.headers[:, 1], packed.headers[:, 0])  # a panel's first quad
+            groups = np.repeat(packed.headers["quad"], packed.headers["steps"])  # a panel's first
             quads = packed.offsets[: packed.steps] + groups[:, None]
             assert set(quads.ravel()) <= {1, 2, 3}

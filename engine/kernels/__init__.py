@@ -16,6 +16,7 @@ from typing import Any
 from ..codegen.compile import Compiled, compiled
 from ..codegen.isa import Isa
 from . import params
+from .linear.records import DYNAMIC_LINEAR, FEW_ROWS, LINEAR, REARRANGE
 
 __all__ = ["KERNELS", "Kernel", "kernel", "kernel_name"]
 
@@ -44,6 +45,7 @@ KERNELS: dict[str, Kernel] = {
             "sparse_dot_u8s8_4x1",
             ("lanes", "epilogue", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "rows_dot_u8s8_4x1",
@@ -51,14 +53,23 @@ KERNELS: dict[str, Kernel] = {
             "rows_dot_u8s8_4x1",
             ("epilogue", "activation"),
             "Linear",
+            FEW_ROWS,
         ),
-        Kernel("interleave_rows", "linear.bytes", "interleave_rows", ("lanes", "width"), ""),
+        Kernel(
+            "interleave_rows",
+            "linear.rearrange",
+            "interleave_rows",
+            ("lanes", "width"),
+            "",
+            REARRANGE,
+        ),
         Kernel(
             "sparse_dot_u8s8_1x4",
             "linear.bytes",
             "sparse_dot_u8s8_1x4",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
+            DYNAMIC_LINEAR,
         ),
         Kernel(
             "narrow_dot_u8s8_4x1",
@@ -66,6 +77,7 @@ KERNELS: dict[str, Kernel] = {
             "narrow_dot_u8s8_4x1",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
+            DYNAMIC_LINEAR,
         ),
         Kernel(
             "sparse_dot_u8s16_4x1",
@@ -73,6 +85,7 @@ KERNELS: dict[str, Kernel] = {
             "sparse_dot_u8s16_4x1",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
+            DYNAMIC_LINEAR,
         ),
         Kernel(
             "quantize_tokens",
@@ -87,14 +100,23 @@ KERNELS: dict[str, Kernel] = {
             "dense_dot_u8s8",
             ("lanes", "width", "epilogue", "activation"),
             "Linear",
+            DYNAMIC_LINEAR,
         ),
-        Kernel("round_rows", "linear.floats", "round_rows", ("lanes", "width", "form"), ""),
+        Kernel(
+            "round_rows",
+            "linear.rearrange",
+            "round_rows",
+            ("lanes", "width", "form"),
+            "",
+            REARRANGE,
+        ),
         Kernel(
             "sparse_dot_f32_4x1",
             "linear.floats",
             "sparse_dot_f32_4x1",
             ("lanes", "width", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "sparse_dot_f32_1x4",
@@ -102,6 +124,7 @@ KERNELS: dict[str, Kernel] = {
             "sparse_dot_f32_1x4",
             ("lanes", "width", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "dense_dot_f32",
@@ -109,6 +132,7 @@ KERNELS: dict[str, Kernel] = {
             "dense_dot_f32",
             ("lanes", "width", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "sparse_dot_bf16_4x1",
@@ -116,6 +140,7 @@ KERNELS: dict[str, Kernel] = {
             "sparse_dot_bf16_4x1",
             ("lanes", "width", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "sparse_dot_bf16_1x4",
@@ -123,6 +148,7 @@ KERNELS: dict[str, Kernel] = {
             "sparse_dot_bf16_1x4",
             ("lanes", "width", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "dense_dot_bf16",
@@ -130,6 +156,7 @@ KERNELS: dict[str, Kernel] = {
             "dense_dot_bf16",
             ("lanes", "width", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "interleave_keys",
@@ -178,6 +205,7 @@ KERNELS: dict[str, Kernel] = {
             "amx_dot_u8s8",
             ("lanes", "epilogue", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "amx_dot_u8s8_16x1",
@@ -185,6 +213,7 @@ KERNELS: dict[str, Kernel] = {
             "amx_dot_u8s8_16x1",
             ("lanes", "epilogue", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "amx_dot_bf16",
@@ -192,6 +221,7 @@ KERNELS: dict[str, Kernel] = {
             "amx_dot_bf16",
             ("lanes", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "amx_dot_bf16_16x1",
@@ -199,6 +229,7 @@ KERNELS: dict[str, Kernel] = {
             "amx_dot_bf16_16x1",
             ("lanes", "output", "activation"),
             "Linear",
+            LINEAR,
         ),
         Kernel(
             "amx_transpose_keys", "attention.amx", "amx_transpose_keys", ("depth",), "Attention"

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codegen.compile import Compiled
-from ..pack.vectors import Packed
 from .context import CONTEXT, ROWS, TILE
 
 __all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
@@ -100,14 +99,6 @@ class Stand:
         copy[...] = x
         self.kept.append(copy)
         return int(copy.ctypes.data)
-
-    def parts(self, packed: Packed, records: Array, tables: Array | None = None) -> Array:
-        """The rows of the parts; records uint8 [groups, bytes]."""
-        behind = np.pad(records, ((0, 1), (0, 0)))  # kernels begin the group behind the last
-        arrays = [packed.headers, packed.offsets, packed.weights, behind]
-        places = [self.address(array) for array in arrays]
-        table = 0 if tables is None else self.address(tables)
-        return packed.rows(*places, table, record_bytes=records.shape[1])
 
     def params(self, record: Any, *rest: int | float, **named: int | float) -> Array:
         """The parameters of a kernel, by the names of its record."""

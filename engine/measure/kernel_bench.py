@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codegen import isa
-from ..kernels import kernel, kernel_name
+from ..kernels import KERNELS, kernel, kernel_name
 from ..kernels.context import TILE
 from ..kernels.harness import Stand
+from ..kernels.linear.records import DYNAMIC_LINEAR, OUTPUT
 from ..pack.vectors import X_BYTES, pack_linear, pack_panels, piece_width
-from ..plan.operands import panel_count, part_count, table_of
+from ..plan.operands import panel_count, part_count, placed
 from .peaks import Peaks, fitting
 
 __all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "best", "cases", "measure"]
@@ -99,7 +100,7 @@ def _weight(case: Case, random: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class _Prepared:
-    stand: Stand
+    keep: tuple[Any, ...]  # what the calls read
     call: Callable[[], None]
     nothing: Callable[[], None]  # the same without a unit of work
     kernel: str
@@ -124,15 +125,17 @@ def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
     x, buffer = stand.room((tiles, x_bytes), np.uint8)
     buffer.fill(1)  # memory never written is one page of zeros, which caches take another way
     y, _ = stand.room((tiles, y_bytes), np.uint8)
-    records = np.zeros((len(packed[0].headers), 64), np.uint8)
-    rows = table_of([stand.parts(each, records) for each in packed], case.pattern)
-    params = stand.params(x, x_bytes, y, y_bytes, parts, stand.address(rows))
+    records = np.zeros(len(packed[0].headers) + 1, OUTPUT.dtype)
+    table, held = placed(packed, [records] * len(packed), None)
+    activations = {"x": x, "x_tile": x_bytes, "y": y, "y_tile": y_bytes}
+    params = {**activations, "part_count": parts, "parts": stand.address(table)}
+    params |= {"scales": 0, "scales_tile": 0} if KERNELS[row].params is DYNAMIC_LINEAR else {}
+    block = stand.params(KERNELS[row].params, **params)
     call, nothing = (
-        stand.caller(kernel(chosen, row, *variant), params, 0, units)
-        for units in (tiles * parts, 0)
+        stand.caller(kernel(chosen, row, *variant), block, 0, units) for units in (tiles * parts, 0)
     )
     macs = int(np.count_nonzero(weight)) * case.tokens
-    return _Prepared(stand, call, nothing, kernel_name(row, *variant), macs)
+    return _Prepared((stand, held), call, nothing, kernel_name(row, *variant), macs)
 
 
 def measure(group: tuple[Case, ...], rounds: int = 12) -> list[Timing]:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .vectors import _deal, to_bfloat16
+from ..kernels.linear.records import TILE_HEADER
+from .vectors import Packed, _deal, to_bfloat16
 
 __all__ = ["BLOCKS", "PANEL", "PackedTiles", "pack_tiles"]
 
@@ -27,53 +28,24 @@ Array = NDArray[Any]
 PANEL = {"dense": 32, "16x1": 16}  # outputs
 BLOCKS = {"int8": 64, "bfloat16": 32}  # inputs of a tile
 MOST_INPUTS = 8191  # 8 * input has to fit in 16 bits
-TILE_BYTES, HEADER_BYTES = 1024, 16
 
 
 @dataclass(frozen=True)
-class PackedTiles:
-    """One layer; outputs[i]: rows of the weight in group i (N and above: padding), whose order
-    records have to follow."""
+class PackedTiles(Packed):
+    """A header, TILE_HEADER, a panel; bounds and starts are in panels.
 
-    pattern: str
-    headers: Array  # int32 [panels, 4]
-    offsets: Array  # uint16 [steps, 1] (dense) or [steps + 1, 64 or 32]
-    weights: Array  # int8 or uint16 (bits of bfloat16) [steps, panel, 64 or 32]
-    outputs: Array  # int64 [groups, 4]
-    bounds: Array  # int64 [parts + 1]: panels of a part
-    starts: Array  # int64 [panels + 1]: steps before a panel
+    offsets: uint16 [steps, 1] (dense) or [steps + 1, 64 or 32]; weights: int8 or uint16 (bits of
+    bfloat16) [steps, panel, 64 or 32].
+    """
 
     @property
-    def steps(self) -> int:
-        return int(self.starts[-1])
+    def groups_before(self) -> Array:
+        return np.cumsum([0, *self.headers["groups"]])
 
     @property
     def products(self) -> int:
         """Tile products for a tile of 64 tokens."""
         return self.steps * (8 if self.pattern == "dense" else 4)
-
-    def rows(
-        self,
-        headers: int,
-        offsets: int,
-        weights: int,
-        records: int,
-        tables: int,
-        *,
-        record_bytes: int = 64,
-    ) -> Array:
-        """int64 [parts, 6]: the parts as a kernel reads them, from the addresses of the arrays."""
-        first = self.bounds[:-1]
-        step = self.starts[first]
-        group = np.concatenate([[0], np.cumsum(self.headers[:, 2])])[first]
-        places = [
-            headers + HEADER_BYTES * first,
-            offsets + 2 * self.offsets.shape[1] * step,
-            weights + TILE_BYTES * PANEL[self.pattern] // 16 * step,
-            records + record_bytes * group,
-            tables + 0 * group,
-        ]
-        return np.stack([np.diff(self.bounds), *places], axis=1).astype(np.int64)
 
 
 def _blocks(panel: Array, block: int) -> tuple[Array, Array]:
@@ -120,10 +92,11 @@ def pack_tiles(
     steps = np.array([len(offsets) for offsets, _ in pairs])
     dealt = _deal(steps, parts)
     order = np.concatenate(dealt)
-    headers = np.zeros((len(pairs), 4), np.int32)
-    headers[:, 0] = steps
-    headers[:, 1] = np.arange(len(pairs)) * rows * lanes * out_bytes
-    headers[:, 2] = np.minimum(-(-count // 4) - np.arange(len(pairs)) * rows // 4, rows // 4)
+    first = np.arange(len(pairs)) * rows  # output of a panel
+    headers = np.zeros(len(pairs), TILE_HEADER.dtype)
+    headers["steps"] = steps
+    headers["output"] = first * lanes * out_bytes
+    headers["groups"] = np.minimum(-(-count // 4) - first // 4, rows // 4)
     members = np.arange(len(padded)).reshape(len(pairs), -1, 4)
     weights = np.concatenate([pairs[panel][1] for panel in order])
     offsets = np.concatenate([pairs[panel][0] for panel in order])
@@ -136,7 +109,7 @@ def pack_tiles(
         np.ascontiguousarray(
             weights.astype(np.int8) if precision == "int8" else to_bfloat16(weights)
         ),
-        np.concatenate([members[panel][: headers[panel, 2]] for panel in order]),
+        np.concatenate([members[panel][: headers["groups"][panel]] for panel in order]),
         np.cumsum([0, *map(len, dealt)]).astype(np.int64),
         np.concatenate([[0], np.cumsum(steps[order])]).astype(np.int64),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.linear.records import FEW_ROWS_PLACES
 from .vectors import GROUP
 
 __all__ = ["PackedRows", "pack_rows"]
@@ -26,7 +27,7 @@ class PackedRows:
     """
 
     steps: Array  # int32 [blocks]
-    places: Array  # uint8 [steps, 80]: inputs [4 groups, 16] less their window, int32 windows [4]
+    places: Array  # FEW_ROWS_PLACES [steps]
     weights: Array  # int8 [steps, 4 groups, 4 outputs, 16 inputs]
     outputs: Array  # int64 [blocks, 16]
 
@@ -54,15 +55,13 @@ def pack_rows(weight: Array) -> PackedRows:
     blocks = np.array(order).reshape(-1, GROUP)
     counts = np.array([max(len(steps[group]) for group in block) for block in blocks], np.int32)
     total = int(counts.sum())
-    inputs = np.zeros((total, GROUP, STEP), np.uint8)
-    windows = np.zeros((total, GROUP), np.int32)
+    places = np.zeros(total, FEW_ROWS_PLACES.dtype)
     weights = np.zeros((total, GROUP, GROUP, STEP), np.int8)
     for block, first in zip(blocks, np.cumsum(counts) - counts, strict=True):
         for g, group in enumerate(block):
-            for step, (window, places, values) in enumerate(steps[group]):
-                windows[first + step, g] = window
-                inputs[first + step, g] = places
-                weights[first + step, g] = values
-    places = np.concatenate([inputs.reshape(total, GROUP * STEP), windows.view(np.uint8)], axis=1)
+            for step, (window, inputs, values) in enumerate(steps[group], first):
+                places["windows"][step, g] = window
+                places["inputs"][step, STEP * g : STEP * g + STEP] = inputs
+                weights[step, g] = values
     outputs = GROUP * blocks[:, None, :] + np.arange(GROUP)[None, :, None]
     return PackedRows(counts, places, weights, outputs.reshape(len(blocks), -1))

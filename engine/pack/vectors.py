@@ -3,14 +3,14 @@
 A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one product: 4 (int8),
 2 (bfloat16; int16: int8 weights for CPUs without VNNI), 1 (float32).
 
-           header                          offsets        weights                   a step is
-    4x1    steps, first output             [steps][m]     [steps][4 outputs][m]     m blocks
-    1x4    steps, first quad, 0, 0, 4      [steps][4]     [steps][4 outputs][4]     4 blocks
-    dense  steps, first output             none           [steps][4 outputs][m]     m inputs
+           header        offsets        weights                   a step is
+    4x1    HEADER        [steps][m]     [steps][4 outputs][m]     m blocks
+    1x4    PANEL_HEADER  [steps][4]     [steps][4 outputs][4]     4 blocks
+    dense  HEADER        none           [steps][4 outputs][m]     m inputs
 
-Headers are int32; outputs in them are byte offsets into a tile of y (1x4: any 4 outputs with about
-as many blocks make a group, and the rows that an epilogue adds for an output of four are taken
-off).  Offsets are u16, 8 * input; those of 1x4 are u8, input / 4 counted from the panel's first.
+Headers are records (kernels/linear/records.py).  Of 1x4 any 4 outputs with about as many blocks
+make a group.  Offsets are u16, 8 * input; those of 1x4 are u8, input / 4 counted from the panel's
+first.
 Where blocks are missing an offset is repeated with weight 0; a group of 4x1 has one step at least.
 A group of int8 1x4 is stored to a multiple of four steps, which are loaded together.  Empty steps
 end a sparse layer: kernels read ahead.  Groups are dealt to parts of about equal work
@@ -24,12 +24,15 @@ outputs of a part are grouped anew, and what has been summed so far waits in the
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..kernels.linear.records import HEADER, OUTPUT, PANEL_HEADER, PART
 
 __all__ = [
     "MOST_INPUTS",
@@ -58,7 +61,7 @@ class Packed:
     records have to follow."""
 
     pattern: str
-    headers: Array  # int32 [groups, 2 or 8]
+    headers: Array  # HEADER or PANEL_HEADER [groups]
     offsets: Array  # uint16 [steps, m], uint8 [steps, 4] for 1x4; empty when dense
     weights: Array  # int8, int16, uint16 (bits of bfloat16) or float32
     outputs: Array  # int64 [groups, 4]
@@ -69,28 +72,28 @@ class Packed:
     def steps(self) -> int:
         return int(self.starts[-1])
 
-    def rows(
-        self,
-        headers: int,
-        offsets: int,
-        weights: int,
-        records: int,
-        tables: int,
-        *,
-        record_bytes: int = 64,
-    ) -> Array:
-        """int64 [parts, 6]: the parts as a kernel reads them, from the addresses of the arrays."""
+    @property
+    def groups_before(self) -> Array:
+        """A header."""
+        return np.arange(len(self.headers) + 1)
+
+    def parts(self, places: Sequence[int], tables: int) -> Array:
+        """PART [parts]; places: addresses of headers, offsets, weights and records."""
+        headers, offsets, weights, records = places
         first = self.bounds[:-1]
         step = self.starts[first]
-        offset_bytes = 0 if self.offsets.ndim < 2 else self.offsets.itemsize * self.offsets.shape[1]
-        weight_bytes = self.weights.itemsize * int(np.prod(self.weights.shape[1:]))
-        places = [
-            headers + self.headers.itemsize * self.headers.shape[1] * first,
-            offsets + offset_bytes * step,
-            weights + weight_bytes * step,
-        ]
-        places += [records + record_bytes * first, tables + 0 * first]
-        return np.stack([np.diff(self.bounds), *places], axis=1).astype(np.int64)
+        parts = np.zeros(len(first), PART.dtype)
+        parts["groups"] = np.diff(self.bounds)
+        parts["headers"] = headers + self.headers.itemsize * first
+        parts["offsets"] = offsets + _row_bytes(self.offsets) * step
+        parts["weights"] = weights + _row_bytes(self.weights) * step
+        parts["records"] = records + OUTPUT.size * self.groups_before[first]
+        parts["tables"] = tables
+        return parts
+
+
+def _row_bytes(array: Array) -> int:
+    return array.itemsize * int(np.prod(array.shape[1:]))
 
 
 def to_bfloat16(x: Array) -> Array:
@@ -183,12 +186,14 @@ def pack_linear(
         made = made if len(made) else np.zeros(1, np.int64)
     dealt = [made[part] for part in _deal(steps[made], parts)]
     order = np.concatenate(dealt)
-    headers = np.stack([steps, np.arange(len(groups)) * GROUP * lanes * out_bytes], axis=1)
+    headers = np.zeros(len(groups), HEADER.dtype)
+    headers["steps"] = steps
+    headers["output"] = np.arange(len(groups)) * GROUP * lanes * out_bytes
     if pattern == "4x1":
         idle = int(weight.any(axis=0).argmax())
         pairs = [_columns(groups[group], m, idle) for group in order]
     else:
-        nothing = np.empty(0, np.int64)
+        nothing = np.empty((0, 0), np.int64)
         pairs = [
             (nothing, groups[group].reshape(GROUP, -1, m).transpose(1, 0, 2)) for group in order
         ]
@@ -228,9 +233,9 @@ def pack_panels(
         ]).reshape(-1, GROUP)  # fmt: skip
         steps = blocks[members].max(axis=1)
         stored = -(-steps // TURN.get(precision, 1)) * TURN.get(precision, 1)
-        headers = np.zeros((len(members), 8), np.int64)
-        headers[:, 0], headers[:, 1] = steps, first
-        headers[:, 4:] = (members - np.arange(GROUP)) * lanes * out_bytes
+        headers = np.zeros(len(members), PANEL_HEADER.dtype)
+        headers["steps"], headers["quad"] = steps, first
+        headers["outputs"] = (members - np.arange(GROUP)) * lanes * out_bytes
         pairs = [
             _quads(quads[group, first:last], int(count))
             for group, count in zip(members, stored, strict=True)
@@ -262,7 +267,7 @@ def _assemble(
         stored = np.pad(stored, (behind, (0, 0), (0, 0)))
     return Packed(
         pattern,
-        headers.astype(np.int32),
+        headers,
         offsets.astype(np.uint8 if pattern == "1x4" else np.uint16),
         np.ascontiguousarray(stored),
         members,

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
+from ..kernels import KERNELS
 from ..kernels.context import OUTPUTS_OF_ROWS
+from ..kernels.linear.records import DYNAMIC_LINEAR
 from .choose import LinearChoice
 from .choose.linear import DENSE_ROWS, FEW_ROWS, SIXTEEN_BITS, WIDE
 from .memory import Buffer
@@ -28,11 +30,10 @@ def emit_linear(planner: Planner, node: Node, choice: LinearChoice) -> None:
         _dense_rows(planner, node, choice, weight, bias)
         return
     x = choice.x.buffer
-    more: tuple[Any, ...] = ()
+    scales = None
     if choice.dynamic:
         x, scales = planner.quantized_tokens(x)
-        more = (scales, scales.tile_bytes)
-    _product(planner, node, choice, x, weight, _constants(planner, node, choice), more)
+    _product(planner, node, choice, x, weight, _constants(planner, node, choice), scales)
 
 
 def _constants(planner: Planner, node: Node, choice: LinearChoice) -> OutputConstants:
@@ -71,9 +72,9 @@ def _product(
     x: Buffer,
     weight: Array,
     constants: OutputConstants,
-    more: tuple[Any, ...],
+    scales: Buffer | None,
 ) -> None:
-    """more: parameters its epilogue needs besides those of all."""
+    """scales: of the tokens of x, where each has its own."""
     how, y, precision = choice.how, choice.y.buffer, choice.precision
     source = planner.formed(x, how.form, how.width) if how.form else x
     packed_as = "int16" if how.kernel == SIXTEEN_BITS else precision
@@ -88,16 +89,18 @@ def _product(
         panels=panels,
         read=choice.live,
     )
-    params = (source, source.tile_bytes, y, y.tile_bytes, operands.parts, operands.rows, *more)
+    params = {"x": source, "y": y, "part_count": operands.part_count, "parts": operands.parts}
     if how.kernel == FEW_ROWS:
-        params += few_rows_params(weight, constants, operands, y.lanes)
+        params |= few_rows_params(weight, constants, operands, y.lanes)
+    elif KERNELS[how.kernel].params is DYNAMIC_LINEAR:
+        params |= {"scales": scales} if scales else {"scales": 0, "scales_tile": 0}
     planner.emit(
         node,
         how.kernel,
         _variant(choice, constants),
         params,
         x.domain,
-        units=operands.parts,
+        units=operands.part_count,
         macs=operands.macs,
         skipped_macs=operands.skipped_macs,
         keep=operands,

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codegen.isa import first_cache
-from ..pack.amx import PackedTiles, pack_tiles
+from ..kernels.linear.records import (
+    DYNAMIC_OUTPUT,
+    FEW_ROWS_OUTPUT,
+    FLOAT_OUTPUT,
+    OUTPUT,
+    PANELS,
+    PART,
+    TABLE_OUTPUT,
+)
+from ..pack.amx import pack_tiles
 from ..pack.few_rows import pack_rows
 from ..pack.mapped import aligned, shared
 from ..pack.vectors import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
@@ -23,8 +32,8 @@ __all__ = [
     "linear_operands",
     "panel_count",
     "part_count",
+    "placed",
     "rows_operand",
-    "table_of",
 ]
 
 Array = NDArray[Any]
@@ -33,6 +42,7 @@ MOST_PARTS = 8
 OUTPUTS_A_PART = 128
 LINE = 64  # bytes
 TABLE_BYTES = 256
+_OUTPUTS = {"table": TABLE_OUTPUT, "dynamic": DYNAMIC_OUTPUT, "sums": FLOAT_OUTPUT}
 FIRST_CACHE = 0.85  # of it for x: weights and sums pass through
 # Of a miss, for each line of x that is loaded; of a panel, for each group.  With these all
 # precisions are within 2 % of the best count (Zen 5, 768 to 3,072 inputs, 70 to 90 % zeros).
@@ -41,59 +51,60 @@ CYCLES_A_MISS, CYCLES_A_PANEL = 0.15, 30
 
 @dataclass(frozen=True)
 class Operands:
-    """One layer, packed; rows is the table of parts that the kernel reads."""
+    """One layer, packed."""
 
-    parts: int
-    rows: Array
+    part_count: int
+    parts: Array  # PART [part_count], for 1x4 behind PANELS one for each panel
     macs: int
     skipped_macs: int  # of these, in groups that are left out
     nbytes: int
     keep: tuple[Any, ...]
 
 
-def _records(packed: Packed | PackedTiles, constants: OutputConstants) -> Array:
-    """float32 [groups + 1, 16], as kernels/linear/bytes_4x1.py describes them; padding
-    outputs get zeros, and so does the group behind the last, which a kernel begins.
+def _records(packed: Packed, constants: OutputConstants) -> Array:
+    """A record a group, as the epilogue reads it, and one for the group behind the last, which a
+    kernel begins; that and outputs that pad a group are zeros.
     """
-    behind = np.zeros((len(packed.outputs) + 1, 16), np.float32)
+    record = _OUTPUTS.get(constants.epilogue, OUTPUT)
+    behind = np.zeros(len(packed.outputs) + 1, record.dtype)
     records = behind[:-1]
-    whole = records.view(np.int32)
     there = packed.outputs < len(constants.scale)
     rows = np.minimum(packed.outputs, len(constants.scale) - 1)
-    records[:, 0:4] = np.where(there, constants.scale[rows], 0)
-    whole[:, 4:8] = np.where(there, constants.start[rows], 0)
-    records[:, 8:12] = np.where(there, constants.shift[rows], 0)
-    if constants.epilogue == "sums":  # products in float32 start from the bias
-        records[:, 4:8] = records[:, 8:12]
+
+    def of_outputs(values: Array) -> Array:
+        return np.where(there, values[rows], 0)
+
+    records["scale"], records["shift"] = of_outputs(constants.scale), of_outputs(constants.shift)
+    # products in float32 start from the bias
+    records["start"] = records["shift"] if record is FLOAT_OUTPUT else of_outputs(constants.start)
     if constants.total is not None:
-        whole[:, 12:16] = np.where(there, constants.total[rows], 0)
-        return behind
-    if constants.which is not None:
-        whole[:, 12:16] = np.where(there, TABLE_BYTES * constants.which[rows], 0)
-        return behind
-    records[:, 12], records[:, 13] = constants.a, constants.b
-    whole[:, 14] = constants.flip
+        records["total"] = of_outputs(constants.total)
+    elif constants.which is not None:
+        records["table"] = of_outputs(TABLE_BYTES * constants.which)
+    else:
+        records["a"], records["b"], records["flip"] = constants.a, constants.b, constants.flip
     return behind
 
 
 def few_rows_params(
     weight: Array, constants: OutputConstants, operands: Operands, lanes: int
-) -> tuple[Any, ...]:
-    """Parameters 6 to 12 of kernels/linear/few_rows.py; its tables are those of the operands."""
+) -> dict[str, Any]:
+    """What FEW_ROWS has more than LINEAR; tables are those of the operands."""
     packed = pack_rows(weight)
-    records = np.zeros((len(packed.outputs), 96), np.float32)
-    whole = records.view(np.int32)
-    records[:, 0:16] = constants.scale[packed.outputs]
-    whole[:, 16:32] = constants.start[packed.outputs]
-    records[:, 32:48] = constants.shift[packed.outputs]
-    whole[:, 48:64] = packed.outputs * lanes
+    records = np.zeros(len(packed.outputs), FEW_ROWS_OUTPUT.dtype)
+    for name in ("scale", "start", "shift"):
+        records[name] = getattr(constants, name)[packed.outputs]
+    records["place"] = packed.outputs * lanes
     if constants.which is not None:
-        whole[:, 64:80] = TABLE_BYTES * constants.which[packed.outputs]
-    records[:, 80], records[:, 81] = constants.a, constants.b
-    whole[:, 82] = constants.flip
+        records["table"] = TABLE_BYTES * constants.which[packed.outputs]
+    records["a"], records["b"], records["flip"] = constants.a, constants.b, constants.flip
     arrays = shared([packed.steps, packed.places, packed.weights, records])
-    tables = int(operands.rows[0, 5])
-    return (weight.shape[1], len(packed.steps), *arrays, tables)
+    return {
+        "inputs": weight.shape[1],
+        "blocks": len(packed.steps),
+        **dict(zip(("steps", "places", "weights", "records"), arrays, strict=True)),
+        "tables": int(operands.parts["tables"][0]),
+    }
 
 
 def panel_count(weight: Array, precision: str, width: int, *, cache: int | None = None) -> int:
@@ -138,43 +149,40 @@ def linear_operands(
     parts = part_count(weight, pattern)
     how: dict[str, Any] = {"precision": precision, "lanes": y.lanes, "parts": parts}
     how["out_bytes"] = SIZES[y.dtype]
-    packed: Sequence[Packed | PackedTiles]
+    packed: Sequence[Packed]
     if tiles:
         packed = [pack_tiles(weight, pattern, **how)]
     elif pattern == "1x4":
         packed = pack_panels(weight, panels, read=read, **how)
     else:
         packed = [pack_linear(weight, pattern, read=read, **how)]
-    arrays: list[Array] = []
-    for each in packed:
-        arrays += [each.headers, each.offsets, each.weights, _records(each, constants)]
-    if constants.table is not None:
-        arrays.append(constants.table)
-    held = shared(arrays)
-    places = [array.ctypes.data for array in held]
-    table = places[-1] if constants.table is not None else 0
-    rows = []
-    for n, each in enumerate(packed):
-        headers, offsets, weights, records = places[4 * n : 4 * n + 4]
-        rows.append(each.rows(headers, offsets, weights, records, table))
+    table, held = placed(packed, [_records(each, constants) for each in packed], constants.table)
     stored = sum(array.nbytes for array in held)
     macs = int(np.count_nonzero(weight))
     made = packed[-1].outputs.ravel()
     made = made[made < len(weight)]
     skipped_macs = 0 if read is None else macs - int(np.count_nonzero(weight[made]))
-    parts_rows = aligned(table_of(rows, pattern))
-    return Operands(parts, parts_rows, macs, skipped_macs, stored, tuple(held))
+    return Operands(parts, table, macs, skipped_macs, stored, tuple(held))
 
 
-def table_of(rows: list[Array], pattern: str) -> Array:
-    """The table that kernels read: a row for each part; 1x4: first one with the number of panels,
-    then for each part a row for each panel.
+def placed(
+    packed: Sequence[Packed], records: Sequence[Array], table: Array | None
+) -> tuple[Array, list[Array]]:
+    """PART for each part, of 1x4 behind PANELS for each panel of it; and the arrays that these
+    point to, each on a cache line of its own.
     """
-    if pattern != "1x4":
-        return rows[0]
-    head = np.zeros((1, rows[0].shape[1]), np.int64)
-    head[0, 0] = len(rows)
-    return np.concatenate([head, np.stack(rows, axis=1).reshape(-1, rows[0].shape[1])])
+    arrays: list[Array] = []
+    for panel, of_panel in zip(packed, records, strict=True):
+        arrays += [panel.headers, panel.offsets, panel.weights, of_panel]
+    held = shared(arrays if table is None else [*arrays, table])
+    places = [array.ctypes.data for array in held]
+    tables = 0 if table is None else places[-1]
+    parts = [panel.parts(places[4 * n : 4 * n + 4], tables) for n, panel in enumerate(packed)]
+    if packed[0].pattern != "1x4":
+        return aligned(parts[0]), held
+    head = np.zeros(1, PANELS.dtype)
+    head["count"] = len(packed)
+    return aligned(np.concatenate([head.view(PART.dtype), np.stack(parts, axis=1).ravel()])), held
 
 
 def rows_operand(weight: Array, bias: Array | None) -> Array:

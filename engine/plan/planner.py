@@ -92,7 +92,7 @@ class Planner:
         if name not in self.made:
             y = Buffer(name, x.domain, -(-x.channels // 4) * 4, dtype, form)
             variant = (x.lanes, width) if dtype == "u8" else (x.lanes, width, form)
-            params = (x, x.tile_bytes, y, y.tile_bytes, x.channels)
+            params = {"x": x, "y": y, "inputs": x.channels}
             self.emit(Node(form, (x.name,), (name,), name=name), kernel, variant, params, x.domain)
             self.made[name] = y
         return self.made[name]

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from engine.codegen import isa as instruction_sets
 from engine.codegen.isa import Isa
-from engine.kernels import kernel
+from engine.kernels import KERNELS, kernel
 from engine.kernels.context import ROWS, TILE
 from engine.kernels.harness import Stand, from_tiles, in_order, to_tiles
+from engine.kernels.linear.records import DYNAMIC_LINEAR
+from engine.plan.operands import Operands
 
 Array = NDArray[Any]
 BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
@@ -64,38 +66,45 @@ class Layer:
         self.rows = -(-outputs // 4) * 4
         places = self.tiles * lanes
         self.stand = Stand(places * (self.rows * 4 + self.inputs * 12 + 512) + 8192)
-        self.x, _ = self.stand.put(to_tiles(x, lanes))
-        self.x_bytes = lanes * self.inputs * x.itemsize
+        place, _ = self.stand.put(to_tiles(x, lanes))
+        self.source = {"x": place, "x_tile": lanes * self.inputs * x.itemsize}
         self.y, self.result = self.stand.room((self.tiles, self.rows, lanes), dtype)
         self.y_bytes = lanes * self.rows * self.result.itemsize
         self.result.view(np.uint8)[...] = 0xA5
         self.outputs = outputs
 
     def made(
-        self, isa: Isa, name: str, variant: tuple[Any, ...], bytes_: int, *more: int
-    ) -> tuple[int, int]:
-        """Another form of x, by a kernel with params x, y, inputs: its place, bytes of a tile."""
+        self, isa: Isa, name: str, variant: tuple[Any, ...], bytes_: int, **more: int
+    ) -> dict[str, int]:
+        """Another form of x, by a kernel with these parameters besides x and y: the x of a product,
+        by name.
+        """
         inputs = -(-self.inputs // 4) * 4
         place, buffer = self.stand.room((self.tiles, inputs, self.lanes * bytes_), np.uint8)
         buffer[...] = 0xFF  # NaN in every type
         tile = inputs * self.lanes * bytes_
-        block = self.stand.params(self.x, self.x_bytes, place, tile, self.inputs, *more)
+        named, record = {**self.source, "y": place, "y_tile": tile, **more}, KERNELS[name].params
+        block = self.stand.params(record, **named) if record else self.stand.params(*named.values())
         self.stand.run(kernel(isa, name, *variant), block, 0, self.tiles)
-        return place, tile
+        return {"x": place, "x_tile": tile}
 
     def run(
         self,
         isa: Isa,
         name: str,
         variant: tuple[Any, ...],
-        source: tuple[int, int],
-        parts: int,
-        rows: int,
-        *more: int,
+        source: dict[str, int],
+        operands: Operands,
         form: str = "",
+        **more: int,
     ) -> Array:
         """y [tokens, outputs], from its form; in two calls, as two workers would make it."""
-        block = self.stand.params(*source, self.y, self.y_bytes, parts, rows, *more)
+        record, parts = KERNELS[name].params, operands.part_count
+        given = {"y": self.y, "y_tile": self.y_bytes, "part_count": parts, **source, **more}
+        given["parts"] = operands.parts.ctypes.data
+        if record is DYNAMIC_LINEAR and not more:
+            given |= {"scales": 0, "scales_tile": 0}
+        block = self.stand.params(record, **given)
         units, compiled = self.tiles * parts, kernel(isa, name, *variant)
         self.stand.run(compiled, block, units // 2, units)
         self.stand.run(compiled, block, 0, units // 2)

@@ -15,9 +15,17 @@ from engine.codegen import isa
 from engine.codegen.simd import MAGIC
 from engine.kernels import kernel
 from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.kernels.linear.records import (
+    FLOAT_OUTPUT,
+    LINEAR,
+    OUTPUT,
+    REARRANGE,
+    TABLE_OUTPUT,
+)
 from engine.pack.amx import PackedTiles, pack_tiles
 from engine.pack.vectors import Packed, pack_linear, to_bfloat16
 from engine.plan.attention import fours_of
+from engine.plan.operands import placed
 from tests.instruction_sets import reachable
 
 AMX, VNNI = reachable("amx_bf16"), reachable("avx512_vnni")
@@ -66,14 +74,15 @@ def prepared(
     row = -(-inputs // 4) * 4 * lanes * (1 if x.dtype == np.uint8 else 2)
     at, _ = stand.room((tiles, row), np.uint8)
     x_row = x.itemsize * inputs * lanes
-    stand.run(code, stand.params(x_at, x_row, at, row, inputs), 0, tiles)
+    params = stand.params(REARRANGE, x=x_at, x_tile=x_row, y=at, y_tile=row, inputs=inputs)
+    stand.run(code, params, 0, tiles)
     return at, row
 
 
 def run_dot(
     name: str,
     which: isa.Isa,
-    packed: Packed | PackedTiles,
+    packed: Packed,
     x: np.ndarray,
     records: np.ndarray,
     outputs: int,
@@ -93,19 +102,21 @@ def run_dot(
         form = "rows" if name.endswith("16x1") else "pairs"
         x_at, row = prepared(stand, which, x_at, x, form=form, lanes=lanes)
     y_at, y = stand.room((tiles, rows, lanes), dtype)
-    table = stand.address(stand.parts(packed, records, tables))
-    params = stand.params(x_at, row, y_at, rows * lanes * y.itemsize, parts, table)
+    table, held = placed([packed], [records], tables)
+    activations = {"x": x_at, "x_tile": row, "y": y_at, "y_tile": rows * lanes * y.itemsize}
+    params = stand.params(LINEAR, **activations, part_count=parts, parts=stand.address(table))
     stand.run(kernel(which, name, lanes, *variant), params, 0, tiles * parts)
+    assert held  # read until here
     return from_tiles(y, len(x))[:, :outputs]
 
 
-def starts(packed: Packed | PackedTiles, values: np.ndarray) -> np.ndarray:
+def starts(packed: Packed, values: np.ndarray) -> np.ndarray:
     """Records with scale 1 and these starts (int32 or float32)."""
     padded = np.zeros(int(packed.outputs.max()) + 1, values.dtype)
     padded[: len(values)] = values
-    records = np.zeros((len(packed.outputs), 64), np.uint8)
-    records.view(np.float32)[:, :4] = 1
-    records.view(values.dtype)[:, 4:8] = padded[packed.outputs]
+    record = OUTPUT if values.dtype == np.int32 else FLOAT_OUTPUT
+    records = np.zeros(len(packed.outputs) + 1, record.dtype)  # one behind the last
+    records["scale"], records["start"][:-1] = 1, padded[packed.outputs]
     return records
 
 
@@ -166,7 +177,7 @@ def test_bfloat16_is_close(amx, pattern, tokens, inputs, outputs, lanes):
     check_counts(amx, packed, tiles=-(-tokens // lanes), lanes=lanes)
 
 
-def epilogue_records(name: str, packed: Packed | PackedTiles, outputs: int) -> np.ndarray:
+def epilogue_records(name: str, packed: Packed, outputs: int) -> np.ndarray:
     """Scales, starts and shifts that spread results over the bytes."""
     random = np.random.default_rng(7)
     scale = random.uniform(1e-4, 2e-4, outputs).astype(np.float32)
@@ -174,16 +185,16 @@ def epilogue_records(name: str, packed: Packed | PackedTiles, outputs: int) -> n
     shift = random.uniform(-1, 1, outputs).astype(np.float32)
     if name in ("table", "plain"):
         scale, shift = scale * 40, np.full(outputs, 128 + MAGIC, np.float32)
-    records = np.zeros((len(packed.outputs), 64), np.uint8)
-    floats, whole = records.view(np.float32), records.view(np.int32)
-    floats[:, 0:4] = scale[packed.outputs]
-    whole[:, 4:8] = start[packed.outputs]
-    floats[:, 8:12] = shift[packed.outputs]
+    record = TABLE_OUTPUT if name == "table" else OUTPUT
+    behind = np.zeros(len(packed.outputs) + 1, record.dtype)
+    records = behind[:-1]
+    records["scale"], records["start"] = scale[packed.outputs], start[packed.outputs]
+    records["shift"] = shift[packed.outputs]
     if name == "table":
-        whole[:, 12:16] = 256 * packed.outputs
+        records["table"] = 256 * packed.outputs
     else:
-        floats[:, 12], floats[:, 13], whole[:, 14] = 3, 117 + MAGIC, FLIP
-    return records
+        records["a"], records["b"], records["flip"] = 3, 117 + MAGIC, FLIP
+    return behind
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,12 @@ def run_bytes(
         weight, pattern, precision, constants, y, panels=panels_of(pattern, inputs)
     )
     layer = Layer(x, outputs, np.uint8 if dtype == "u8" else np.float32, lanes)
-    source = (layer.x, layer.x_bytes)
+    source = layer.source
     if pattern != "4x1":
-        source = layer.made(isa, "interleave_rows", (lanes, width), 1)
+        source = layer.made(isa, "interleave_rows", (lanes, width), 1, inputs=inputs)
     block = (lanes, width) if width else (lanes,)
     variant = (*block, constants.epilogue, constants.activation)
-    return layer.run(isa, name, variant, source, operands.parts, operands.rows.ctypes.data), wanted
+    return layer.run(isa, name, variant, source, operands), wanted
 
 
 def test_outputs_of_one_bias_share_a_table() -> None:
@@ -193,22 +193,25 @@ def test_few_rows(slow: bool, epilogue: str, activation: str) -> None:
             weight, "4x1", "int8", constants, Buffer("y", "rows", outputs, "u8")
         )
         more = few_rows_params(weight, constants, operands, ROWS)
-        places = [each.ctypes.data if isinstance(each, np.ndarray) else each for each in more]
+        few = {name: _value(each) for name, each in more.items()}
         x = random.integers(0, 256, (40, inputs)).astype(np.uint8)
         for isa in sets(slow=slow):
             tile = Layer(x, outputs, np.uint8, ROWS)
-            source, packed = (tile.x, tile.x_bytes), (operands.parts, operands.rows.ctypes.data)
             variant = (constants.epilogue, constants.activation)
-            wanted = tile.run(isa, "sparse_dot_u8s8_4x1", (ROWS, *variant), source, *packed)
+            wanted = tile.run(isa, "sparse_dot_u8s8_4x1", (ROWS, *variant), tile.source, operands)
             for first, last in ((0, 1), (0, FEW), (0, 40), (3, 3 + FEW + 1), (15, 17), (16, 33)):
                 layer = Layer(x, outputs, np.uint8, ROWS)
                 layer.stand.context["first_row"] = first
                 layer.stand.context["sentences"] = last - first
-                got = layer.run(isa, "rows_dot_u8s8_4x1", variant, source, *packed, *places)
+                got = layer.run(isa, "rows_dot_u8s8_4x1", variant, layer.source, operands, **few)
                 case = f"{isa.name} {kind} {first}..{last}"
                 np.testing.assert_array_equal(got[first:last], wanted[first:last], err_msg=case)
                 if last - first <= FEW:
                     assert (np.delete(got, range(first, last), 0) == 0xA5).all(), case
+
+
+def _value(parameter: int | Array) -> int:
+    return parameter if isinstance(parameter, int) else parameter.ctypes.data
 
 
 @pytest.mark.parametrize(
@@ -238,17 +241,18 @@ def run_dynamic(
     layer = Layer(x, outputs, np.float32, lanes)
     scales, _ = layer.stand.room((layer.tiles, 2, lanes), np.float32)
     # rows of zeros, of scales: quantised as [K][lanes] bytes
-    place, tile = layer.made(isa, "quantize_tokens", (lanes, width), 1, scales, 8 * lanes)
+    of_tokens = {"scales": scales, "scales_tile": 8 * lanes}
+    inputs = x.shape[1]
+    layer.source = layer.made(
+        isa, "quantize_tokens", (lanes, width), 1, channels=inputs, **of_tokens
+    )
     if pattern != "4x1":
-        layer.x, layer.x_bytes = place, tile
-        place, tile = layer.made(isa, "interleave_rows", (lanes, width), 1)
+        layer.source = layer.made(isa, "interleave_rows", (lanes, width), 1, inputs=inputs)
     constants = dynamic_constants(weight, scale, bias, "none")
     y, panels = Buffer("y", DOMAINS[lanes], outputs, "f32"), panels_of(pattern, x.shape[1])
     packed = linear_operands(weight, pattern, "int8", constants, y, panels=panels)
     variant = (lanes, width, "dynamic", "none")
-    return layer.run(
-        isa, name, variant, (place, tile), packed.parts, packed.rows.ctypes.data, scales, 8 * lanes
-    )
+    return layer.run(isa, name, variant, layer.source, packed, **of_tokens)
 
 
 ROW = ("name", "pattern", "width", "lanes", "output", "activation")
@@ -303,15 +307,14 @@ def run_floats(
     )
     for isa in isas:
         layer = Layer(x, outputs, np.uint16 if rounded else np.float32, lanes)
-        source = (layer.x, layer.x_bytes)
+        source = layer.source
         if precision == "bfloat16":
             form = "rows" if pattern == "4x1" else "pairs"
-            source = layer.made(isa, "round_rows", (lanes, width, form), 2)
+            source = layer.made(isa, "round_rows", (lanes, width, form), 2, inputs=inputs)
         elif pattern == "1x4":
-            source = layer.made(isa, "round_rows", (lanes, width, "pieces"), 4)
-        variant, packed = (lanes, width, output, activation), operands.rows.ctypes.data
-        form = output if rounded else ""
-        got = layer.run(isa, name, variant, source, operands.parts, packed, form=form)
+            source = layer.made(isa, "round_rows", (lanes, width, "pieces"), 4, inputs=inputs)
+        variant, form = (lanes, width, output, activation), output if rounded else ""
+        got = layer.run(isa, name, variant, source, operands, form=form)
         if rounded:
             got = (got.astype(np.uint32) << 16).view(np.float32)
         tolerance = {"atol": 1e-4, "rtol": 2**-8 if rounded else 3e-7}

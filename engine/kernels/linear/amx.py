@@ -30,84 +30,65 @@ from ...codegen.simd import (
     add,
     interleave,
     interleave_words,
-    load_f32,
     load_i32,
     load_i64,
     load_u16,
     loads,
-    splats,
     store,
 )  # fmt: skip
+from ..buffers import tile_of
 from ..context import ARENA, SCRATCH
 from ..tiles import configures, every, products, release, tile_loads, tile_stores, zeros
-from .bytes_4x1 import EPILOGUES
-from .floats import SIZE, float_epilogue
+from .epilogues import SIZE, epilogue_of, start_of, sums_of
+from .records import (
+    LINEAR,
+    OUTPUT,
+    OUTPUT_BYTES,
+    PART,
+    PART_BYTES,
+    TILE_HEADER,
+    TILE_HEADER_BYTES,
+)
 
 TILE_BYTES = 1024
 SUMS = 64  # scratch: configuration, sums [32][lanes], then two steps of interleaved x
-FLOAT_EPILOGUES = ("floats", "rounded")  # of bytes_4x1.py: y is float32
 
 
 # --- what int8 and bfloat16 have of their own
-def _gathered_quad(lanes):
-    """A routine (x, 4 offsets, out): rows of bytes -> quads, in quad order."""
-    load, stretch = loads("u8", lanes), lanes // 8
-
-    def quad(x, offsets, out):
-        a, b = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
-        c, d = load(x + stretch * load_u16(offsets + 4)), load(x + stretch * load_u16(offsets + 6))
-        store(out, interleave(a, b, c, d))
-
-    return routine(quad)
-
-
-def _gathered_pair(lanes):
-    """A routine (x, 2 offsets, out): rows of bfloat16 -> pairs, in token order."""
-    load, stretch = loads("bf16", lanes), lanes // 4
-
-    def pair(x, offsets, out):
-        p, q = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
-        store(out, interleave_words(p, q))
-
-    return routine(pair)
-
-
 class Int8:
     """u8 x s8 -> int32."""
 
     product, inputs = "tdpbsud", 4  # in 4 bytes
-    gathered = staticmethod(_gathered_quad)
 
     @staticmethod
-    def epilogue(lanes, name, activation):
-        """A routine (sums, record, n, out, table, params) for output n of 4; bytes of its row."""
-        emit, load = EPILOGUES[name](lanes, activation), loads("i32", lanes)
-        splat, row = splats("i32", lanes), 4 * lanes
+    def gathers(lanes):
+        """A routine (x, offsets): rows of x, interleaved."""
+        load, stretch = loads("u8", lanes), lanes // 8
 
-        def finish(sums, record, n, out, table, params):
-            v = add(load(sums + row * n), splat(load_i32(record + 16 + 4 * n)))
-            emit(out, v, record, n, table, params)
+        def gather(x, offsets):
+            a, b = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
+            offsets += 4
+            c, d = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
+            return interleave(a, b, c, d)
 
-        return routine(finish), lanes * (4 if name in FLOAT_EPILOGUES else 1)
+        return routine(gather)
 
 
 class Bfloat16:
     """bfloat16 x bfloat16 -> float32."""
 
     product, inputs = "tdpbf16ps", 2
-    gathered = staticmethod(_gathered_pair)
 
     @staticmethod
-    def epilogue(lanes, name, activation):
-        """The same; name: "f32" or "u8"."""
-        emit, load = float_epilogue(lanes, lanes, name, activation), loads("f32", lanes)
-        splat, row = splats("f32", lanes), 4 * lanes
+    def gathers(lanes):
+        """The same, in token order."""
+        load, stretch = loads("bf16", lanes), lanes // 4
 
-        def finish(sums, record, n, out, table, params):
-            v = add(load(sums + row * n), splat(load_f32(record + 16 + 4 * n)))
-            emit(out, v, record, n)
+        def gather(x, offsets):
+            p, q = load(x + stretch * load_u16(offsets)), load(x + stretch * load_u16(offsets + 2))
+            return interleave_words(p, q)
 
-        return routine(finish), lanes * SIZE[name]
+        return routine(gather)
 
 
 # --- tiles: 0-3 sums, then operands
@@ -198,44 +179,48 @@ WHOLE_TILES = ((16, 64),) * 8
 
 
 # --- the loops
-def _finish_panel(epilogue, y_row, lanes):
-    """A routine (header, sums, y tile, record, table, params): every group of the panel."""
+def _finish_panel(lanes, epilogue, activation):
+    """A routine (header, sums, y tile, record, table): every group of the panel."""
+    finish, begun = epilogue_of(lanes, lanes, epilogue, activation), start_of(lanes, epilogue)
+    load, row, y_row = loads(sums_of(epilogue), lanes), 4 * lanes, lanes * SIZE[epilogue]
 
-    def finish(header, sums, target, record, table, params):
-        out = target + load_i32(header + 4)
-        for _ in range(load_i32(header + 8)):
+    def finish_panel(header, sums, target, record, table):
+        out = target + load_i32(header + TILE_HEADER.output)
+        for _ in range(load_i32(header + TILE_HEADER.groups)):
             for n in range(4):
-                epilogue(sums, record, n, out, table, params)
-            sums, out, record = sums + 16 * lanes, out + 4 * y_row, record + 64
+                v = add(load(sums + row * n), begun(record + OUTPUT.start + 4 * n))
+                finish(out, v, record, n, table)
+            sums, out, record = sums + 4 * row, out + 4 * y_row, record + OUTPUT_BYTES
 
-    return routine(finish)
+    return routine(finish_panel)
 
 
 def _dense(kind, lanes, epilogue, activation):
     """See the head of the file."""
-    finish_group, y_row = kind.epilogue(lanes, epilogue, activation)
-    finish = _finish_panel(finish_group, y_row, lanes)
+    finish = _finish_panel(lanes, epilogue, activation)
     square, configure = _square(kind.product, lanes), configures(WHOLE_TILES)
     halves = 2 if lanes == 64 else 1
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        parts, rows = load_i64(params + 32), load_i64(params + 40)
+        parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
         configure(scratch)
         for unit in range(begin, end):
-            tile, part = unit // parts, rows + 48 * (unit % parts)
-            x = arena + load_i64(params) + load_i64(params + 8) * tile
-            target = arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            header, offsets, weights = load_i64(part + 8), load_i64(part + 16), load_i64(part + 24)
-            record, table = load_i64(part + 32), load_i64(part + 40)
-            for _ in range(load_i64(part)):
-                steps, groups = load_i32(header), load_i32(header + 8)
+            tile, part = unit // count, parts + PART_BYTES * (unit % count)
+            x = tile_of(arena, params + LINEAR.x, tile)
+            target = tile_of(arena, params + LINEAR.y, tile)
+            header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
+            weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
+            table = load_i64(part + PART.tables)
+            for _ in range(load_i64(part + PART.groups)):
+                steps = load_i32(header + TILE_HEADER.steps)
+                groups = load_i32(header + TILE_HEADER.groups)
                 for half in range(halves):
                     at = 128 * half
                     square(x + at, offsets, weights, steps, scratch + SUMS + at)
-                finish(header, scratch + SUMS, target, record, table, params)
+                finish(header, scratch + SUMS, target, record, table)
                 offsets, weights = offsets + 2 * steps, weights + 2 * TILE_BYTES * steps
-                header, record = header + 16, record + 64 * groups
+                header, record = header + TILE_HEADER_BYTES, record + OUTPUT_BYTES * groups
         release()
 
     return kernel
@@ -244,44 +229,44 @@ def _dense(kind, lanes, epilogue, activation):
 def _blocks_16x1(kind, lanes, epilogue, activation):
     """See the head of the file."""
     row, inputs = 4 * lanes, kind.inputs
-    fill = kind.gathered(lanes)
-    finish_group, y_row = kind.epilogue(lanes, epilogue, activation)
-    finish = _finish_panel(finish_group, y_row, lanes)
+    gathered = kind.gathers(lanes)
+    finish = _finish_panel(lanes, epilogue, activation)
     strip, configure = _strip(kind.product, lanes), configures(WHOLE_TILES)
     clear, save = _strip_ends(lanes)
     together, step_bytes = SUMS + 32 * row, 16 * row
 
     def gather(x, offsets, out):
         for _ in range(16):
-            fill(x, offsets, out)
+            store(out, gathered(x, offsets))
             offsets, out = offsets + 2 * inputs, out + row
 
     gather = routine(gather)
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        parts, rows = load_i64(params + 32), load_i64(params + 40)
+        parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
         sums = scratch + SUMS
         configure(scratch)
         for unit in range(begin, end):
-            tile, part = unit // parts, rows + 48 * (unit % parts)
-            x = arena + load_i64(params) + load_i64(params + 8) * tile
-            target = arena + load_i64(params + 16) + load_i64(params + 24) * tile
-            header, offsets, weights = load_i64(part + 8), load_i64(part + 16), load_i64(part + 24)
-            record, table = load_i64(part + 32), load_i64(part + 40)
+            tile, part = unit // count, parts + PART_BYTES * (unit % count)
+            x = tile_of(arena, params + LINEAR.x, tile)
+            target = tile_of(arena, params + LINEAR.y, tile)
+            header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
+            weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
+            table = load_i64(part + PART.tables)
             here, other = scratch + together, scratch + together + step_bytes
             gather(x, offsets, here)
-            for _ in range(load_i64(part)):
-                groups = load_i32(header + 8)
+            for _ in range(load_i64(part + PART.groups)):
+                groups = load_i32(header + TILE_HEADER.groups)
                 clear()
-                for _ in range(load_i32(header)):
+                for _ in range(load_i32(header + TILE_HEADER.steps)):
                     offsets += 32 * inputs
                     gather(x, offsets, other)
                     strip(here, weights)
                     here, other, weights = other, here, weights + TILE_BYTES
                 save(sums)
-                finish(header, sums, target, record, table, params)
-                header, record = header + 16, record + 64 * groups
+                finish(header, sums, target, record, table)
+                header, record = header + TILE_HEADER_BYTES, record + OUTPUT_BYTES * groups
         release()
 
     return kernel

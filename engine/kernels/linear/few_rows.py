@@ -41,12 +41,15 @@ from ...codegen.simd import (
     xor,
 )
 from ..activations import ROUGH_ACTIVATIONS
+from ..buffers import tile_of
 from ..context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES
 from .bytes_4x1 import sparse_dot_u8s8_4x1
+from .records import FEW_ROWS, FEW_ROWS_OUTPUT, FEW_ROWS_PLACES
 
 f32, i32 = nb.float32, nb.int32
 FEW = 2  # rows: three one by one take as long as a tile
-PLACE_BYTES, WEIGHT_BYTES, RECORD_BYTES = 80, 256, 384  # of a step, a step, a block
+PLACES_BYTES, WEIGHT_BYTES = FEW_ROWS_PLACES.size, 256  # of a step
+RECORD_BYTES = FEW_ROWS_OUTPUT.size  # of a block
 
 
 def finish_of(epilogue, activation):
@@ -55,21 +58,23 @@ def finish_of(epilogue, activation):
     flip, act = splats("i32", 4), ROUGH_ACTIVATIONS[activation](16)
 
     def scaled(sums, record):
-        v = to_float(add(sums, load_start(record + 64)))
-        return fma(v, load_scale(record), load_scale(record + 128))
+        v = to_float(add(sums, load_start(record + FEW_ROWS_OUTPUT.start)))
+        factor, shift = record + FEW_ROWS_OUTPUT.scale, record + FEW_ROWS_OUTPUT.shift
+        return fma(v, load_scale(factor), load_scale(shift))
 
     scaled = routine(scaled)
 
     def table(out, sums, record, tables, kept):
         store(kept, saturate_words(as_int(scaled(sums, record))))
         for n in range(16):
-            at = tables + load_int(record + 256 + 4 * n) + load_u8(kept + n)
-            store_u8(out + load_int(record + 192 + 4 * n), load_u8(at))
+            at = tables + load_int(record + FEW_ROWS_OUTPUT.table + 4 * n) + load_u8(kept + n)
+            store_u8(out + load_int(record + FEW_ROWS_OUTPUT.place + 4 * n), load_u8(at))
 
     def put(out, v, record, kept):
-        store(kept, xor(as_int(saturate_words(as_int(v))), flip(load_i32(record + 328))))
+        flipped = flip(load_i32(record + FEW_ROWS_OUTPUT.flip))
+        store(kept, xor(as_int(saturate_words(as_int(v))), flipped))
         for n in range(16):
-            store_u8(out + load_int(record + 192 + 4 * n), load_u8(kept + n))
+            store_u8(out + load_int(record + FEW_ROWS_OUTPUT.place + 4 * n), load_u8(kept + n))
 
     put = routine(put)
 
@@ -80,7 +85,8 @@ def finish_of(epilogue, activation):
         put(out, add(scaled(sums, record), splat(f32(MAGIC))), record, kept)
 
     def activated(out, sums, record, tables, kept):
-        a, b = splat(load_f32(record + 320)), splat(load_f32(record + 324))
+        a = splat(load_f32(record + FEW_ROWS_OUTPUT.a))
+        b = splat(load_f32(record + FEW_ROWS_OUTPUT.b))
         put(out, fma(act(scaled(sums, record)), a, b), record, kept)
 
     bytes_ = linear if activation == "none" else activated
@@ -92,13 +98,15 @@ def one_row(epilogue, activation):
     finish, whole, load = finish_of(epilogue, activation), splats("i32", 16), loads("i32", 16)
 
     def looked_up(row, places, n):
-        return lookup(row + load_int(places + 64 + 4 * n), as_bytes(load_four(places + 16 * n)))
+        window = row + load_int(places + FEW_ROWS_PLACES.windows + 4 * n)
+        return lookup(window, as_bytes(load_four(places + FEW_ROWS_PLACES.inputs + 16 * n)))
 
     looked_up = routine(looked_up)
 
     def product(row, out, kept, params, first, last):
-        steps, places = load_i64(params + 64), load_i64(params + 72)
-        weights, record = load_i64(params + 80), load_i64(params + 88)
+        steps, places = load_i64(params + FEW_ROWS.steps), load_i64(params + FEW_ROWS.places)
+        weights, record = load_i64(params + FEW_ROWS.weights), load_i64(params + FEW_ROWS.records)
+        tables = load_i64(params + FEW_ROWS.tables)
         for block in range(last):
             count = load_int(steps + 4 * block)
             if block >= first:
@@ -109,9 +117,9 @@ def one_row(epilogue, activation):
                     b = dot4(b, looked_up(row, place, 1), load(weight + 64))
                     c = dot4(c, looked_up(row, place, 2), load(weight + 128))
                     d = dot4(d, looked_up(row, place, 3), load(weight + 192))
-                    place, weight = place + PLACE_BYTES, weight + WEIGHT_BYTES
-                finish(out, sums_of_quads(a, b, c, d), record, load_i64(params + 96), kept)
-            places, weights = places + PLACE_BYTES * count, weights + WEIGHT_BYTES * count
+                    place, weight = place + PLACES_BYTES, weight + WEIGHT_BYTES
+                finish(out, sums_of_quads(a, b, c, d), record, tables, kept)
+            places, weights = places + PLACES_BYTES * count, weights + WEIGHT_BYTES * count
             record += RECORD_BYTES
 
     return routine(product)
@@ -125,11 +133,8 @@ def rows_dot_u8s8_4x1(epilogue, activation):
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
         row = kept + 64
-        parts, inputs, blocks = (
-            load_i64(params + 32),
-            load_i64(params + 48),
-            load_i64(params + 56),
-        )
+        parts, blocks = load_i64(params + FEW_ROWS.part_count), load_i64(params + FEW_ROWS.blocks)
+        inputs = load_i64(params + FEW_ROWS.inputs)
         first_row = load_i64(context + FIRST_ROW)
         behind = first_row + load_i64(context + SENTENCES)
         unit = begin
@@ -140,8 +145,8 @@ def rows_dot_u8s8_4x1(epilogue, activation):
             if high - low > FEW:
                 tiles(params, context, unit, until)
             else:
-                x = arena + load_i64(params) + load_i64(params + 8) * tile
-                y = arena + load_i64(params + 16) + load_i64(params + 24) * tile
+                x = tile_of(arena, params + FEW_ROWS.x, tile)
+                y = tile_of(arena, params + FEW_ROWS.y, tile)
                 first = blocks * (unit - parts * tile) // parts
                 last = blocks * (until - parts * tile) // parts
                 for lane in range(low - ROWS * tile, high - ROWS * tile):

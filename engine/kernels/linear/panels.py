@@ -25,23 +25,38 @@ from ...codegen.simd import (
     store,
     word,
 )
+from ..buffers import tile_of
 from ..context import ARENA, SCRATCH
+from .epilogues import SIZE, epilogue_of, start_of, sums_of
+from .records import (
+    DYNAMIC_LINEAR,
+    LINEAR,
+    OUTPUT,
+    OUTPUT_BYTES,
+    PANEL_HEADER,
+    PANEL_HEADER_BYTES,
+    PANELS,
+    PART,
+    PART_BYTES,
+)
 
-ROW_BYTES = 48
 MOST_SUMS = 256 << 10  # bytes that wait, in the second-level cache, while x comes from the first
 
 
-def on_group(start, finish, dtype, size, lanes, width):
+def on_group(lanes, width, epilogue, activation):
     """Routines on the sums of a group, whose outputs have their places in a tile of y: begin them,
     from the record or from nothing; add what waits of them; keep them; finish them.
     """
+    start, finish = start_of(width, epilogue), epilogue_of(lanes, width, epilogue, activation)
+    dtype, size = sums_of(epilogue), SIZE[epilogue]
     load, zero = loads(dtype, width), splats(dtype, width)
     nothing = nb.int32(0) if dtype == "i32" else nb.float32(0)
     stretch, row = 4 // size, 4 * lanes  # from bytes of y to bytes of sums; bytes of an output's
 
     def begun(first, record):
         if first:
-            return start(record + 16), start(record + 20), start(record + 24), start(record + 28)
+            at = record + OUTPUT.start
+            return start(at), start(at + 4), start(at + 8), start(at + 12)
         return zero(nothing), zero(nothing), zero(nothing), zero(nothing)
 
     def waiting(kept, places):
@@ -62,12 +77,12 @@ def on_group(start, finish, dtype, size, lanes, width):
         store(r, c)
         store(s, d)
 
-    def ended(out, places, record, table, params, a, b, c, d):
+    def ended(out, places, record, table, a, b, c, d):
         p, q, r, s = places
-        finish(out + p, a, record, 0, table, params)
-        finish(out + q, b, record, 1, table, params)
-        finish(out + r, c, record, 2, table, params)
-        finish(out + s, d, record, 3, table, params)
+        finish(out + p, a, record, 0, table)
+        finish(out + q, b, record, 1, table)
+        finish(out + r, c, record, 2, table)
+        finish(out + s, d, record, 3, table)
 
     return routine(begun), routine(gathered), routine(keep), routine(ended)
 
@@ -149,14 +164,14 @@ def one_panel(loop, group, quad_bytes):
     ready, walk = loop
     begun, gathered, keep, ended = group
 
-    def sum_up(part, source, target, kept, first, last, table, params):
-        headers, offsets = load_i64(part + 8), load_i64(part + 16)
-        weights, record = load_i64(part + 24), load_i64(part + 32)
-        x = source + quad_bytes * load_i32(headers + 4)
+    def sum_up(part, source, target, kept, first, last, table):
+        header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
+        weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
+        x = source + quad_bytes * load_i32(header + PANEL_HEADER.quad)
         ahead = ready(offsets)
-        for _ in range(load_i64(part)):
-            steps, p, q = load_i32(headers), load_i32(headers + 16), load_i32(headers + 20)
-            places = p, q, load_i32(headers + 24), load_i32(headers + 28)
+        for _ in range(load_i64(part + PART.groups)):
+            steps, at = load_i32(header + PANEL_HEADER.steps), header + PANEL_HEADER.outputs
+            places = load_i32(at), load_i32(at + 4), load_i32(at + 8), load_i32(at + 12)
             a, b, c, d = begun(first, record)
             ahead, offsets, weights, a, b, c, d = walk(
                 steps, x, ahead, offsets, weights, a, b, c, d
@@ -164,32 +179,26 @@ def one_panel(loop, group, quad_bytes):
             if not first:
                 a, b, c, d = gathered(kept, places, a, b, c, d)
             if last:
-                ended(target, places, record, table, params, a, b, c, d)
+                ended(target, places, record, table, a, b, c, d)
             else:
                 keep(kept, places, a, b, c, d)
-            headers, record = headers + 32, record + 64
+            header, record = header + PANEL_HEADER_BYTES, record + OUTPUT_BYTES
 
     return routine(sum_up)
 
 
-def in_panels(loop, start, finish, dtype, size, quad_bytes, of_tiles, lanes, width):
-    """loop: one_by_one or four_by_four of a step -> four sums of dtype; start(address of where an
-    output's sums start) -> sums; finish(address of output 0's tokens, sums, record, n, table,
-    params); size: bytes of a result; quad_bytes: of a quad of x.
-
-    Where each tile has a table of its own (of_tiles) params 6 is its place in the arena, 7 bytes
-    of a tile of it.
-    """
-    stretch = 4 // size
-    group = on_group(start, finish, dtype, size, lanes, width)
-    sum_up = one_panel(loop, group, quad_bytes)
+def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
+    """loop: one_by_one or four_by_four; quad_bytes: of 4 inputs of x."""
+    size, dynamic = SIZE[epilogue], epilogue == "dynamic"
+    stretch = 4 // size  # from bytes of y to bytes of sums
+    sum_up = one_panel(loop, on_group(lanes, width, epilogue, activation), quad_bytes)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        x, y = arena + load_i64(params), arena + load_i64(params + 16)
-        x_tile, y_tile = load_i64(params + 8), load_i64(params + 24)
-        parts, rows = load_i64(params + 32), load_i64(params + 40)
-        panels = load_i64(rows)
+        x, x_tile = arena + load_i64(params + LINEAR.x), load_i64(params + LINEAR.x_tile)
+        y, y_tile = arena + load_i64(params + LINEAR.y), load_i64(params + LINEAR.y_tile)
+        head, parts = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
+        panels = load_i64(head + PANELS.count)
         together = max(1, parts * MOST_SUMS // max(1, stretch * y_tile))
         unit = begin
         while unit < end:
@@ -201,12 +210,12 @@ def in_panels(loop, start, finish, dtype, size, quad_bytes, of_tiles, lanes, wid
                 for panel in range(panels):
                     first, last = panel == 0, panel == panels - 1
                     for each in range(part, part + count):
-                        row = rows + ROW_BYTES * (1 + panels * each + panel)
-                        table = load_i64(row + 40)
-                        if of_tiles:
-                            of_tile = load_i64(params + 48) + load_i64(params + 56) * tile
-                            table = arena + of_tile + 4 * token
-                        sum_up(row, source, target, kept, first, last, table, params)
+                        row = head + PART_BYTES * (1 + panels * each + panel)
+                        table = load_i64(row + PART.tables)
+                        if dynamic:
+                            scales = tile_of(arena, params + DYNAMIC_LINEAR.scales, tile)
+                            table = scales + 4 * token
+                        sum_up(row, source, target, kept, first, last, table)
             unit += count
 
     return kernel
