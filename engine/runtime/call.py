@@ -193,7 +193,7 @@ class Caller:
 
     def after_fork(self) -> None:
         """In the child: another thread may have had the lock, and the team stayed behind."""
-        self._lock = threading.RLock()
+        self._lock, self._owner = threading.RLock(), 0
         if self.room.team is not None:  # a call goes on if its own signal's handler has forked
             self.room.team.leave()
         self.room = NO_ROOM

@@ -18,7 +18,7 @@ from engine.graph import Graph, Node, Value
 from engine.ops import Operator, reference
 from engine.passes import optimize
 from engine.passes.dead_rows import ROW_INPUTS, dead_rows
-from engine.plan.handlers import HANDLERS
+from engine.plan.choose import CHOOSERS
 from engine.runtime import Session
 from tests.passes.sketch import Sketch, normal, operators
 
@@ -164,7 +164,7 @@ def test_a_row_is_not_pushed_through_a_namesake(name: str, domain: str) -> None:
     assert operators(dead_rows(graph)) == [name, "Select"]
 
 
-def test_handlers_are_found_by_domain() -> None:
+def test_choosers_are_found_by_domain() -> None:
     kinds = {str(row) for row in ops.OPERATORS}
-    assert kinds.issuperset(HANDLERS)
-    assert not any(f"com.microsoft.{kind.removeprefix('engine.')}" in HANDLERS for kind in kinds)
+    assert kinds.issuperset(CHOOSERS)
+    assert not any(f"com.microsoft.{kind.removeprefix('engine.')}" in CHOOSERS for kind in kinds)

@@ -101,6 +101,48 @@ def test_a_fork_in_the_midst_of_its_own_call(
     assert right and ended(forked[0]) == 0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_leaves_nobody_in_a_call(
+    known: list[tuple[Feeds, np.ndarray]], threads: int
+) -> None:
+    """A thread of the child may have the number of one that was in a call of the parent: it takes a
+    room once, not with each call.
+    """
+    session = engine.Session(tiny_graph(), threads=threads)
+    begun, goes_on = threading.Event(), threading.Event()
+    given, _ = known[0]
+    session.run(given)
+    run = session._caller._call
+
+    def waits(address: int) -> None:
+        begun.set()
+        goes_on.wait()
+        run(address)
+
+    session._caller._call = waits  # type: ignore[assignment]
+    caller = threading.Thread(target=session.run, args=(given,))
+    caller.start()
+    begun.wait()
+
+    def rooms_taken() -> int:
+        session._caller._call, rooms = run, []
+
+        def twice() -> None:
+            for _ in range(2):
+                session.run(given)
+                rooms.append(session._caller.room)
+
+        thread = threading.Thread(target=twice)
+        thread.start()
+        thread.join()
+        return 1 if len(rooms) < 2 else int(rooms[0] is not rooms[1])
+
+    status = ended(child(rooms_taken))
+    goes_on.set()
+    caller.join()
+    assert status == 0
+
+
 def test_a_fork_waits_for_a_load(
     known: list[tuple[Feeds, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
