@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.context import MOST_ROWS, ROW_TILES, ROWS, TILE
+from ..kernels.context import MOST_ROWS, ROWS, TILE
 from ..plan import Step
 from ..runtime import Session
 from ..runtime.session import Timed
@@ -113,7 +113,7 @@ def done_macs(step: Step, work: Work) -> int:
 
 
 def _turns(step: Step, work: Work) -> int:
-    of_rows = step.counted == ROW_TILES
+    of_rows = step.domain == "rows"
     if "attention" in step.kernel:  # a pair costs a product with each channel of a key and a value
         return work.tokens if of_rows else work.pairs
     return work.sentences if of_rows else work.tokens

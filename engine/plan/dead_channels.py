@@ -64,7 +64,7 @@ def _read_by(
         fours = varying.get(node.outputs[0]) if place < 2 else None
         return None if fours is None else fours.ravel().repeat(4)
     weight, block = _weight(graph, node) if place == 0 else None, 1
-    if weight is None and place == 0 and _is_float(graph, node):
+    if place == 0 and node.outputs[0] in blocks:
         weight, block, result = graph.constants[node.inputs[1]], blocks[node.outputs[0]], None
     if weight is None or not block or (result is not None and len(result) != len(weight)):
         return None
@@ -75,14 +75,6 @@ def _read_by(
 
 def _is_attention(node: Node) -> bool:
     return node.kind == "engine.Attention"
-
-
-def _is_float(graph: Graph, node: Node) -> bool:
-    """A Linear whose kernel multiplies floats."""
-    if node.kind != "engine.Linear" or node.attributes.get("dynamic"):
-        return False
-    weight = graph.constants.get(node.inputs[1])
-    return weight is not None and weight.dtype == np.float32
 
 
 def _weight(graph: Graph, node: Node | None) -> Array | None:

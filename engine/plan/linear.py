@@ -103,7 +103,7 @@ def _product(
         units=operands.part_count,
         macs=operands.macs,
         skipped_macs=operands.skipped_macs,
-        keep=operands,
+        operands=operands,
     )
     _describe(planner, node, weight, operands.nbytes)
 

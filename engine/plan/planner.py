@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..codegen.isa import Isa
 from ..graph import Graph, Node
 from ..kernels import KERNELS
-from ..kernels.context import ROW_TILES, TILES
 from .choose.facts import block_width
 from .memory import FORMS, Buffer
 from .steps import Step
@@ -19,7 +18,6 @@ from .steps import Step
 __all__ = ["Planner", "float32"]
 
 Array = NDArray[Any]
-COUNTED = {"tokens": TILES, "rows": ROW_TILES}
 
 
 class Planner:
@@ -38,18 +36,11 @@ class Planner:
         variant: tuple[Any, ...],
         params: tuple[Any, ...] | Mapping[str, Any],
         domain: str,
-        *,
-        units: int = 1,
-        macs: int = 0,
-        skipped_macs: int = 0,
-        own_tiles: bool = True,
-        **facts: Any,
+        **how: Any,
     ) -> None:
         """Add a step; params: by the names of the kernel's record, buffers without the bytes of
-        their tiles; facts are kept with it.
+        their tiles; how: further fields of the Step.
         """
-        name = node.name or node.outputs[0]
-        counted = COUNTED[domain]
         if isinstance(params, Mapping):
             record = KERNELS[kernel].params
             sizes = {
@@ -58,11 +49,8 @@ class Planner:
                 if isinstance(param, Buffer) and f"{each}_tile" in record.names
             }
             params = tuple(record.pack(**params, **sizes).values())
-        self.steps.append(
-            Step(
-                name, kernel, variant, params, counted, units, macs, skipped_macs, own_tiles, facts
-            )
-        )
+        name = node.name or node.outputs[0]
+        self.steps.append(Step(name, kernel, variant, params, domain, **how))
 
     def layer(self, node: Node, **facts: Any) -> None:
         """A line of describe(), for the step emitted last."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,11 @@ import numpy as np
 from ..kernels import kernel_name
 from ..kernels.context import ROW_TILES, TILES
 from .memory import Buffer
+from .operands import Operands
 
 __all__ = ["Refusal", "Step", "Unplanned"]
 
+COUNTED = {"tokens": TILES, "rows": ROW_TILES}
 LEAST_SHARED = 128 << 10  # bytes of weights and tables: reading them takes longer than meeting
 
 
@@ -38,12 +39,12 @@ class Step:
     kernel: str
     variant: tuple[Any, ...]
     params: tuple[Any, ...]
-    counted: int  # offset into the context of what units count (tiles, row tiles), 0: one
-    units: int = 1
+    domain: str  # "tokens" or "rows": the tiles that units are counted in
+    units: int = 1  # of each tile
     macs: int = 0  # multiply-adds for each token (row; pair of tokens): weights that are not zero
     skipped_macs: int = 0  # of these, what is left out: nobody reads the result
     own_tiles: bool = True  # a unit reads nothing but its own tile of each buffer
-    facts: Mapping[str, Any] = field(default_factory=dict)  # for inspect and profile
+    operands: Operands | None = None  # that params point into
 
     @property
     def kernel_name(self) -> str:
@@ -51,16 +52,15 @@ class Step:
         return kernel_name(self.kernel, *self.variant)
 
     @property
-    def domain(self) -> str:
-        """What its units are counted in: "tokens", "rows", or "" for one unit."""
-        return {TILES: "tokens", ROW_TILES: "rows"}.get(self.counted, "")
+    def counted(self) -> int:
+        """The offset into the context of the number of tiles."""
+        return COUNTED[self.domain]
 
     @property
     def weight_bytes(self) -> int:
         """Of weights and tables."""
-        kept = self.facts.get("keep")
-        if kept is not None:
-            return int(kept.nbytes)
+        if self.operands is not None:
+            return self.operands.nbytes
         return sum(param.nbytes for param in self.params if isinstance(param, np.ndarray))
 
     @property

@@ -95,15 +95,10 @@ def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> PlannedLinear:
     floats = stand.arena[: len(stand.arena) // 4 * 4].view(np.float32)
     floats[:] = np.random.default_rng(0).normal(size=len(floats))
     calls = (
-        stand.caller(code, params, 0, step.units * _counted(stand, step))
+        stand.caller(code, params, 0, step.units * stand.counted(step.counted))
         for step, code, params in zip(steps, program.codes, program.params, strict=True)
     )
     return PlannedLinear(steps, tuple(calls), (program, stand))
-
-
-def _counted(stand: Stand, step: Step) -> int:
-    """Tiles, or one."""
-    return stand.counted(step.counted) if step.counted else 1
 
 
 def shortest(call: Callable[[], object], seconds: float) -> float:

@@ -23,7 +23,6 @@ BYTES = {
     "y": Quantization(0.05, 125),
     "z": Quantization(0.05, 125),
 }
-OF_ALL = dict.fromkeys("qkvz", 0)  # kernels that multiply all inputs
 ATTENTION: dict[str, Any] = {
     "heads": HEADS, "scale": DEPTH**-0.5, "product": None, "scores": Quantization(0.08, 128),
     "probabilities": Quantization(1 / 255, 0), "query": BYTES["q"], "key": BYTES["k"],
@@ -81,13 +80,13 @@ def in_floats(graph: Graph) -> Graph:
 
 
 def test_all_is_read_where_nothing_is_zero() -> None:
-    assert live_channels(layer(), varying_fours(layer()), OF_ALL) == {}
+    assert live_channels(layer(), varying_fours(layer()), {}) == {}
 
 
 def test_values_are_read_where_the_context_is() -> None:
     columns = without([0, 1, 5, 30]).T
     graph = layer(z=columns)
-    read = live_channels(graph, varying_fours(graph), OF_ALL)
+    read = live_channels(graph, varying_fours(graph), {})
     assert sorted(read) == ["v", "y"]
     for mask in read.values():
         assert np.flatnonzero(~mask).tolist() == [0, 1, 5, 30]
@@ -96,14 +95,14 @@ def test_values_are_read_where_the_context_is() -> None:
 def test_what_the_graph_gives_is_read() -> None:
     graph = layer(z=without([0]).T)
     both = graph.changed(outputs=(*graph.outputs, Value("y", "uint8", (None, CHANNELS))))
-    assert live_channels(both, varying_fours(both), OF_ALL) == {}
+    assert live_channels(both, varying_fours(both), {}) == {}
 
 
 def test_a_reader_in_floats_reads_all() -> None:
     graph = layer(z=without([0]).T)
     more = Node("Softmax", ("y",), ("p",), {}, "p")
     graph = graph.changed(nodes=(*graph.nodes, more), outputs=(*graph.outputs, Value("p", "", ())))
-    assert live_channels(graph, varying_fours(graph), OF_ALL) == {}
+    assert live_channels(graph, varying_fours(graph), {}) == {}
 
 
 def test_fours_count_where_queries_or_keys_vary() -> None:
@@ -111,9 +110,9 @@ def test_fours_count_where_queries_or_keys_vary() -> None:
     graph = layer(q=without(gone), k=without([*gone[:4], *gone[5:]]))
     fours = varying_fours(graph).get("y")
     assert fours is not None and fours.tolist() == [[True, False, True, True], [True] * 4]
-    read = live_channels(graph, varying_fours(graph), OF_ALL)
+    read = live_channels(graph, varying_fours(graph), {})
     assert sorted(read) == ["k", "q"] and np.flatnonzero(~read["q"]).tolist() == [4, 5, 6, 7]
-    assert live_channels(graph, {}, OF_ALL) == {}
+    assert live_channels(graph, {}, {}) == {}
 
 
 @pytest.mark.parametrize("gone", [[0, 1, 2, 3], list(range(CHANNELS))], ids=["one", "all"])
