@@ -28,7 +28,8 @@ from engine.errors import IsaError
 from engine.kernels import KERNELS, kernel_name
 from tests.test_cross_compile import OF_TILES, function, variants
 
-KEPT = (".text", ".rodata")  # how the sections' names begin
+KEPT = (".text", ".ltext", ".rodata", ".lrodata")  # how names begin; JIT code is in .ltext
+SECTIONS = "sections"  # the key under which a file says what its digests are of
 
 
 def every(names: list[str]) -> Iterator[tuple[str, Isa, tuple[Any, ...]]]:
@@ -75,10 +76,13 @@ def main() -> int:
         for number, part in enumerate(pool.map(digests, ([name] for name in names)), 1):
             found.update(part)
             print(f"{number} of {len(names)} kernels", file=sys.stderr, flush=True)
+    found[SECTIONS] = " ".join(KEPT)
     arguments.output.write_text(json.dumps(found, indent=0))
     if not arguments.against:
         return 0
     before = json.loads(arguments.against.read_text())
+    if before.pop(SECTIONS, None) != found.pop(SECTIONS):
+        parser.error(f"{arguments.against} has digests of other sections: make them again")
     before = {key: value for key, value in before.items() if arguments.only in key.split()[0]}
     other = sorted(key for key in {*before, *found} if before.get(key) != found.get(key))
     print(f"{len(found)} codes, {len(other)} differ", *other, sep="\n  ")
