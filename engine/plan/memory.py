@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..codegen.elements import BYTES
 from ..kernels.context import ROWS, TILE
 
 __all__ = ["FORMS", "LINE", "Buffer", "place"]
 
-SIZES = {"u8": 1, "f32": 4, "bf16": 2, "i32": 4}
 LINE = 64
 FORMS = {  # a form of x -> the kernel that makes it, and its type
     "quads": ("interleave_rows", "u8"),
@@ -43,7 +43,7 @@ class Buffer:
     @property
     def tile_bytes(self) -> int:
         """Bytes of a tile."""
-        return self.channels * self.lanes * SIZES[self.dtype]
+        return self.channels * self.lanes * BYTES[self.dtype]
 
 
 def place(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.elements import BYTES
 from ..codegen.isa import first_cache
 from ..kernels.linear.records import (
     DYNAMIC_OUTPUT,
@@ -23,7 +24,7 @@ from ..pack.amx import pack_tiles
 from ..pack.few_rows import pack_rows
 from ..pack.mapped import aligned, shared
 from ..pack.vectors import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
-from .memory import SIZES, Buffer
+from .memory import Buffer
 from .quantized import OutputConstants
 
 __all__ = [
@@ -148,7 +149,7 @@ def linear_operands(
     """
     parts = part_count(weight, pattern)
     how: dict[str, Any] = {"precision": precision, "lanes": y.lanes, "parts": parts}
-    how["out_bytes"] = SIZES[y.dtype]
+    how["out_bytes"] = BYTES[y.dtype]
     packed: Sequence[Packed]
     if tiles:
         packed = [pack_tiles(weight, pattern, **how)]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.elements import MAGIC, MAGIC_BITS
 from ..graph import Node, Quantization
 from ..ops.fused import ACTIVATIONS
 
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000  # see codegen/simd
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ..codegen.elements import BYTES
 from ..kernels.context import OUTPUTS_OF_ROWS, ROWS, TILE
-from .memory import SIZES
 from .steps import Step
 
 __all__ = ["scratch_bytes"]
@@ -80,7 +80,7 @@ def _amx_product(step: Step, tokens: int) -> int:
 def _embedding(step: Step, tokens: int) -> int:
     """A row, a tile of rows, two square blocks of lines."""
     (y,) = step.buffers()
-    return FLOATS * y.channels + y.tile_bytes + 2 * LINE * LINE // SIZES[y.dtype]
+    return FLOATS * y.channels + y.tile_bytes + 2 * LINE * LINE // BYTES[y.dtype]
 
 
 def _values(step: Step, tokens: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codegen.elements import DTYPES
 from ..codegen.isa import chosen
 from ..errors import CheckError
 from ..graph import Graph, Node, Quantization
@@ -32,7 +33,6 @@ from .workers import Worker
 __all__ = ["StepValue", "check", "quantizations", "values"]
 
 Array = NDArray[Any]
-TYPES = {"u8": np.uint8, "f32": np.float32, "bf16": np.uint16}
 RESULTS = ("output_tokens", "output_rows")  # they only read
 LESS_128 = np.uint8(128)
 PASS_ON = ("engine.Select", "Squeeze", "Flatten", "Reshape")  # values of x, as x is stored
@@ -152,7 +152,7 @@ class Stepwise:
         raw = self._worker.arena[offset : offset + tiles * buffer.tile_bytes]
         shape = (tiles, buffer.channels, buffer.lanes)
         array = from_tiles(
-            in_order(raw.view(TYPES[buffer.dtype]), shape, buffer.form), count
+            in_order(raw.view(DTYPES[buffer.dtype]), shape, buffer.form), count
         ).copy()
         if buffer.dtype == "bf16":
             return (array.astype(np.uint32) << 16).view(np.float32)

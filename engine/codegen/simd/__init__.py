@@ -13,6 +13,7 @@ that products never pay for a permutation.
 
 from __future__ import annotations
 
+from ..elements import BYTES, MAGIC, MAGIC_BITS
 from . import x86 as x86  # declares its bodies
 from .arithmetic import (
     absolute,
@@ -97,7 +98,6 @@ from .running import (
     yield_core,
 )
 from .vectors import (
-    BYTES,
     ELEMENT,
     F32,
     I1,
@@ -105,8 +105,6 @@ from .vectors import (
     I16,
     I32,
     I64,
-    MAGIC,
-    MAGIC_BITS,
     Vec,
     by_register,
     call,

@@ -6,7 +6,8 @@ import llvmlite.ir as ir
 import numba as nb
 from numba.extending import intrinsic
 
-from .vectors import BYTES, I8, I32, Vec, call, constant, cut, take, unpack
+from ..elements import BYTES
+from .vectors import I8, I32, Vec, call, constant, cut, take, unpack
 
 
 def _binary(integer, floating):

@@ -8,9 +8,10 @@ import numpy as np
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..elements import BYTES
 from ..lower import instruction, routine
 from ..lowering import lowering
-from .vectors import BYTES, F32, I8, I32, I64, Vec, pointer_to, spread, take
+from .vectors import F32, I8, I32, I64, Vec, pointer_to, spread, take
 
 
 def loads(dtype, lanes):

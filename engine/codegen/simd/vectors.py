@@ -16,11 +16,6 @@ I1, I8, I16, I32, I64, F32 = (
     ir.FloatType(),
 )
 ELEMENT = {"u8": I8, "s8": I8, "i16": I16, "bf16": I16, "i32": I32, "f32": F32}
-BYTES = {"u8": 1, "s8": 1, "i16": 2, "bf16": 2, "i32": 4, "f32": 4}
-
-# MAGIC + n, |n| < 2^22, is a float whose low bits are the integer n: the addition rounds to nearest
-# even, no conversion is needed.
-MAGIC, MAGIC_BITS = 12582912.0, 0x4B400000
 
 
 class Vec(nb.types.Type):
