@@ -70,8 +70,9 @@ def test_every_kernel_that_has_scratch_is_known() -> None:
         path = folder.joinpath(*row.module.split(".")).with_suffix(".py")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         in_panels = "in_panels" in names and row.name.endswith("1x4")
-        uses = "SCRATCH" in names or in_panels
+        uses = not names.isdisjoint(("SCRATCH", "CONTEXT.scratch")) or in_panels
         known = any(row.name.startswith(name) for name in USES)
         assert known <= uses, f"{row.name} uses no scratch"
         if uses and row.name not in WITHOUT.get(row.module, ()):

@@ -37,7 +37,7 @@ from ...codegen.simd import (
     store,
 )  # fmt: skip
 from ..buffers import tile_of
-from ..context import ARENA, SCRATCH
+from ..context import CONTEXT
 from ..tiles import configures, every, products, release, tile_loads, tile_stores, zeros
 from .epilogues import SIZE, epilogue_of, start_of, sums_of
 from .records import (
@@ -202,7 +202,7 @@ def _dense(kind, lanes, epilogue, activation):
     halves = 2 if lanes == 64 else 1
 
     def kernel(params, context, begin, end):
-        arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
         parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
         configure(scratch)
         for unit in range(begin, end):
@@ -243,7 +243,7 @@ def _blocks_16x1(kind, lanes, epilogue, activation):
     gather = routine(gather)
 
     def kernel(params, context, begin, end):
-        arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
         parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
         sums = scratch + SUMS
         configure(scratch)

@@ -8,7 +8,7 @@ groups have a HEADER each, u16 offsets 8 * input, 4 a step, and weights [4 outpu
 
 from ...codegen.lower import routine
 from ...codegen.simd import dot4, interleave, load_i32, load_i64, load_offsets, loads, splats
-from ..context import ARENA
+from ..context import CONTEXT
 from .epilogues import epilogue_of
 from .records import HEADER, HEADER_BYTES, LINEAR, OUTPUT, OUTPUT_BYTES, PART, PART_BYTES
 
@@ -43,7 +43,7 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
     begun = routine(begun)
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + ARENA)
+        arena = load_i64(context + CONTEXT.arena)
         x, x_tile = arena + load_i64(params + LINEAR.x), load_i64(params + LINEAR.x_tile)
         y, y_tile = arena + load_i64(params + LINEAR.y), load_i64(params + LINEAR.y_tile)
         parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)

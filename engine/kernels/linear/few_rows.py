@@ -42,7 +42,7 @@ from ...codegen.simd import (
 )
 from ..activations import ROUGH_ACTIVATIONS
 from ..buffers import tile_of
-from ..context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES
+from ..context import CONTEXT, ROWS
 from .bytes_4x1 import sparse_dot_u8s8_4x1
 from .records import FEW_ROWS, FEW_ROWS_OUTPUT, FEW_ROWS_PLACES
 
@@ -131,12 +131,12 @@ def rows_dot_u8s8_4x1(epilogue, activation):
     product = one_row(epilogue, activation)
 
     def kernel(params, context, begin, end):
-        arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
+        arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
         row = kept + 64
         parts, blocks = load_i64(params + FEW_ROWS.part_count), load_i64(params + FEW_ROWS.blocks)
         inputs = load_i64(params + FEW_ROWS.inputs)
-        first_row = load_i64(context + FIRST_ROW)
-        behind = first_row + load_i64(context + SENTENCES)
+        first_row = load_i64(context + CONTEXT.first_row)
+        behind = first_row + load_i64(context + CONTEXT.sentences)
         unit = begin
         while unit < end:
             tile = unit // parts

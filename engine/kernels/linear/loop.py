@@ -7,7 +7,7 @@ that registers suffice.  In every precision a step's weights are 4 bytes for eac
 from ...codegen.lower import routine
 from ...codegen.simd import load_i32, load_i64
 from ..buffers import tile_of
-from ..context import ARENA
+from ..context import CONTEXT
 from .epilogues import SIZE, epilogue_of_four, start_of
 from .records import (
     DYNAMIC_LINEAR,
@@ -84,7 +84,7 @@ def _product(accumulate, offset_bytes, x_bytes, lanes, width, epilogue, activati
     size, dynamic = SIZE[epilogue], epilogue == "dynamic"
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + ARENA)
+        arena = load_i64(context + CONTEXT.arena)
         x, x_tile = arena + load_i64(params + LINEAR.x), load_i64(params + LINEAR.x_tile)
         y, y_tile = arena + load_i64(params + LINEAR.y), load_i64(params + LINEAR.y_tile)
         parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)

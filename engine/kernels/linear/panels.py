@@ -26,7 +26,7 @@ from ...codegen.simd import (
     word,
 )
 from ..buffers import tile_of
-from ..context import ARENA, SCRATCH
+from ..context import CONTEXT
 from .epilogues import SIZE, epilogue_of, start_of, sums_of
 from .records import (
     DYNAMIC_LINEAR,
@@ -194,7 +194,7 @@ def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
     sum_up = one_panel(loop, on_group(lanes, width, epilogue, activation), quad_bytes)
 
     def kernel(params, context, begin, end):
-        arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
+        arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
         x, x_tile = arena + load_i64(params + LINEAR.x), load_i64(params + LINEAR.x_tile)
         y, y_tile = arena + load_i64(params + LINEAR.y), load_i64(params + LINEAR.y_tile)
         head, parts = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)

@@ -30,7 +30,7 @@ from ...codegen.simd import (
     store,
 )
 from ..buffers import tile_of
-from ..context import ARENA
+from ..context import CONTEXT
 from .records import REARRANGE
 
 f32 = nb.float32
@@ -41,7 +41,7 @@ def interleave_rows(lanes, width):
     load = loads("u8", width)
 
     def kernel(params, context, begin, end):
-        arena, inputs = load_i64(context + ARENA), load_i64(params + REARRANGE.inputs)
+        arena, inputs = load_i64(context + CONTEXT.arena), load_i64(params + REARRANGE.inputs)
         whole, last = inputs // 4 * 4, lanes * (inputs - 1)
         for tile in range(begin, end):
             x = tile_of(arena, params + REARRANGE.x, tile)
@@ -74,7 +74,7 @@ def _rows(lanes, width, rounded):
     load = loads("f32", width)
 
     def kernel(params, context, begin, end):
-        arena, inputs = load_i64(context + ARENA), load_i64(params + REARRANGE.inputs)
+        arena, inputs = load_i64(context + CONTEXT.arena), load_i64(params + REARRANGE.inputs)
         for tile in range(begin, end):
             x = tile_of(arena, params + REARRANGE.x, tile)
             y = tile_of(arena, params + REARRANGE.y, tile)
@@ -99,7 +99,7 @@ def _blocks(lanes, width, form):
     put = routine(put_pairs if form == "pairs" else put_floats)
 
     def kernel(params, context, begin, end):
-        arena, inputs = load_i64(context + ARENA), load_i64(params + REARRANGE.inputs)
+        arena, inputs = load_i64(context + CONTEXT.arena), load_i64(params + REARRANGE.inputs)
         for tile in range(begin, end):
             x = tile_of(arena, params + REARRANGE.x, tile)
             y = tile_of(arena, params + REARRANGE.y, tile)
