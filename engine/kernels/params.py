@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .record import FLOAT, OFFSET, WHOLE, Field, record
 
-__all__ = ["BUFFER", "ELEMENTWISE", "SELECT"]
+__all__ = ["BUFFER", "ELEMENTWISE", "SELECT", "buffer"]
 
 
 BUFFER = record(
@@ -18,13 +18,13 @@ BUFFER = record(
 )
 
 
-def _buffer(name: str, meaning: str) -> tuple[Field, Field]:
+def buffer(name: str, meaning: str) -> tuple[Field, Field]:
     """Two fields: its place, the bytes of a tile; kernels find a tile by `buffers.tile_of`."""
     return Field(name, OFFSET, meaning), Field(f"{name}_tile", WHOLE, f"bytes of a tile of {name}")
 
 
-X = _buffer("x", "activations that are read")
-Y = _buffer("y", "activations that are made")
+X = buffer("x", "activations that are read")
+Y = buffer("y", "activations that are made")
 
 ELEMENTWISE = record(
     "ELEMENTWISE",

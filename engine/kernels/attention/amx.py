@@ -40,9 +40,12 @@ from ...codegen.simd import (
     zip_high,
     zip_low,
 )  # fmt: skip
-from ..context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
+from ..buffers import tile_of
+from ..context import CONTEXT, TILE
 from ..tiles import configures, every, products, release, tile_loads, tile_stores, zeros
 from .byte_scores import ONES, conversion, interleave_queries
+from .params import ATTENTION_BYTES as BYTES
+from .params import CONSTANTS, KEYS
 
 f32, i32 = nb.float32, nb.int32
 
@@ -78,19 +81,22 @@ def amx_transpose_keys(depth):
     load, splat, transpose = loads("u8", TILE), splats("i32", TILE), _transposition(depth)
 
     def kernel(params, context, begin, end):
-        arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        heads, flip = load_i64(params + 32), load_i32(params + 40)
-        factor = splat(load_i32(params + 48))
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        heads, flip = load_i64(params + KEYS.heads), load_i32(params + KEYS.flip)
+        factor = splat(load_i32(params + KEYS.factor))
         for unit in range(begin, end):
-            tile = arena + load_i64(params) + load_i64(params + 8) * (unit // heads)
+            tile = tile_of(arena, params + KEYS.k, unit // heads)
             at = tile + depth * TILE * (unit % heads)
-            transpose(at, arena + load_i64(params + 16) + depth * TILE * unit, scratch, flip)
+            transpose(at, arena + load_i64(params + KEYS.keys) + depth * TILE * unit, scratch, flip)
             sums = splat(i32(0))
             for _ in range(depth // 4):
                 a, b, c, d = load(at), load(at + TILE), load(at + 2 * TILE), load(at + 3 * TILE)
                 sums, at = dot4(sums, interleave_in_order(a, b, c, d), i32(ONES)), at + 4 * TILE
-            extra = splat(load_i32(load_i64(params + 56) + 4 * (unit % heads)))
-            store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), extra))
+            extra = splat(load_i32(load_i64(params + KEYS.extra) + 4 * (unit % heads)))
+            store(
+                arena + load_i64(params + KEYS.key_sums) + 4 * TILE * unit,
+                add(mul(sums, factor), extra),
+            )
 
     return kernel
 
@@ -231,7 +237,8 @@ def _context(depth, lanes):
     clear, multiply, save = _strip(lanes, 6, 7)
 
     def finish(values, v_tile, probabilities, keys, starting, constants, sums, out, first, last):
-        scale, zero = splat(load_f32(constants + 24)), splat(load_f32(constants + 28))
+        scale = splat(load_f32(constants + CONSTANTS.value_scale))
+        zero = splat(load_f32(constants + CONSTANTS.output_zero))
         for channel in range(0, depth, 16):
             clear()
             at, by = values + TILE * channel, probabilities
@@ -262,9 +269,9 @@ def _block(depth, lanes, softmax):
             store(exps + row * key, splat(f32(0)))
         for key in range(end - base, held):
             store(exps + row * key, splat(f32(0)))
-        factor = div(splat(load_f32(constants + 16)), totals)
+        factor = div(splat(load_f32(constants + CONSTANTS.probability_factor)), totals)
         weight = quantise(exps, held, factor, probabilities)
-        starting = mul(weight, whole(load_i32(constants + 20)))
+        starting = mul(weight, whole(load_i32(constants + CONSTANTS.value_zero)))
         at = values + (base >> 6) * v_tile
         context(at, v_tile, probabilities, held, starting, constants,
                 probabilities + held // 4 * row, out, first, last)  # fmt: skip
@@ -278,22 +285,31 @@ def amx_attention_u8(depth, softmax):
     wide, half, quarter = (_block(depth, lanes, softmax) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
-        arena, scratch = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        starts, sentences = load_i64(context + STARTS), load_i64(context + SENTENCES)
-        heads, constants = load_i64(params + 64), load_i64(params + 72)
-        k_tile, s_tile, v_tile = heads * depth * TILE, heads * 4 * TILE, load_i64(params + 40)
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        starts = load_i64(context + CONTEXT.starts)
+        sentences = load_i64(context + CONTEXT.sentences)
+        heads, constants = load_i64(params + BYTES.heads), load_i64(params + BYTES.constants)
+        k_tile = heads * depth * TILE
+        s_tile = heads * 4 * TILE
+        v_tile = load_i64(params + BYTES.v_tile)
         queries, sums = scratch + 64, scratch + 64 + depth * TILE
         exps = sums + 4 * TILE
         configure(scratch)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
-            x = arena + load_i64(params) + load_i64(params + 8) * tile + channel
-            turn(x, queries, sums, load_i32(constants), load_i32(constants + 4), 0)
-            keys = arena + load_i64(params + 16) + channel
-            key_sums = arena + load_i64(params + 24) + 4 * TILE * head
-            values = arena + load_i64(params + 32) + channel
-            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
+            x = tile_of(arena, params + BYTES.q, tile) + channel
+            turn(
+                x,
+                queries,
+                sums,
+                constants,
+                0,
+            )
+            keys = arena + load_i64(params + BYTES.keys) + channel
+            key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
+            values = arena + load_i64(params + BYTES.v) + channel
+            out = tile_of(arena, params + BYTES.y, tile) + channel
             low, high = tile * TILE, tile * TILE + TILE
             for sentence in range(sentences):
                 start, stop = load_int(starts + 4 * sentence), load_int(starts + 4 * sentence + 4)

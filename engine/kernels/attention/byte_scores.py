@@ -32,7 +32,9 @@ from ...codegen.simd import (
     xor,
 )
 from ..activations import exponential
-from ..context import ARENA, TILE
+from ..buffers import tile_of
+from ..context import CONTEXT, TILE
+from .params import CHANNELS, CONSTANTS, KEYS
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 ONES = 0x01010101
@@ -50,10 +52,10 @@ def listed(depth, channels):
         return 4 * number
 
     def count(fours):
-        return load_int(fours)
+        return load_int(fours + CHANNELS.count)
 
     def first(fours, number):
-        return load_int(fours + 4 + 4 * number)
+        return load_int(fours + CHANNELS.first + 4 * number)
 
     if channels == "all":
         return routine(count_of_all), routine(first_of_all)
@@ -70,18 +72,13 @@ def interleave_keys(depth, channels):
     count, first = listed(depth, channels)
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + ARENA)
-        heads, extra = load_i64(params + 32), load_i64(params + 56)
-        flip, factor = whole(load_i32(params + 40)), whole(load_i32(params + 48))
+        arena = load_i64(context + CONTEXT.arena)
+        heads, extra = load_i64(params + KEYS.heads), load_i64(params + KEYS.extra)
+        flip, factor = whole(load_i32(params + KEYS.flip)), whole(load_i32(params + KEYS.factor))
         for unit in range(begin, end):
-            at = (
-                arena
-                + load_i64(params)
-                + load_i64(params + 8) * (unit // heads)
-                + depth * TILE * (unit % heads)
-            )
-            out, sums = arena + load_i64(params + 16) + depth * TILE * unit, whole(i32(0))
-            fours = load_i64(params + 64) + (4 + depth) * (unit % heads)
+            at = tile_of(arena, params + KEYS.k, unit // heads) + depth * TILE * (unit % heads)
+            out, sums = arena + load_i64(params + KEYS.keys) + depth * TILE * unit, whole(i32(0))
+            fours = load_i64(params + KEYS.fours) + (4 + depth) * (unit % heads)
             there = count(fours)
             for number in range(there):
                 x = at + TILE * first(fours, number)
@@ -93,7 +90,10 @@ def interleave_keys(depth, channels):
             for number in range(there, (there + 3) & ~3):
                 store(out + row * number, whole(i32(0)))
             more = whole(load_i32(extra + 4 * (unit % heads)))
-            store(arena + load_i64(params + 24) + 4 * TILE * unit, add(mul(sums, factor), more))
+            store(
+                arena + load_i64(params + KEYS.key_sums) + 4 * TILE * unit,
+                add(mul(sums, factor), more),
+            )
 
     return kernel
 
@@ -103,7 +103,7 @@ def interleave_queries(depth, lanes, channels):
     load, whole = loads("u8", lanes), splats("i32", lanes)
     count, first = listed(depth, channels)
 
-    def turn(at, out, sums, factor, extra, fours):
+    def turn(at, out, sums, constants, fours):
         column = whole(i32(0))
         for number in range(count(fours)):
             x = at + lanes * first(fours, number)
@@ -112,7 +112,9 @@ def interleave_queries(depth, lanes, channels):
             )
             store(out + 4 * lanes * number, v)
             column = dot4(column, v, i32(ONES))
-        store(sums, add(mul(column, whole(factor)), whole(extra)))
+        factor = whole(load_i32(constants + CONSTANTS.query_factor))
+        extra = whole(load_i32(constants + CONSTANTS.query_extra))
+        store(sums, add(mul(column, factor), extra))
 
     return routine(turn)
 
@@ -122,16 +124,20 @@ def softmax_of_bytes(lanes):
     tables, 1 for 255.  Three routines: constants in registers, where stores would have them loaded
     again; sums of products -> n; exp.
     """
-    splat, whole, lanes16, high_half = (
-        splats("f32", lanes),
-        splats("i32", lanes),
-        loads("f32", 16),
-        shifts("right", 4),
-    )
+    splat = splats("f32", lanes)
+    whole = splats("i32", lanes)
+    lanes16 = loads("f32", 16)
+    high_half = shifts("right", 4)
 
     def ready(constants):
-        scale, shift = splat(load_f32(constants + 8)), splat(load_f32(constants + 12))
-        return scale, shift, lanes16(constants + 64), lanes16(constants + 128)
+        scale = splat(load_f32(constants + CONSTANTS.score_scale))
+        shift = splat(load_f32(constants + CONSTANTS.score_shift))
+        return (
+            scale,
+            shift,
+            lanes16(constants + CONSTANTS.coarse),
+            lanes16(constants + CONSTANTS.fine),
+        )
 
     def byte_of(sums, constants):
         scale, shift, coarse, fine = constants
@@ -154,7 +160,7 @@ def conversion(lanes, softmax):
     ready, byte_of, exp = softmax_of_bytes(lanes)
 
     def scale_of(constants):
-        return splat(load_f32(constants + 8))
+        return splat(load_f32(constants + CONSTANTS.score_scale))
 
     def at_once(sums, constants):
         return exp(byte_of(sums, constants), constants)
@@ -274,11 +280,9 @@ def all_scores(depth, lanes, softmax, channels):
 
 def exps_of(depth, lanes, softmax, channels):
     """A routine that leaves exps in `kept`, 0 for neighbours' keys, and returns their totals."""
-    scores, splat, load = (
-        all_scores(depth, lanes, softmax, channels),
-        splats("f32", lanes),
-        loads("f32", lanes),
-    )
+    scores = all_scores(depth, lanes, softmax, channels)
+    splat = splats("f32", lanes)
+    load = loads("f32", lanes)
     (ready, _, exp), row = conversion(lanes, softmax), 4 * lanes
 
     def from_greatest(query, keys, start, end, constants, kept, sums):

@@ -49,8 +49,11 @@ from ...codegen.simd import (
     store_lanes,
     to_float,
 )
-from ..context import ARENA, SCRATCH, SENTENCES, STARTS, TILE, TILES
+from ..buffers import tile_of
+from ..context import CONTEXT, TILE
 from .byte_scores import ONES, exps_of, interleave_queries, listed
+from .params import ATTENTION_BYTES as BYTES
+from .params import CHANNELS, CONSTANTS
 
 f32, i32 = nb.float32, nb.int32
 
@@ -62,10 +65,10 @@ def fetch(keys, k_tile, fours, values, v_tile, made, start, end):
     """
     for tile in range(start // TILE, (end + TILE - 1) // TILE):
         key = keys + k_tile * tile
-        for line in range(key, key + 4 * TILE * load_int(fours), TILE):
+        for line in range(key, key + 4 * TILE * load_int(fours + CHANNELS.count), TILE):
             prefetch(line)
-        for number in range(load_int(made)):
-            value = values + v_tile * tile + TILE * load_int(made + 4 + 4 * number)
+        for number in range(load_int(made + CHANNELS.count)):
+            value = values + v_tile * tile + TILE * load_int(made + CHANNELS.first + 4 * number)
             for line in range(value, value + 4 * TILE, TILE):
                 prefetch(line)
 
@@ -88,11 +91,9 @@ def block(depth, lanes, softmax, channels):
         groups = (end + 3) // 4
         exps, probabilities = scratch, scratch + 4 * row * (groups - start // 4)
         totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
-        factor, magic, weight = (
-            div(splat(load_f32(constants + 16)), totals),
-            splat(f32(MAGIC)),
-            whole(i32(0)),
-        )
+        factor = div(splat(load_f32(constants + CONSTANTS.probability_factor)), totals)
+        magic = splat(f32(MAGIC))
+        weight = whole(i32(0))
         at, to = exps, probabilities
         for _ in range(start // 4, groups):
             p = quads_of_words(
@@ -104,8 +105,9 @@ def block(depth, lanes, softmax, channels):
             store(to, p)
             weight = dot4(weight, p, i32(ONES))
             at, to = at + 4 * row, to + row
-        starting = mul(weight, whole(load_i32(constants + 20)))
-        scale, zero = splat(load_f32(constants + 24)), splat(load_f32(constants + 28))
+        starting = mul(weight, whole(load_i32(constants + CONSTANTS.value_zero)))
+        scale = splat(load_f32(constants + CONSTANTS.value_scale))
+        zero = splat(load_f32(constants + CONSTANTS.output_zero))
         for number in range(count(made)):
             channel = place(made, number)
             a, b, c, d = starting, starting, starting, starting
@@ -114,10 +116,8 @@ def block(depth, lanes, softmax, channels):
                 value = values + (group >> 4) * v_tile + TILE * channel + 4 * (group & 15)
                 x = load_queries(from_)
                 a, b = dot4(a, x, load_i32(value)), dot4(b, x, load_i32(value + TILE))
-                c, d = (
-                    dot4(c, x, load_i32(value + 2 * TILE)),
-                    dot4(d, x, load_i32(value + 3 * TILE)),
-                )
+                c = dot4(c, x, load_i32(value + 2 * TILE))
+                d = dot4(d, x, load_i32(value + 3 * TILE))
                 group, from_ = group + 1, from_ + row
             to = out + TILE * channel
             store_lanes(to, pack_in_order(fma(to_float(a), scale, zero)), first, last)
@@ -134,18 +134,16 @@ def attention_u8(depth, softmax, channels):
     wide, half, quarter = (block(depth, lanes, softmax, channels) for lanes in (64, 32, 16))
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = (
-            load_i64(context + ARENA),
-            load_i64(context + SCRATCH),
-            load_i64(context + STARTS),
-        )
-        heads, constants, sentences = (
-            load_i64(params + 64),
-            load_i64(params + 72),
-            load_i64(context + SENTENCES),
-        )
-        all_made, all_fours = load_i64(params + 80), load_i64(params + 88)
-        shared = end - begin < heads * load_i64(context + TILES)  # other workers have the rest
+        arena = load_i64(context + CONTEXT.arena)
+        scratch = load_i64(context + CONTEXT.scratch)
+        starts = load_i64(context + CONTEXT.starts)
+        heads = load_i64(params + BYTES.heads)
+        constants = load_i64(params + BYTES.constants)
+        sentences = load_i64(context + CONTEXT.sentences)
+        all_made, all_fours = load_i64(params + BYTES.made), load_i64(params + BYTES.fours)
+        shared = end - begin < heads * load_i64(
+            context + CONTEXT.tiles
+        )  # other workers have the rest
         queries, sums = scratch, scratch + depth * TILE
         work = sums + 4 * TILE
         for unit in range(begin, end):
@@ -153,20 +151,17 @@ def attention_u8(depth, softmax, channels):
             channel = depth * TILE * head
             made, fours = all_made + (4 + depth) * head, all_fours + (4 + depth) * head
             turn(
-                arena + load_i64(params) + load_i64(params + 8) * tile + channel,
+                tile_of(arena, params + BYTES.q, tile) + channel,
                 queries,
                 sums,
-                load_i32(constants),
-                load_i32(constants + 4),
+                constants,
                 fours,
             )
-            keys, key_sums = (
-                arena + load_i64(params + 16) + channel,
-                arena + load_i64(params + 24) + 4 * TILE * head,
-            )
-            k_tile, v_tile = heads * depth * TILE, load_i64(params + 40)
-            values = arena + load_i64(params + 32) + channel
-            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + channel
+            keys = arena + load_i64(params + BYTES.keys) + channel
+            key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
+            k_tile, v_tile = heads * depth * TILE, load_i64(params + BYTES.v_tile)
+            values = arena + load_i64(params + BYTES.v) + channel
+            out = tile_of(arena, params + BYTES.y, tile) + channel
             low, high = tile * TILE, tile * TILE + TILE
             for number in range(sentences):
                 start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)

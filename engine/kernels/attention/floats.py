@@ -46,7 +46,10 @@ from ...codegen.simd import (
     sub,
 )
 from ..activations import exponential
-from ..context import ARENA, SCRATCH, SENTENCES, STARTS, TILE
+from ..buffers import tile_of
+from ..context import CONTEXT, TILE
+from .params import ATTENTION_FLOATS as FLOATS
+from .params import CHANNELS
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 LEAST = -3.0e38
@@ -81,8 +84,8 @@ def score(kind, lanes):
         for group in range(start // 4, (end + 3) // 4):
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
             a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
-            for four in range(load_int(fours)):
-                at_four = per_channel * load_int(fours + 4 + 4 * four)
+            for four in range(load_int(fours + CHANNELS.count)):
+                at_four = per_channel * load_int(fours + CHANNELS.first + 4 * four)
                 for n in range(rows):
                     x, k = load_query(queries + at_four + ROW * n), key + at_four + ROW * n
                     a, b = product(a, x, k), product(b, x, k + 4)
@@ -236,8 +239,8 @@ def attend(kind, lanes):
     ):
         greatest = make_scores(queries, keys, k_tile, start, end, scratch, fours)
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
-        for four in range(load_int(made)):
-            channel = load_int(made + 4 + 4 * four)
+        for four in range(load_int(made + CHANNELS.count)):
+            channel = load_int(made + CHANNELS.first + 4 * four)
             a, b, c, d = sums_of(values + v_row * channel, v_tile, start, end, scratch)
             to = out + ROW * channel
             store_lanes(to, mul(a, factor), first, last)
@@ -286,25 +289,21 @@ def attention(kind, depth, width):
     list_bytes = 4 + depth  # of the fours of a head
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = (
-            load_i64(context + ARENA),
-            load_i64(context + SCRATCH),
-            load_i64(context + STARTS),
-        )
-        heads, scale, sentences = (
-            load_i64(params + 64),
-            load_f32(params + 72),
-            load_i64(context + SENTENCES),
-        )
-        k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
+        arena = load_i64(context + CONTEXT.arena)
+        scratch = load_i64(context + CONTEXT.scratch)
+        starts = load_i64(context + CONTEXT.starts)
+        heads = load_i64(params + FLOATS.heads)
+        scale = load_f32(params + FLOATS.scale)
+        sentences = load_i64(context + CONTEXT.sentences)
+        k_tile, v_tile = load_i64(params + FLOATS.k_tile), load_i64(params + FLOATS.v_tile)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
-            queries = arena + load_i64(params) + load_i64(params + 8) * tile + key_bytes * head
-            keys = arena + load_i64(params + 16) + key_bytes * head
-            values = arena + load_i64(params + 32) + value_bytes * head
-            out = arena + load_i64(params + 48) + load_i64(params + 56) * tile + result_bytes * head
-            made = load_i64(params + 80) + list_bytes * head
-            fours = load_i64(params + 88) + list_bytes * head
+            queries = tile_of(arena, params + FLOATS.q, tile) + key_bytes * head
+            keys = arena + load_i64(params + FLOATS.k) + key_bytes * head
+            values = arena + load_i64(params + FLOATS.v) + value_bytes * head
+            out = tile_of(arena, params + FLOATS.y, tile) + result_bytes * head
+            made = load_i64(params + FLOATS.made) + list_bytes * head
+            fours = load_i64(params + FLOATS.fours) + list_bytes * head
             low, high = tile * TILE, tile * TILE + TILE
             for number in range(sentences):
                 start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)

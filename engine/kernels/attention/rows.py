@@ -37,9 +37,13 @@ from ...codegen.simd import (
     total,
 )
 from ..activations import exponential
-from ..context import ARENA, FIRST_ROW, ROWS, SCRATCH, SENTENCES, STARTS, TILE
+from ..buffers import tile_of
+from ..context import CONTEXT, ROWS, TILE
 from .byte_scores import ONES, conversion, interleave_queries
 from .floats import LEAST, ROW
+from .params import ATTENTION_BYTES as BYTES
+from .params import ATTENTION_FLOATS as FLOATS
+from .params import CHANNELS, CONSTANTS
 
 f32, i32 = nb.float32, nb.int32
 
@@ -103,12 +107,10 @@ def exps_of_scores(softmax):
 
 def context_of_bytes(depth):
     """A routine: exps and their factor -> the query's context, `depth` bytes in `out`."""
-    splat, whole, load, load_probabilities = (
-        splats("f32", TILE),
-        splats("i32", 16),
-        loads("f32", TILE),
-        loads("u8", TILE),
-    )
+    splat = splats("f32", TILE)
+    whole = splats("i32", 16)
+    load = loads("f32", TILE)
+    load_probabilities = loads("u8", TILE)
     load_totals, splat16 = loads("i32", 16), splats("f32", 16)
 
     def context(kept, factor, v, v_tile, tiles, constants, scratch, out):
@@ -117,14 +119,15 @@ def context_of_bytes(depth):
             p = pack_in_order(fma(load(kept + ROW * n), splat(factor), splat(f32(MAGIC))))
             store(probabilities + TILE * n, p)
             weight = dot4(weight, p, i32(ONES))
-        starting = total(weight) * load_i32(constants + 20)
+        starting = total(weight) * load_i32(constants + CONSTANTS.value_zero)
         for channel in range(depth):
             a, value = whole(i32(0)), v + TILE * channel
             for n in range(tiles):
                 p = load_probabilities(probabilities + TILE * n)
                 a, value = dot4(a, p, as_int(load_probabilities(value))), value + v_tile
             store_unaligned(totals + 4 * channel, i32(total(a) + starting))
-        scale, zero = splat16(load_f32(constants + 24)), splat16(load_f32(constants + 28))
+        scale = splat16(load_f32(constants + CONSTANTS.value_scale))
+        zero = splat16(load_f32(constants + CONSTANTS.output_zero))
         for channel in range(0, depth, 16):
             y = pack_in_order(fma(to_float(load_totals(totals + 4 * channel)), scale, zero))
             store(out + channel, y)
@@ -138,32 +141,29 @@ def attention_u8_rows(depth, softmax):
     exps, context_of = exps_of_scores(softmax), context_of_bytes(depth)
 
     def kernel(params, context, begin, end):
-        arena, starts, sentences = (
-            load_i64(context + ARENA),
-            load_i64(context + STARTS),
-            load_i64(context + SENTENCES),
-        )
-        heads, constants = load_i64(params + 64), load_i64(params + 72)
-        v_tile, first = load_i64(params + 40), load_i64(context + FIRST_ROW)
-        queries = load_i64(context + SCRATCH)
+        arena = load_i64(context + CONTEXT.arena)
+        starts = load_i64(context + CONTEXT.starts)
+        sentences = load_i64(context + CONTEXT.sentences)
+        heads, constants = load_i64(params + BYTES.heads), load_i64(params + BYTES.constants)
+        v_tile, first = load_i64(params + BYTES.v_tile), load_i64(context + CONTEXT.first_row)
+        queries = load_i64(context + CONTEXT.scratch)
         sums, made = queries + 4 * depth * ROWS, queries + 4 * depth * ROWS + 4 * ROWS
         kept = made + 4 * depth  # on a cache line, as depth is a multiple of 16
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             row = depth * ROWS * head
-            fours = load_i64(params + 88) + (4 + depth) * head
+            fours = load_i64(params + BYTES.fours) + (4 + depth) * head
             turn(
-                arena + load_i64(params) + load_i64(params + 8) * tile + row,
+                tile_of(arena, params + BYTES.q, tile) + row,
                 queries,
                 sums,
-                load_i32(constants),
-                load_i32(constants + 4),
+                constants,
                 fours,
             )
-            keys = arena + load_i64(params + 16) + depth * TILE * head
-            key_sums = arena + load_i64(params + 24) + 4 * TILE * head
-            values = arena + load_i64(params + 32) + depth * TILE * head
-            y = arena + load_i64(params + 48) + load_i64(params + 56) * tile + row
+            keys = arena + load_i64(params + BYTES.keys) + depth * TILE * head
+            key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
+            values = arena + load_i64(params + BYTES.v) + depth * TILE * head
+            y = tile_of(arena, params + BYTES.y, tile) + row
             for place in range(max(first, ROWS * tile), min(first + sentences, ROWS * tile + ROWS)):
                 lane, at = place - ROWS * tile, starts + 4 * (place - first)
                 start, stop = load_int(at), load_int(at + 4)
@@ -171,7 +171,7 @@ def attention_u8_rows(depth, softmax):
                 scores(
                     queries + 4 * lane,
                     load_i32(sums + 4 * lane),
-                    load_int(fours),
+                    load_int(fours + CHANNELS.count),
                     keys,
                     key_sums,
                     heads * depth * TILE,
@@ -183,7 +183,7 @@ def attention_u8_rows(depth, softmax):
                 )
                 begins = start % TILE
                 sum_of_exps = exps(kept, begins, begins + stop - start, constants)
-                factor = load_f32(constants + 16) / sum_of_exps
+                factor = load_f32(constants + CONSTANTS.probability_factor) / sum_of_exps
                 v = values + v_tile * (start // TILE)
                 context_of(kept, factor, v, v_tile, tiles, constants, kept + ROW * tiles, made)
                 for channel in range(depth):
@@ -208,44 +208,29 @@ def weighted_sum():
 
 def attention_f32_rows(depth):
     """In float32; params as in floats.py."""
-    load, splat, whole, exp = (
-        loads("f32", TILE),
-        splats("f32", TILE),
-        splats("i32", TILE),
-        exponential(TILE),
-    )
+    load = loads("f32", TILE)
+    splat = splats("f32", TILE)
+    whole = splats("i32", TILE)
+    exp = exponential(TILE)
     load_mask, sum_of = loads("i32", TILE), weighted_sum()
 
     def kernel(params, context, begin, end):
-        arena, scratch, starts = (
-            load_i64(context + ARENA),
-            load_i64(context + SCRATCH),
-            load_i64(context + STARTS),
-        )
-        heads, scale, sentences = (
-            load_i64(params + 64),
-            load_f32(params + 72),
-            load_i64(context + SENTENCES),
-        )
-        first = load_i64(context + FIRST_ROW)
-        k_tile, v_tile = load_i64(params + 24), load_i64(params + 40)
+        arena = load_i64(context + CONTEXT.arena)
+        scratch = load_i64(context + CONTEXT.scratch)
+        starts = load_i64(context + CONTEXT.starts)
+        heads = load_i64(params + FLOATS.heads)
+        scale = load_f32(params + FLOATS.scale)
+        sentences = load_i64(context + CONTEXT.sentences)
+        first = load_i64(context + CONTEXT.first_row)
+        k_tile, v_tile = load_i64(params + FLOATS.k_tile), load_i64(params + FLOATS.v_tile)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
-            queries = (
-                arena + load_i64(params) + load_i64(params + 8) * tile + 4 * ROWS * depth * head
-            )
-            keys, values = (
-                arena + load_i64(params + 16) + ROW * depth * head,
-                arena + load_i64(params + 32) + ROW * depth * head,
-            )
-            out = (
-                arena
-                + load_i64(params + 48)
-                + load_i64(params + 56) * tile
-                + 4 * ROWS * depth * head
-            )
-            made = load_i64(params + 80) + (4 + depth) * head
-            fours = load_i64(params + 88) + (4 + depth) * head
+            queries = tile_of(arena, params + FLOATS.q, tile) + 4 * ROWS * depth * head
+            keys = arena + load_i64(params + FLOATS.k) + ROW * depth * head
+            values = arena + load_i64(params + FLOATS.v) + ROW * depth * head
+            out = tile_of(arena, params + FLOATS.y, tile) + 4 * ROWS * depth * head
+            made = load_i64(params + FLOATS.made) + (4 + depth) * head
+            fours = load_i64(params + FLOATS.fours) + (4 + depth) * head
             low = max(first, ROWS * tile)
             for row in range(low, min(first + sentences, ROWS * tile + ROWS)):
                 lane, at = row - ROWS * tile, starts + 4 * (row - first)
@@ -254,20 +239,16 @@ def attention_f32_rows(depth):
                 masks = scratch + ROW * tiles
                 most = splat(f32(LEAST))
                 for n in range(tiles):
-                    a, key, query = (
-                        splat(f32(0)),
-                        keys + k_tile * (first_tile + n),
-                        queries + 4 * lane,
-                    )
-                    for four in range(load_int(fours)):
-                        channel = load_int(fours + 4 + 4 * four)
+                    a = splat(f32(0))
+                    key = keys + k_tile * (first_tile + n)
+                    query = queries + 4 * lane
+                    for four in range(load_int(fours + CHANNELS.count)):
+                        channel = load_int(fours + CHANNELS.first + 4 * four)
                         for c in range(channel, channel + 4):
                             q = splat(load_f32(query + 4 * ROWS * c))
                             a = multiply_add(load(key + ROW * c), q, a)
-                    begins, ends = (
-                        max(start - TILE * (first_tile + n), 0),
-                        min(stop - TILE * (first_tile + n), TILE),
-                    )
+                    begins = max(start - TILE * (first_tile + n), 0)
+                    ends = min(stop - TILE * (first_tile + n), TILE)
                     store(scratch + ROW * n, splat(f32(LEAST)))
                     store_lanes(scratch + ROW * n, a, begins, ends)
                     store(masks + ROW * n, whole(i32(0)))
@@ -280,8 +261,8 @@ def attention_f32_rows(depth):
                     store(scratch + ROW * n, p)
                     sums = add(sums, p)
                 factor = f32(1) / total(sums)
-                for n in range(4 * load_int(made)):
-                    channel = load_int(made + 4 + 4 * (n // 4)) + n % 4
+                for n in range(4 * load_int(made + CHANNELS.count)):
+                    channel = load_int(made + CHANNELS.first + 4 * (n // 4)) + n % 4
                     value = values + v_tile * first_tile + ROW * channel
                     weighted = sum_of(value, v_tile, tiles, scratch, masks) * factor
                     store_unaligned(out + 4 * (ROWS * channel + lane), weighted)

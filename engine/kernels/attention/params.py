@@ -1,0 +1,62 @@
+"""The parameters of attention, and what lies behind their addresses."""
+
+from __future__ import annotations
+
+from ..params import buffer
+from ..record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
+
+__all__ = ["ATTENTION_BYTES", "ATTENTION_FLOATS", "CHANNELS", "CONSTANTS", "KEYS"]
+
+CHANNELS = record(  # of a head: those that are not dead, four by four
+    "CHANNELS",
+    Field("count", "int32", "of the fours"),
+    Field("first", "int32", "channel of each of them: depth / 4 lie here"),
+)
+KEYS = record(
+    "KEYS",
+    *buffer("k", "keys, bytes"),
+    Field("keys", OFFSET, "of the keys, interleaved four channels at a time, or turned (AMX)"),
+    Field("key_sums", OFFSET, "of int32 [tile][head][64]: what a key adds to its scores"),
+    Field("heads", WHOLE, "of the attention"),
+    Field("flip", WHOLE, "int32 by whose bits keys are changed: u8 -> s8"),
+    Field("factor", WHOLE, "of the sum of a key's bytes"),
+    Field("extra", ADDRESS, "of int32 [heads], added to it"),
+    Field("fours", ADDRESS, "of CHANNELS [heads]: those that count"),
+)
+ATTENTION_BYTES = record(
+    "ATTENTION_BYTES",
+    *buffer("q", "queries"),
+    Field("keys", OFFSET, "as interleave_keys or amx_transpose_keys make them"),
+    Field("key_sums", OFFSET, "as they make them"),
+    *buffer("v", "values, less 128"),
+    *buffer("y", "context"),
+    Field("heads", WHOLE, "of the attention"),
+    Field("constants", ADDRESS, "of CONSTANTS"),
+    Field("made", ADDRESS, "of CHANNELS [heads]: of y, those that are read"),
+    Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
+)
+CONSTANTS = record(  # of attention on bytes; a prime: less 128, where bytes were turned into s8
+    "CONSTANTS",
+    Field("query_factor", "int32", "-zero point' of keys: of the sum of a query's bytes"),
+    Field("query_extra", "int32", "added to it"),
+    Field("score_scale", "float32", "of sums of products: to steps, or to real scores"),
+    Field("score_shift", "float32", "zero point of scores + MAGIC"),
+    Field("probability_factor", "float32", "1 / scale of probabilities"),
+    Field("value_zero", "int32", "-zero point' of values"),
+    Field("value_scale", "float32", "of sums of values: to steps of y"),
+    Field("output_zero", "float32", "zero point of y + MAGIC"),
+    Field("rest", "uint8", "of the cache line", 32),
+    Field("coarse", "float32", "exp of 16 steps of scores, 15 times to none", 16),
+    Field("fine", "float32", "exp of a step of scores, 15 times to none", 16),
+)
+ATTENTION_FLOATS = record(
+    "ATTENTION_FLOATS",
+    *buffer("q", "queries"),
+    *buffer("k", "keys"),
+    *buffer("v", "values"),
+    *buffer("y", "context, float32"),
+    Field("heads", WHOLE, "of the attention"),
+    Field("scale", FLOAT, "of scores"),
+    Field("made", ADDRESS, "of CHANNELS [heads]: of y, those that are read"),
+    Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
+)
