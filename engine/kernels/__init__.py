@@ -16,6 +16,7 @@ from typing import Any
 from ..codegen.compile import Compiled, compiled
 from ..codegen.isa import Isa
 from . import params
+from .attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
 from .linear.records import DYNAMIC_LINEAR, FEW_ROWS, LINEAR, REARRANGE
 
 __all__ = ["KERNELS", "Kernel", "kernel", "kernel_name"]
@@ -164,6 +165,7 @@ KERNELS: dict[str, Kernel] = {
             "interleave_keys",
             ("depth", "channels"),
             "Attention",
+            KEYS,
         ),
         Kernel(
             "attention_u8",
@@ -171,6 +173,7 @@ KERNELS: dict[str, Kernel] = {
             "attention_u8",
             ("depth", "softmax", "channels"),
             "Attention",
+            ATTENTION_BYTES,
         ),
         Kernel(
             "attention_u8_rows",
@@ -178,15 +181,31 @@ KERNELS: dict[str, Kernel] = {
             "attention_u8_rows",
             ("depth", "softmax"),
             "Attention",
+            ATTENTION_BYTES,
         ),
         Kernel(
-            "attention_f32", "attention.floats", "attention_f32", ("depth", "width"), "Attention"
+            "attention_f32",
+            "attention.floats",
+            "attention_f32",
+            ("depth", "width"),
+            "Attention",
+            ATTENTION_FLOATS,
         ),
         Kernel(
-            "attention_bf16", "attention.floats", "attention_bf16", ("depth", "width"), "Attention"
+            "attention_bf16",
+            "attention.floats",
+            "attention_bf16",
+            ("depth", "width"),
+            "Attention",
+            ATTENTION_FLOATS,
         ),
         Kernel(
-            "attention_f32_rows", "attention.rows", "attention_f32_rows", ("depth",), "Attention"
+            "attention_f32_rows",
+            "attention.rows",
+            "attention_f32_rows",
+            ("depth",),
+            "Attention",
+            ATTENTION_FLOATS,
         ),
         Kernel("output_tokens", "outputs", "output_tokens", (), ""),
         Kernel(
@@ -232,7 +251,12 @@ KERNELS: dict[str, Kernel] = {
             LINEAR,
         ),
         Kernel(
-            "amx_transpose_keys", "attention.amx", "amx_transpose_keys", ("depth",), "Attention"
+            "amx_transpose_keys",
+            "attention.amx",
+            "amx_transpose_keys",
+            ("depth",),
+            "Attention",
+            KEYS,
         ),
         Kernel(
             "amx_attention_u8",
@@ -240,6 +264,7 @@ KERNELS: dict[str, Kernel] = {
             "amx_attention_u8",
             ("depth", "softmax"),
             "Attention",
+            ATTENTION_BYTES,
         ),
         Kernel(
             "elementwise",

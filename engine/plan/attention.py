@@ -44,12 +44,29 @@ def _bytes(
         extra = extra + constant_scores(planner.graph, node, choice.varying)
     extra = aligned(extra.astype(np.int32))
     assert choice.keys is not None
-    params = (key, key.tile_bytes, keys, sums, heads, FLIP, factor, extra, fours)
+    params = {
+        "k": key,
+        "keys": keys,
+        "key_sums": sums,
+        "heads": heads,
+        "flip": FLIP,
+        "factor": factor,
+        "extra": extra,
+        "fours": fours,
+    }
     planner.emit(node, *choice.keys, params, "tokens", units=heads)
-    operands = (query, query.tile_bytes, keys, sums, value, value.tile_bytes, y, y.tile_bytes)
-    constants = aligned(attention_constants(node, choice.depth))
-    block = (*operands, heads, constants, made, fours)
-    _emit(planner, node, choice, block, made, fours)
+    operands = {
+        "q": query,
+        "keys": keys,
+        "key_sums": sums,
+        "v": value,
+        "y": y,
+        "heads": heads,
+        "constants": aligned(attention_constants(node)),
+        "made": made,
+        "fours": fours,
+    }
+    _emit(planner, node, choice, operands, made, fours)
 
 
 def _floats(
@@ -63,9 +80,16 @@ def _floats(
         for each, form in zip((choice.query, choice.key, choice.value), choice.forms, strict=True)
     )
     y = (choice.floats or choice.y).buffer
-    operands = (query, query.tile_bytes, key, key.tile_bytes, value, value.tile_bytes)
-    heads, scale = node.attributes["heads"], float(node.attributes["scale"])
-    params = (*operands, y, y.tile_bytes, heads, scale, made, fours)
+    params = {
+        "q": query,
+        "k": key,
+        "v": value,
+        "y": y,
+        "heads": node.attributes["heads"],
+        "scale": float(node.attributes["scale"]),
+        "made": made,
+        "fours": fours,
+    }
     _emit(planner, node, choice, params, made, fours)
     if choice.floats is not None:
         emit_elementwise(planner, node, ElementwiseChoice(choice.y, choice.floats, "none"))
@@ -89,7 +113,7 @@ def fours_of(there: Array | None, heads: int, depth: int) -> Array:
     """int32 [heads, 1 + depth / 4]: how many fours of a head's channels are there (bool [heads,
     depth / 4]; None: all), and the first channel of each.
     """
-    found = np.zeros((heads, 1 + depth // 4), np.int32)
+    found = np.zeros((heads, 1 + depth // 4), np.int32)  # CHANNELS: a count, the first channels
     there = np.ones((heads, depth // 4)) if there is None else there
     for row, fours in zip(found, there, strict=True):
         places = np.flatnonzero(fours)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..codegen.elements import MAGIC, MAGIC_BITS
 from ..graph import Node, Quantization
+from ..kernels.attention.records import CONSTANTS
 from ..ops.fused import ACTIVATIONS
 
 __all__ = [
@@ -188,27 +189,28 @@ def key_factors(node: Node, channels: Array) -> tuple[int, Array]:
     return -query.zero_point, channels * query.zero_point * key.zero_point
 
 
-def attention_constants(node: Node, depth: int) -> Array:
-    """The constants of kernels/attention/bytes.py as int32 [48]."""
+def attention_constants(node: Node) -> Array:
+    """CONSTANTS [1] of an attention on bytes."""
     query, key, value = operand_quantizations(node)
     scores, probabilities, output = (
-        stored(node.attributes[name]) for name in ("scores", "probabilities", "output")
+        stored(node.attributes.get(name)) for name in ("scores", "probabilities", "output")
     )
     assert probabilities is not None and output is not None
-    constants = np.zeros(48, np.float32)
-    whole = constants.view(np.int32)
-    whole[0], whole[1], whole[5] = 128 - key.zero_point, 0, 128 - value.zero_point
-    constants[4] = 1 / probabilities.scale
-    constants[6] = np.float64(probabilities.scale) * value.scale / output.scale
-    constants[7] = output.zero_point + MAGIC
+    constants = np.zeros(1, CONSTANTS.dtype)
+    constants["query_factor"] = 128 - key.zero_point
+    constants["value_zero"] = 128 - value.zero_point
+    constants["probability_factor"] = 1 / probabilities.scale
+    constants["value_scale"] = np.float64(probabilities.scale) * value.scale / output.scale
+    constants["output_zero"] = output.zero_point + MAGIC
     product = np.float64(query.scale) * key.scale
     if scores is None:
-        constants[2] = product * node.attributes["scale"]
-        return constants.view(np.int32)
-    constants[2], constants[3] = product / scores.scale, scores.zero_point + MAGIC
+        constants["score_scale"] = product * node.attributes["scale"]
+        return constants
+    constants["score_scale"] = product / scores.scale
+    constants["score_shift"] = scores.zero_point + MAGIC
     step = np.arange(-15, 1) * np.float64(scores.scale) * node.attributes["scale"]
-    constants[16:32], constants[32:48] = np.exp(16 * step), np.exp(step)
-    return constants.view(np.int32)
+    constants["coarse"], constants["fine"] = np.exp(16 * step), np.exp(step)
+    return constants
 
 
 # --- layer norm

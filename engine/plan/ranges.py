@@ -67,7 +67,7 @@ def softmax_of(node: Node) -> str:
     their least total is exp(-span).  Both, and what turns that into probabilities, 1 / (total *
     their scale), have to be normal numbers of float32.
     """
-    scores, probabilities = node.attributes["scores"], node.attributes["probabilities"]
+    scores, probabilities = node.attributes.get("scores"), node.attributes["probabilities"]
     if scores is None:
         return "floats"
     span = 255 * float(scores.scale) * float(node.attributes["scale"])
@@ -84,7 +84,7 @@ def why_not_bytes(node: Node, depth: int) -> str:
     if scale <= 0:
         return f"scores are multiplied by {scale}"
     furthest = 255 * 255 * depth * query.scale * key.scale * scale
-    if node.attributes["scores"] is None and furthest > MOST_SCORE:
+    if node.attributes.get("scores") is None and furthest > MOST_SCORE:
         return f"scores may reach {furthest:.3g}"
     if 1 / probabilities.scale + 1 > MOST_ROUNDED:
         return f"a step of probabilities is {probabilities.scale}"

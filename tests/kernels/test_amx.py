@@ -14,6 +14,7 @@ import pytest
 from engine.codegen import isa
 from engine.codegen.simd import MAGIC
 from engine.kernels import kernel
+from engine.kernels.attention.records import ATTENTION_BYTES, CONSTANTS, KEYS
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.kernels.linear.records import (
     FLOAT_OUTPUT,
@@ -285,11 +286,13 @@ def attend(
     tokens, channels = sum(lengths), heads * depth
     query, key, value = random.integers(0, 256, (3, tokens, channels)).astype(np.uint8)
     tiles = -(-tokens // 64)
-    constants = np.zeros(48, np.float32)
-    constants[2:8] = 1 / (150 * depth), 128 + MAGIC, 255, 0, 1 / 40, 100 + MAGIC
-    constants.view(np.int32)[[0, 1, 5]] = -3, 0, 7
+    constants = np.zeros(1, CONSTANTS.dtype)
+    constants["query_factor"], constants["value_zero"] = -3, 7
+    constants["score_scale"], constants["score_shift"] = 1 / (150 * depth), 128 + MAGIC
+    constants["probability_factor"] = 255
+    constants["value_scale"], constants["output_zero"] = 1 / 40, 100 + MAGIC
     step = np.arange(-15, 1) * 0.04
-    constants[16:32], constants[32:48] = np.exp(16 * step), np.exp(step)
+    constants["coarse"], constants["fine"] = np.exp(16 * step), np.exp(step)
     stand = Stand(1 << 22, lengths)
     row = channels * 64
     q, k, v = (stand.put(to_tiles(z))[0] for z in (query, key, value))
@@ -298,12 +301,15 @@ def attend(
     y_at, y = stand.room((tiles, channels, 64), np.uint8)
     extra = stand.address(np.full(heads, depth * 120 * 131, np.int32))
     fours = stand.address(fours_of(None, heads, depth))
-    turned = stand.params(k, row, keys, sums, heads, FLIP, -120, extra, fours)
+    turned = stand.params(
+        KEYS, k=k, k_tile=row, keys=keys, key_sums=sums, heads=heads, flip=FLIP, factor=-120,
+        extra=extra, fours=fours,
+    )  # fmt: skip
     channels = () if names[0].startswith("amx") else ("all",)
     stand.run(kernel(which, names[0], depth, *channels), turned, 0, tiles * heads)
     params = stand.params(
-        q, row, keys, sums, v, row, y_at, row, heads, stand.address(constants.view(np.int32)),
-        fours, fours,
+        ATTENTION_BYTES, q=q, q_tile=row, keys=keys, key_sums=sums, v=v, v_tile=row, y=y_at,
+        y_tile=row, heads=heads, constants=stand.address(constants), made=fours, fours=fours,
     )  # fmt: skip
     stand.run(kernel(which, names[1], depth, softmax, *channels), params, 0, tiles * heads)
     return from_tiles(y, tokens)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
 from engine.kernels import kernel
+from engine.kernels.attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
@@ -88,9 +89,14 @@ def run_floats(
         forms = zip(places, ("pairs", "pairs", "words"), strict=True)
         places = [rounded(stand, isa, place, channels, form) for place, form in forms]
     made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
-    block = stand.params(
-        *places[0], *places[1], *places[2], y, 4 * lanes * channels, heads, depth**-0.5, made, fours
-    )
+    operands = {
+        **dict(zip(("q", "q_tile", "k", "k_tile", "v", "v_tile"), sum(places, ()), strict=True)),
+        "y": y,
+        "y_tile": 4 * lanes * channels,
+        "heads": heads,
+        "scale": depth**-0.5,
+    }
+    block = stand.params(ATTENTION_FLOATS, **operands, made=made, fours=fours)
     variant = (depth, width) if width else (depth,)
     stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
@@ -168,13 +174,17 @@ def run_bytes(
     sums, _ = stand.room((tiles, heads, 64), np.int32)
     made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
     extra_at = stand.address(extra.astype(np.int32))
-    turn = stand.params(*places[1], keys, sums, heads, -0x7F7F7F80, factor, extra_at, fours)
+    turn = stand.params(
+        KEYS, k=places[1][0], k_tile=places[1][1], keys=keys, key_sums=sums, heads=heads,
+        flip=-0x7F7F7F80, factor=factor, extra=extra_at, fours=fours,
+    )  # fmt: skip
     which = "all" if varying is None and read is None else "some"
     stand.run(kernel(isa, "interleave_keys", depth, which), turn, 0, tiles * heads)
-    constants = aligned(attention_constants(node, depth))
+    constants = aligned(attention_constants(node))
     block = stand.params(
-        *places[0], keys, sums, *places[2], y, lanes * channels, heads, constants.ctypes.data,
-        made, fours,
+        ATTENTION_BYTES, q=places[0][0], q_tile=places[0][1], keys=keys, key_sums=sums,
+        v=places[2][0], v_tile=places[2][1], y=y, y_tile=lanes * channels, heads=heads,
+        constants=constants.ctypes.data, made=made, fours=fours,
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     variant = (depth, softmax_of(node), which)[: 2 if rows else 3]

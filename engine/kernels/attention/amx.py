@@ -26,7 +26,6 @@ from ...codegen.simd import (
     load_f32,
     load_i32,
     load_i64,
-    load_int,
     loads,
     maximum,
     mul,
@@ -44,8 +43,9 @@ from ..buffers import tile_of
 from ..context import CONTEXT, TILE
 from ..tiles import configures, every, products, release, tile_loads, tile_stores, zeros
 from .byte_scores import ONES, conversion, interleave_queries
-from .params import ATTENTION_BYTES as BYTES
-from .params import CONSTANTS, KEYS
+from .records import ATTENTION_BYTES as BYTES
+from .records import CONSTANTS, KEYS
+from .sentences import for_each_sentence
 
 f32, i32 = nb.float32, nb.int32
 
@@ -181,7 +181,8 @@ def _scores(depth, lanes, softmax):
     row, step = 4 * lanes, min(depth, 64)
     clear, multiply, save = _strip(lanes, 4, 5)
 
-    def scores(queries, sums, keys, k_tile, key_sums, s_tile, start, end, constants, exps):
+    def scores(query, key, start, end, constants, exps):
+        (queries, sums), (keys, k_tile, key_sums, s_tile) = query, key
         starting, totals, base = load_sums(sums), splat(f32(0)), start & ~63
         held = ready(constants)
         for block in range(start & ~15, end, 16):
@@ -191,8 +192,8 @@ def _scores(depth, lanes, softmax):
                 multiply(left + step * part, depth, queries + step * TILE * part, 4 * TILE)
             save(exps + row * (block - base))
             extra = key_sums + (block >> 6) * s_tile
-            for key in range(max(block, start), min(block + 16, end)):
-                at, more = exps + row * (key - base), whole(load_i32(extra + 4 * (key & 63)))
+            for n in range(max(block, start), min(block + 16, end)):
+                at, more = exps + row * (n - base), whole(load_i32(extra + 4 * (n & 63)))
                 p = convert(add(load_sums(at), add(starting, more)), held)
                 store(at, p)
                 if at_once:
@@ -236,7 +237,8 @@ def _context(depth, lanes):
     splat, load, row = splats("f32", lanes), loads("i32", lanes), 4 * lanes
     clear, multiply, save = _strip(lanes, 6, 7)
 
-    def finish(values, v_tile, probabilities, keys, starting, constants, sums, out, first, last):
+    def finish(value, probabilities, keys, starting, constants, sums, to):
+        (values, v_tile), (out, first, last) = value, to
         scale = splat(load_f32(constants + CONSTANTS.value_scale))
         zero = splat(load_f32(constants + CONSTANTS.output_zero))
         for channel in range(0, depth, 16):
@@ -259,22 +261,24 @@ def _block(depth, lanes, softmax):
     context = _context(depth, lanes)
     splat, whole, row = splats("f32", lanes), splats("i32", lanes), 4 * lanes
 
-    def attend(queries, sums, keys, k_tile, key_sums, s_tile, values, v_tile, start, end, constants,
-               exps, out, first, last):  # fmt: skip
+    def attend(operands, sentence):
+        (queries, sums), key, (values, v_tile), (constants, exps, out) = operands
+        start, end, first, last = sentence
+        at = first // lanes * lanes
+        query, to = (queries + 4 * at, sums + 4 * at), (out + at, first - at, last - at)
         base = start & ~63
         held = ((end + 63) & ~63) - base  # keys, with neighbours' in the first and last tile
         probabilities = exps + held * row
-        totals = scores(queries, sums, keys, k_tile, key_sums, s_tile, start, end, constants, exps)
-        for key in range(start - base):
-            store(exps + row * key, splat(f32(0)))
-        for key in range(end - base, held):
-            store(exps + row * key, splat(f32(0)))
+        totals = scores(query, key, start, end, constants, exps)
+        for n in range(start - base):
+            store(exps + row * n, splat(f32(0)))
+        for n in range(end - base, held):
+            store(exps + row * n, splat(f32(0)))
         factor = div(splat(load_f32(constants + CONSTANTS.probability_factor)), totals)
         weight = quantise(exps, held, factor, probabilities)
         starting = mul(weight, whole(load_i32(constants + CONSTANTS.value_zero)))
-        at = values + (base >> 6) * v_tile
-        context(at, v_tile, probabilities, held, starting, constants,
-                probabilities + held // 4 * row, out, first, last)  # fmt: skip
+        value, work = values + (base >> 6) * v_tile, probabilities + held // 4 * row
+        context((value, v_tile), probabilities, held, starting, constants, work, to)
 
     return routine(attend)
 
@@ -282,53 +286,29 @@ def _block(depth, lanes, softmax):
 def amx_attention_u8(depth, softmax):
     """Every token is a query."""
     turn, configure = interleave_queries(depth, TILE, "all"), configures(_shapes(depth))
-    wide, half, quarter = (_block(depth, lanes, softmax) for lanes in (64, 32, 16))
+    visit = for_each_sentence(*(_block(depth, lanes, softmax) for lanes in (16, 32, 64)))
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
-        starts = load_i64(context + CONTEXT.starts)
-        sentences = load_i64(context + CONTEXT.sentences)
         heads, constants = load_i64(params + BYTES.heads), load_i64(params + BYTES.constants)
-        k_tile = heads * depth * TILE
-        s_tile = heads * 4 * TILE
-        v_tile = load_i64(params + BYTES.v_tile)
         queries, sums = scratch + 64, scratch + 64 + depth * TILE
-        exps = sums + 4 * TILE
+        exps, v_tile = sums + 4 * TILE, load_i64(params + BYTES.v_tile)
         configure(scratch)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
-            x = tile_of(arena, params + BYTES.q, tile) + channel
-            turn(
-                x,
-                queries,
-                sums,
-                constants,
-                0,
-            )
+            turn(tile_of(arena, params + BYTES.q, tile) + channel, queries, sums, constants, 0)
             keys = arena + load_i64(params + BYTES.keys) + channel
             key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
             values = arena + load_i64(params + BYTES.v) + channel
             out = tile_of(arena, params + BYTES.y, tile) + channel
-            low, high = tile * TILE, tile * TILE + TILE
-            for sentence in range(sentences):
-                start, stop = load_int(starts + 4 * sentence), load_int(starts + 4 * sentence + 4)
-                if stop <= low or start >= high:
-                    continue
-                first, last = max(start, low) - low, min(stop, high) - low
-                if first // 16 == (last - 1) // 16:
-                    at = first // 16 * 16
-                    quarter(queries + 4 * at, sums + 4 * at, keys, k_tile, key_sums, s_tile,
-                            values, v_tile, start, stop, constants, exps, out + at,
-                            first - at, last - at)  # fmt: skip
-                elif first // 32 == (last - 1) // 32:
-                    at = first // 32 * 32
-                    half(queries + 4 * at, sums + 4 * at, keys, k_tile, key_sums, s_tile,
-                         values, v_tile, start, stop, constants, exps, out + at,
-                         first - at, last - at)  # fmt: skip
-                else:
-                    wide(queries, sums, keys, k_tile, key_sums, s_tile, values, v_tile, start,
-                         stop, constants, exps, out, first, last)  # fmt: skip
+            operands = (
+                (queries, sums),
+                (keys, heads * depth * TILE, key_sums, heads * 4 * TILE),
+                (values, v_tile),
+                (constants, exps, out),
+            )
+            visit(context, tile, operands, 0)
         release()
 
     return kernel

@@ -34,7 +34,7 @@ from ...codegen.simd import (
 from ..activations import exponential
 from ..buffers import tile_of
 from ..context import CONTEXT, TILE
-from .params import CHANNELS, CONSTANTS, KEYS
+from .records import CHANNELS, CONSTANTS, KEYS
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 ONES = 0x01010101

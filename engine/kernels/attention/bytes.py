@@ -52,8 +52,9 @@ from ...codegen.simd import (
 from ..buffers import tile_of
 from ..context import CONTEXT, TILE
 from .byte_scores import ONES, exps_of, interleave_queries, listed
-from .params import ATTENTION_BYTES as BYTES
-from .params import CHANNELS, CONSTANTS
+from .records import ATTENTION_BYTES as BYTES
+from .records import CHANNELS, CONSTANTS
+from .sentences import channels_of, for_each_sentence
 
 f32, i32 = nb.float32, nb.int32
 
@@ -82,9 +83,9 @@ def block(depth, lanes, softmax, channels):
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row, (count, place) = 4 * lanes, listed(depth, channels)
 
-    def attend(sentence):
-        (queries, sums, fours), keys, (values, v_tile, made), rest = sentence
-        start, end, constants, scratch, out, first, last = rest
+    def attend(operands, sentence):
+        (queries, sums, fours), keys, (values, v_tile, made), (constants, scratch, out) = operands
+        start, end, first, last = sentence
         at = first // lanes * lanes
         query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
         first, last = first - at, last - at
@@ -128,64 +129,55 @@ def block(depth, lanes, softmax, channels):
     return routine(attend)
 
 
+def fetches(depth):
+    """What `for_each_sentence` does ahead of a sentence that reaches beyond the tile: its keys and
+    values are fetched, for the first head that a worker has and always for the next one.  ahead:
+    whether other workers have the rest of the pack, whether this head is the worker's first,
+    whether another follows.
+    """
+
+    def before(operands, ahead, tile, start, stop):
+        (_, _, fours), (keys, _, k_tile, _), (values, v_tile, made), _ = operands
+        shared, is_first, has_next = ahead
+        if shared and (start < tile * TILE or stop > tile * TILE + TILE):
+            if is_first:
+                fetch(keys, k_tile, fours, values, v_tile, made, start, stop)
+            if has_next:
+                key, value, list_bytes = keys + depth * TILE, values + depth * TILE, 4 + depth
+                after, later = fours + list_bytes, made + list_bytes
+                fetch(key, k_tile, after, value, v_tile, later, start, stop)
+
+    return before
+
+
 def attention_u8(depth, softmax, channels):
     """Every token is a query; channels "all" or "some" (byte_scores.py: listed)."""
     turn = interleave_queries(depth, TILE, channels)
-    wide, half, quarter = (block(depth, lanes, softmax, channels) for lanes in (64, 32, 16))
+    blocks = (block(depth, lanes, softmax, channels) for lanes in (16, 32, 64))
+    visit = for_each_sentence(*blocks, before=fetches(depth))
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + CONTEXT.arena)
-        scratch = load_i64(context + CONTEXT.scratch)
-        starts = load_i64(context + CONTEXT.starts)
-        heads = load_i64(params + BYTES.heads)
-        constants = load_i64(params + BYTES.constants)
-        sentences = load_i64(context + CONTEXT.sentences)
-        all_made, all_fours = load_i64(params + BYTES.made), load_i64(params + BYTES.fours)
-        shared = end - begin < heads * load_i64(
-            context + CONTEXT.tiles
-        )  # other workers have the rest
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        heads, constants = load_i64(params + BYTES.heads), load_i64(params + BYTES.constants)
+        shared = end - begin < heads * load_i64(context + CONTEXT.tiles)  # the rest is others'
         queries, sums = scratch, scratch + depth * TILE
-        work = sums + 4 * TILE
+        work, v_tile = sums + 4 * TILE, load_i64(params + BYTES.v_tile)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
-            made, fours = all_made + (4 + depth) * head, all_fours + (4 + depth) * head
-            turn(
-                tile_of(arena, params + BYTES.q, tile) + channel,
-                queries,
-                sums,
-                constants,
-                fours,
-            )
+            fours = channels_of(params + BYTES.fours, depth, head)
+            made = channels_of(params + BYTES.made, depth, head)
+            turn(tile_of(arena, params + BYTES.q, tile) + channel, queries, sums, constants, fours)
             keys = arena + load_i64(params + BYTES.keys) + channel
             key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
-            k_tile, v_tile = heads * depth * TILE, load_i64(params + BYTES.v_tile)
             values = arena + load_i64(params + BYTES.v) + channel
             out = tile_of(arena, params + BYTES.y, tile) + channel
-            low, high = tile * TILE, tile * TILE + TILE
-            for number in range(sentences):
-                start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
-                if stop <= low or start >= high:
-                    continue
-                if shared and (start < low or stop > high):
-                    if unit == begin:
-                        fetch(keys, k_tile, fours, values, v_tile, made, start, stop)
-                    if head + 1 < heads:
-                        key, value = keys + depth * TILE, values + depth * TILE
-                        after, later = fours + 4 + depth, made + 4 + depth
-                        fetch(key, k_tile, after, value, v_tile, later, start, stop)
-                first, last = max(start, low) - low, min(stop, high) - low
-                sentence = (
-                    (queries, sums, fours),
-                    (keys, key_sums, k_tile, heads * 4 * TILE),
-                    (values, v_tile, made),
-                    (start, stop, constants, work, out, first, last),
-                )
-                if first // 16 == (last - 1) // 16:
-                    quarter(sentence)
-                elif first // 32 == (last - 1) // 32:
-                    half(sentence)
-                else:
-                    wide(sentence)
+            operands = (
+                (queries, sums, fours),
+                (keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
+                (values, v_tile, made),
+                (constants, work, out),
+            )
+            visit(context, tile, operands, (shared, unit == begin, head + 1 < heads))
 
     return kernel

@@ -48,8 +48,9 @@ from ...codegen.simd import (
 from ..activations import exponential
 from ..buffers import tile_of
 from ..context import CONTEXT, TILE
-from .params import ATTENTION_FLOATS as FLOATS
-from .params import CHANNELS
+from .records import ATTENTION_FLOATS as FLOATS
+from .records import CHANNELS
+from .sentences import channels_of, for_each_sentence
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 LEAST = -3.0e38
@@ -215,86 +216,46 @@ def four_sums_of_pairs(lanes):
 
 
 def attend(kind, lanes):
-    """One sentence's keys for `lanes` queries; only lanes first .. last - 1 are stored."""
+    """A routine: one sentence for blocks of `lanes` queries, as many as it has some among; only its
+    own lanes are stored.
+    """
     make_scores = score(kind, lanes)
     make_exps = exps_of(kind, lanes)
     sums_of = four_sums_of_pairs(lanes) if kind == "bf16" else four_sums_of_floats(lanes)
     splat, v_row = splats("f32", lanes), V_ROW[kind]
 
-    def sentence(
-        queries,
-        keys,
-        k_tile,
-        values,
-        v_tile,
-        start,
-        end,
-        scale,
-        scratch,
-        out,
-        first,
-        last,
-        made,
-        fours,
-    ):
-        greatest = make_scores(queries, keys, k_tile, start, end, scratch, fours)
+    def one_block(operands, start, end, at, first, last):
+        (queries, fours), (keys, k_tile), (values, v_tile), (out, made), (scale, scratch) = operands
+        greatest = make_scores(queries + 4 * at, keys, k_tile, start, end, scratch, fours)
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
         for four in range(load_int(made + CHANNELS.count)):
             channel = load_int(made + CHANNELS.first + 4 * four)
             a, b, c, d = sums_of(values + v_row * channel, v_tile, start, end, scratch)
-            to = out + ROW * channel
+            to = out + 4 * at + ROW * channel
             store_lanes(to, mul(a, factor), first, last)
             store_lanes(to + ROW, mul(b, factor), first, last)
             store_lanes(to + 2 * ROW, mul(c, factor), first, last)
             store_lanes(to + 3 * ROW, mul(d, factor), first, last)
 
-    return routine(sentence)
+    one_block = routine(one_block)
 
-
-def lanes_of_tile(kind, lanes):
-    """A routine: one sentence for blocks of `lanes` queries, as many as have first .. last - 1 of a
-    tile among them.
-    """
-    attend_block = attend(kind, lanes)
-
-    def some(sentence):
-        (queries, keys, k_tile, values, v_tile, start, stop), rest = sentence
-        scale, scratch, out, first, last, made, fours = rest
+    def blocks(operands, sentence):
+        start, stop, first, last = sentence
         for at in range(first // lanes * lanes, last, lanes):
-            attend_block(
-                queries + 4 * at,
-                keys,
-                k_tile,
-                values,
-                v_tile,
-                start,
-                stop,
-                scale,
-                scratch,
-                out + 4 * at,
-                max(first - at, 0),
-                min(last - at, lanes),
-                made,
-                fours,
-            )
+            one_block(operands, start, stop, at, max(first - at, 0), min(last - at, lanes))
 
-    return routine(some)
+    return routine(blocks)
 
 
 def attention(kind, depth, width):
     """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
-    quarter, half, all_lanes = (lanes_of_tile(kind, min(width, lanes)) for lanes in (16, 32, 64))
+    visit = for_each_sentence(*(attend(kind, min(width, lanes)) for lanes in (16, 32, 64)))
     key_bytes = ROW * depth // PER_WORD[kind]  # of a head in a tile
     value_bytes, result_bytes = V_ROW[kind] * depth, ROW * depth
-    list_bytes = 4 + depth  # of the fours of a head
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + CONTEXT.arena)
-        scratch = load_i64(context + CONTEXT.scratch)
-        starts = load_i64(context + CONTEXT.starts)
-        heads = load_i64(params + FLOATS.heads)
-        scale = load_f32(params + FLOATS.scale)
-        sentences = load_i64(context + CONTEXT.sentences)
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        heads, scale = load_i64(params + FLOATS.heads), load_f32(params + FLOATS.scale)
         k_tile, v_tile = load_i64(params + FLOATS.k_tile), load_i64(params + FLOATS.v_tile)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
@@ -302,24 +263,12 @@ def attention(kind, depth, width):
             keys = arena + load_i64(params + FLOATS.k) + key_bytes * head
             values = arena + load_i64(params + FLOATS.v) + value_bytes * head
             out = tile_of(arena, params + FLOATS.y, tile) + result_bytes * head
-            made = load_i64(params + FLOATS.made) + list_bytes * head
-            fours = load_i64(params + FLOATS.fours) + list_bytes * head
-            low, high = tile * TILE, tile * TILE + TILE
-            for number in range(sentences):
-                start, stop = load_int(starts + 4 * number), load_int(starts + 4 * number + 4)
-                if stop <= low or start >= high or stop <= start:
-                    continue
-                first, last = max(start, low) - low, min(stop, high) - low
-                sentence = (
-                    (queries, keys, k_tile, values, v_tile, start, stop),
-                    (scale, scratch, out, first, last, made, fours),
-                )
-                if first // 16 == (last - 1) // 16:
-                    quarter(sentence)
-                elif first // 32 == (last - 1) // 32:
-                    half(sentence)
-                else:
-                    all_lanes(sentence)
+            fours = channels_of(params + FLOATS.fours, depth, head)
+            made = channels_of(params + FLOATS.made, depth, head)
+            operands = (
+                (queries, fours), (keys, k_tile), (values, v_tile), (out, made), (scale, scratch)
+            )  # fmt: skip
+            visit(context, tile, operands, 0)
 
     return kernel
 

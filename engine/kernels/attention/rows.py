@@ -41,9 +41,10 @@ from ..buffers import tile_of
 from ..context import CONTEXT, ROWS, TILE
 from .byte_scores import ONES, conversion, interleave_queries
 from .floats import LEAST, ROW
-from .params import ATTENTION_BYTES as BYTES
-from .params import ATTENTION_FLOATS as FLOATS
-from .params import CHANNELS, CONSTANTS
+from .records import ATTENTION_BYTES as BYTES
+from .records import ATTENTION_FLOATS as FLOATS
+from .records import CHANNELS, CONSTANTS
+from .sentences import channels_of
 
 f32, i32 = nb.float32, nb.int32
 
@@ -57,13 +58,14 @@ def scores_of_bytes(softmax):
     ready, convert, _ = conversion(TILE, softmax)
     rest = 0.0 if softmax == "bytes" else LEAST
 
-    def scores(query, query_sum, fours, k, k_sums, k_tile, s_tile, start, stop, constants, kept):
+    def scores(query, key, start, stop, constants, kept):
+        (words, query_sum, fours), (k, k_sums, k_tile, s_tile) = query, key
         for tile in range(start // TILE, (stop + TILE - 1) // TILE):
-            a, key, word = whole(query_sum), k + k_tile * tile, query
+            a, at, word = whole(query_sum), k + k_tile * tile, words
             a = add(a, load_sums(k_sums + s_tile * tile))
             for _ in range(fours):
-                a = dot4(a, whole(load_i32(word)), load_keys(key))
-                key, word = key + 4 * TILE, word + 4 * ROWS
+                a = dot4(a, whole(load_i32(word)), load_keys(at))
+                at, word = at + 4 * TILE, word + 4 * ROWS
             begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
             store(kept, splat(f32(rest)))
             store_lanes(kept, convert(a, ready(constants)), begins, ends)
@@ -113,7 +115,8 @@ def context_of_bytes(depth):
     load_probabilities = loads("u8", TILE)
     load_totals, splat16 = loads("i32", 16), splats("f32", 16)
 
-    def context(kept, factor, v, v_tile, tiles, constants, scratch, out):
+    def context(kept, factor, values, constants, scratch, out):
+        v, v_tile, tiles = values
         weight, probabilities, totals = whole(i32(0)), scratch, scratch + TILE * tiles
         for n in range(tiles):
             p = pack_in_order(fma(load(kept + ROW * n), splat(factor), splat(f32(MAGIC))))
@@ -135,61 +138,102 @@ def context_of_bytes(depth):
     return routine(context)
 
 
+@routine
+def rows_of_tile(context, tile):
+    """The rows of this pack that are in a tile: the first and behind the last."""
+    first, sentences = load_i64(context + CONTEXT.first_row), load_i64(context + CONTEXT.sentences)
+    return max(first, ROWS * tile), min(first + sentences, ROWS * tile + ROWS)
+
+
+@routine
+def tokens_of_row(context, row):
+    """A row's sentence: its first token in the pack and behind its last."""
+    at = load_i64(context + CONTEXT.starts) + 4 * (row - load_i64(context + CONTEXT.first_row))
+    return load_int(at), load_int(at + 4)
+
+
 def attention_u8_rows(depth, softmax):
     """On bytes."""
     turn, scores = interleave_queries(depth, ROWS, "some"), scores_of_bytes(softmax)
     exps, context_of = exps_of_scores(softmax), context_of_bytes(depth)
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + CONTEXT.arena)
-        starts = load_i64(context + CONTEXT.starts)
-        sentences = load_i64(context + CONTEXT.sentences)
+        arena, queries = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
         heads, constants = load_i64(params + BYTES.heads), load_i64(params + BYTES.constants)
-        v_tile, first = load_i64(params + BYTES.v_tile), load_i64(context + CONTEXT.first_row)
-        queries = load_i64(context + CONTEXT.scratch)
+        v_tile = load_i64(params + BYTES.v_tile)
         sums, made = queries + 4 * depth * ROWS, queries + 4 * depth * ROWS + 4 * ROWS
         kept = made + 4 * depth  # on a cache line, as depth is a multiple of 16
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
-            row = depth * ROWS * head
-            fours = load_i64(params + BYTES.fours) + (4 + depth) * head
-            turn(
-                tile_of(arena, params + BYTES.q, tile) + row,
-                queries,
-                sums,
-                constants,
-                fours,
-            )
+            channels, fours = depth * ROWS * head, channels_of(params + BYTES.fours, depth, head)
+            x = tile_of(arena, params + BYTES.q, tile) + channels
+            turn(x, queries, sums, constants, fours)
             keys = arena + load_i64(params + BYTES.keys) + depth * TILE * head
             key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
             values = arena + load_i64(params + BYTES.v) + depth * TILE * head
-            y = tile_of(arena, params + BYTES.y, tile) + row
-            for place in range(max(first, ROWS * tile), min(first + sentences, ROWS * tile + ROWS)):
-                lane, at = place - ROWS * tile, starts + 4 * (place - first)
-                start, stop = load_int(at), load_int(at + 4)
+            y = tile_of(arena, params + BYTES.y, tile) + channels
+            key = (keys, key_sums, heads * depth * TILE, heads * 4 * TILE)
+            low, high = rows_of_tile(context, tile)
+            for row in range(low, high):
+                lane, (start, stop) = row - ROWS * tile, tokens_of_row(context, row)
                 tiles = (stop + TILE - 1) // TILE - start // TILE
-                scores(
-                    queries + 4 * lane,
-                    load_i32(sums + 4 * lane),
-                    load_int(fours + CHANNELS.count),
-                    keys,
-                    key_sums,
-                    heads * depth * TILE,
-                    heads * 4 * TILE,
-                    start,
-                    stop,
-                    constants,
-                    kept,
-                )
+                query = (queries + 4 * lane, load_i32(sums + 4 * lane), load_int(fours))
+                scores(query, key, start, stop, constants, kept)
                 begins = start % TILE
                 sum_of_exps = exps(kept, begins, begins + stop - start, constants)
                 factor = load_f32(constants + CONSTANTS.probability_factor) / sum_of_exps
-                v = values + v_tile * (start // TILE)
-                context_of(kept, factor, v, v_tile, tiles, constants, kept + ROW * tiles, made)
+                value = (values + v_tile * (start // TILE), v_tile, tiles)
+                context_of(kept, factor, value, constants, kept + ROW * tiles, made)
                 for channel in range(depth):
                     store_u8(y + ROWS * channel + lane, load_u8(made + channel))
 
     return kernel
+
+
+def scores_of_floats():
+    """A routine that leaves the scores of a sentence's keys in `kept`, tile by tile, and behind
+    them masks of its lanes; returns the greatest.
+    """
+    load, splat, whole = loads("f32", TILE), splats("f32", TILE), splats("i32", TILE)
+
+    def scores(query, key, start, stop, kept):
+        (queries, fours), (keys, k_tile) = query, key
+        first_tile, behind = start // TILE, (stop + TILE - 1) // TILE
+        masks, most = kept + ROW * (behind - first_tile), splat(f32(LEAST))
+        for tile in range(first_tile, behind):
+            a, row = splat(f32(0)), keys + k_tile * tile
+            for four in range(load_int(fours + CHANNELS.count)):
+                channel = load_int(fours + CHANNELS.first + 4 * four)
+                for c in range(channel, channel + 4):
+                    q = splat(load_f32(queries + 4 * ROWS * c))
+                    a = multiply_add(load(row + ROW * c), q, a)
+            begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
+            store(kept, splat(f32(LEAST)))
+            store_lanes(kept, a, begins, ends)
+            store(masks, whole(i32(0)))
+            store_lanes(masks, whole(i32(-1)), begins, ends)
+            most = maximum(most, load(kept))
+            kept, masks = kept + ROW, masks + ROW
+        return greatest(most)
+
+    return routine(scores)
+
+
+def exps_of_floats():
+    """A routine that turns the scores into exps, of other sentences' keys 0; returns their sum."""
+    load, splat, exp = loads("f32", TILE), splats("f32", TILE), exponential(TILE)
+    load_mask = loads("i32", TILE)
+
+    def exps(kept, tiles, most, scale):
+        sums, masks = splat(f32(0)), kept + ROW * tiles
+        for n in range(tiles):
+            p = exp(mul(sub(load(kept + ROW * n), splat(most)), splat(scale)))
+            p = as_float(both(as_int(p), load_mask(masks + ROW * n)))
+            store(kept + ROW * n, p)
+            sums = add(sums, p)
+        return total(sums)
+
+    return routine(exps)
 
 
 def weighted_sum():
@@ -207,64 +251,33 @@ def weighted_sum():
 
 
 def attention_f32_rows(depth):
-    """In float32; params as in floats.py."""
-    load = loads("f32", TILE)
-    splat = splats("f32", TILE)
-    whole = splats("i32", TILE)
-    exp = exponential(TILE)
-    load_mask, sum_of = loads("i32", TILE), weighted_sum()
+    """In float32."""
+    scores, exps, sum_of = scores_of_floats(), exps_of_floats(), weighted_sum()
 
     def kernel(params, context, begin, end):
-        arena = load_i64(context + CONTEXT.arena)
-        scratch = load_i64(context + CONTEXT.scratch)
-        starts = load_i64(context + CONTEXT.starts)
-        heads = load_i64(params + FLOATS.heads)
-        scale = load_f32(params + FLOATS.scale)
-        sentences = load_i64(context + CONTEXT.sentences)
-        first = load_i64(context + CONTEXT.first_row)
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        heads, scale = load_i64(params + FLOATS.heads), load_f32(params + FLOATS.scale)
         k_tile, v_tile = load_i64(params + FLOATS.k_tile), load_i64(params + FLOATS.v_tile)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
-            queries = tile_of(arena, params + FLOATS.q, tile) + 4 * ROWS * depth * head
-            keys = arena + load_i64(params + FLOATS.k) + ROW * depth * head
-            values = arena + load_i64(params + FLOATS.v) + ROW * depth * head
-            out = tile_of(arena, params + FLOATS.y, tile) + 4 * ROWS * depth * head
-            made = load_i64(params + FLOATS.made) + (4 + depth) * head
-            fours = load_i64(params + FLOATS.fours) + (4 + depth) * head
-            low = max(first, ROWS * tile)
-            for row in range(low, min(first + sentences, ROWS * tile + ROWS)):
-                lane, at = row - ROWS * tile, starts + 4 * (row - first)
-                start, stop = load_int(at), load_int(at + 4)
+            channels, rows = ROW * depth * head, 4 * ROWS * depth * head
+            queries = tile_of(arena, params + FLOATS.q, tile) + rows
+            keys = arena + load_i64(params + FLOATS.k) + channels
+            values = arena + load_i64(params + FLOATS.v) + channels
+            out = tile_of(arena, params + FLOATS.y, tile) + rows
+            made = channels_of(params + FLOATS.made, depth, head)
+            fours = channels_of(params + FLOATS.fours, depth, head)
+            low, high = rows_of_tile(context, tile)
+            for row in range(low, high):
+                lane, (start, stop) = row - ROWS * tile, tokens_of_row(context, row)
                 first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
-                masks = scratch + ROW * tiles
-                most = splat(f32(LEAST))
-                for n in range(tiles):
-                    a = splat(f32(0))
-                    key = keys + k_tile * (first_tile + n)
-                    query = queries + 4 * lane
-                    for four in range(load_int(fours + CHANNELS.count)):
-                        channel = load_int(fours + CHANNELS.first + 4 * four)
-                        for c in range(channel, channel + 4):
-                            q = splat(load_f32(query + 4 * ROWS * c))
-                            a = multiply_add(load(key + ROW * c), q, a)
-                    begins = max(start - TILE * (first_tile + n), 0)
-                    ends = min(stop - TILE * (first_tile + n), TILE)
-                    store(scratch + ROW * n, splat(f32(LEAST)))
-                    store_lanes(scratch + ROW * n, a, begins, ends)
-                    store(masks + ROW * n, whole(i32(0)))
-                    store_lanes(masks + ROW * n, whole(i32(-1)), begins, ends)
-                    most = maximum(most, load(scratch + ROW * n))
-                most, sums = splat(greatest(most)), splat(f32(0))
-                for n in range(tiles):
-                    p = exp(mul(sub(load(scratch + ROW * n), most), splat(scale)))
-                    p = as_float(both(as_int(p), load_mask(masks + ROW * n)))
-                    store(scratch + ROW * n, p)
-                    sums = add(sums, p)
-                factor = f32(1) / total(sums)
+                query = (queries + 4 * lane, fours)
+                most = scores(query, (keys, k_tile), start, stop, scratch)
+                factor = f32(1) / exps(scratch, tiles, most, scale)
                 for n in range(4 * load_int(made + CHANNELS.count)):
                     channel = load_int(made + CHANNELS.first + 4 * (n // 4)) + n % 4
                     value = values + v_tile * first_tile + ROW * channel
-                    weighted = sum_of(value, v_tile, tiles, scratch, masks) * factor
-                    store_unaligned(out + 4 * (ROWS * channel + lane), weighted)
+                    weighted = sum_of(value, v_tile, tiles, scratch, scratch + ROW * tiles)
+                    store_unaligned(out + 4 * (ROWS * channel + lane), weighted * factor)
 
     return kernel
