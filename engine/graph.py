@@ -43,6 +43,14 @@ class Value:
     shape: tuple[int | str, ...]
 
 
+_input_names: dict[str, tuple[str, ...]] = {}  # by Node.kind
+
+
+def name_inputs(kind: str, names: tuple[str, ...]) -> None:
+    """What the inputs of an operator are called, as its row declares them (ops/operators.py)."""
+    _input_names[kind] = names
+
+
 @dataclass(frozen=True)
 class Node:
     """One operation.  An input that is left out is the empty string, as in ONNX."""
@@ -61,6 +69,18 @@ class Node:
         What an operator is asked by: a domain may give any meaning to a name that others have too.
         """
         return f"{self.domain}.{self.op}" if self.domain else self.op
+
+    def __getattr__(self, name: str) -> str:
+        """An input by the name that its operator gives it: `node.weight`; "" where it is left out.
+
+        Raises:
+            AttributeError: lists the names there are.
+        """
+        names = _input_names.get(self.kind, ()) if not name.startswith("_") else ()
+        if name not in names:
+            raise AttributeError(f"{self} has no input {name!r}: {', '.join(names) or 'no names'}")
+        place = names.index(name)
+        return self.inputs[place] if place < len(self.inputs) else ""
 
     def __str__(self) -> str:
         return f"node '{self.name or ''.join(self.outputs[:1])}' ({self.op})"

@@ -156,7 +156,7 @@ def _by_onnxruntime(graph: Graph, path: Path, feeds: Mapping[str, Array]) -> lis
 def _without_bias(graph: Graph) -> set[str]:
     """Products whose bias the LayerNorm behind adds: not the value whose name they have."""
     norms = [node for node in graph if node.kind == "engine.LayerNorm"]
-    return {node.inputs[0] for node in norms if node.inputs[2]}
+    return {node.x for node in norms if node.bias}
 
 
 def _keys(name: str, node: Node, less: set[str]) -> tuple[str, ...]:

@@ -89,14 +89,14 @@ def _forms(graph: Graph) -> dict[str, tuple[str, bool]]:
     """Weights of Linear: the pattern where its blocks take less room, and whether as bfloat16."""
     forms = {}
     for node in graph.nodes:
-        if node.kind != "engine.Linear" or node.inputs[1] not in graph.constants:
+        if node.kind != "engine.Linear" or node.weight not in graph.constants:
             continue
-        weight = graph.constants[node.inputs[1]]
+        weight = graph.constants[node.weight]
         short = node.attributes.get("precision") == "bfloat16" and exact_in_bfloat16(weight)
         pattern = str(node.attributes.get("pattern", "dense"))
         if not blocks.fits(weight.shape, pattern) or not _is_smaller(weight, pattern, short):
             pattern = "raw"
-        forms[node.inputs[1]] = (pattern, short)
+        forms[node.weight] = (pattern, short)
     return forms
 
 
@@ -160,7 +160,7 @@ def _check_bfloat16(graph: Graph, stored_so: set[str], place: Path) -> None:
     for node in graph:
         if node.attributes.get("precision") != "bfloat16" or node.kind != "engine.Linear":
             continue
-        weight = node.inputs[1]
+        weight = node.weight
         if weight not in stored_so and not exact_in_bfloat16(graph.constants[weight]):
             raise IntegrityError(
                 f"{place}: {node}: input 'weight' ('{weight}') is float32; expected bfloat16 values"

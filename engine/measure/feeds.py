@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..graph import Graph, Node, Value
+from ..ops import OPERATORS
+from ..passes.clean import DEQUANTIZE
 
 __all__ = ["BERT", "INPUTS", "Feed", "made_up", "of_sentences", "rows_looked_up", "taken"]
 
@@ -24,12 +26,8 @@ BERT = Graph(  # where no model says what it takes
     "BERT", tuple(Value(name, "int64", ("batch", "sequence")) for name in INPUTS), (), (), {}
 )
 MOST_IDS = 128  # different ones: their rows stay in the caches, as frequent words do
-LOOKUPS: Mapping[str, tuple[tuple[int, int], ...]] = {  # kind -> inputs: indices, their table
-    "Gather": ((1, 0),),
-    "com.microsoft.EmbedLayerNormalization": ((0, 2), (1, 4), (8, 3)),
-    "engine.Embedding": ((0, 2), (1, 4)),
-}
-SAME_ROWS = {"Cast", "DequantizeLinear", "Identity", "com.microsoft.DequantizeLinear"}
+LOOKUPS = {str(row): row.lookups for row in OPERATORS if row.lookups}
+SAME_ROWS = {"Cast", "Identity", *DEQUANTIZE}
 
 
 def made_up(graph: Graph, batch: int, length: int, *, seed: int = 0, holes: bool = False) -> Feed:

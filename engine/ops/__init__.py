@@ -5,55 +5,25 @@ Tests, constant folding, ENGINE_CHECK and the run of what no kernel covers use t
 
 from __future__ import annotations
 
-from ..errors import UnsupportedError
-from . import elementwise, fused, product, quantized, reduce, shape
 from .finite import NotFinite, not_finite
 from .fused import activation_of
 from .operators import is_quantization
+from .rows import OPERATORS, find, kinds, supported
 from .sound import checked, fits_meaning
-from .table import TYPES, Operator
+from .table import TYPES, Operator, Trait
 
 __all__ = [
     "OPERATORS",
     "TYPES",
     "NotFinite",
     "Operator",
+    "Trait",
     "activation_of",
     "checked",
     "find",
     "fits_meaning",
     "is_quantization",
+    "kinds",
     "not_finite",
     "supported",
 ]
-
-OPERATORS: tuple[Operator, ...] = tuple(
-    row
-    for module in (elementwise, shape, reduce, product, quantized, fused)
-    for row in module.OPERATORS
-)
-
-_VERSIONS: dict[tuple[str, str], list[Operator]] = {}
-for _row in sorted(OPERATORS, key=lambda row: row.since):
-    _VERSIONS.setdefault((_row.domain, _row.name), []).append(_row)
-
-
-def find(domain: str, name: str, opset: int) -> Operator:
-    """The row that counts at an opset.
-
-    Raises:
-        UnsupportedError: there is none; the message lists the domain's operators.
-    """
-    rows = [row for row in _VERSIONS.get((domain, name), []) if row.since <= opset]
-    if not rows:
-        shown = f"{domain}.{name}" if domain else name
-        raise UnsupportedError(
-            f"operator {shown} is not supported; supported: {', '.join(supported(domain))}"
-        )
-    return rows[-1]
-
-
-def supported(domain: str = "") -> list[str]:
-    """Names of a domain's operators; those of ONNX's own where the domain is unknown."""
-    names = sorted(name for where, name in _VERSIONS if where == domain)
-    return names or supported("")

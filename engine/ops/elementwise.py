@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from typing import Any
 
 import numpy as np
 
 from .growth import broadcast
 from .numbers import Array, erf, round_to_bfloat16
-from .table import Operator
+from .table import ACTIVATES, BROADCASTS, COMPARES, EACH, HEAVY, SAME, TAME, Operator
 
 __all__ = ["OPERATORS", "gelu"]
 
@@ -126,43 +124,67 @@ def mean(*operands: Array) -> Array:
     return np.asarray(variadic(np.add, *operands) / operands[0].dtype.type(len(operands)))
 
 
-UNARY: Mapping[str, Callable[..., Any]] = {
-    "Abs": np.abs, "Ceil": np.ceil, "Cos": np.cos, "Erf": erf, "Exp": np.exp, "Floor": np.floor,
-    "IsNaN": np.isnan, "Log": np.log, "Neg": np.negative, "Not": np.logical_not,
-    "Round": np.rint, "Sign": np.sign, "Sin": np.sin, "Sqrt": np.sqrt, "Tanh": np.tanh,
-}  # fmt: skip
-BINARY: Mapping[str, Callable[..., Any]] = {
-    "Add": np.add, "And": np.logical_and, "Equal": np.equal, "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
-    "Mul": np.multiply, "Or": np.logical_or, "Sub": np.subtract, "Xor": np.logical_xor,
-}  # fmt: skip
-
 OPERATORS = [
-    *(Operator(name, function) for name, function in UNARY.items()),
-    *(Operator(name, function, makes=broadcast) for name, function in BINARY.items()),
-    Operator("Cast", cast),
+    Operator("Abs", np.abs, traits=SAME | EACH | TAME),
+    Operator("Ceil", np.ceil, traits=SAME | EACH | TAME),
+    Operator("Cos", np.cos, traits=EACH | TAME),
+    Operator("Erf", erf, traits=SAME | EACH | TAME | HEAVY),
+    Operator("Exp", np.exp, traits=SAME | EACH),
+    Operator("Floor", np.floor, traits=SAME | EACH | TAME),
+    Operator("IsNaN", np.isnan, traits=EACH | TAME),
+    Operator("Log", np.log, traits=SAME | EACH),
+    Operator("Neg", np.negative, traits=SAME | EACH | TAME),
+    Operator("Not", np.logical_not, traits=EACH | TAME),
+    Operator("Round", np.rint, traits=EACH | TAME),
+    Operator("Sign", np.sign, traits=SAME | EACH | TAME),
+    Operator("Sin", np.sin, traits=EACH | TAME),
+    Operator("Sqrt", np.sqrt, traits=SAME | EACH),
+    Operator("Tanh", np.tanh, traits=SAME | EACH | TAME | ACTIVATES | HEAVY),
+    Operator("Add", np.add, makes=broadcast, traits=BROADCASTS | EACH | TAME),
+    Operator("And", np.logical_and, makes=broadcast, traits=BROADCASTS | EACH | TAME),
+    Operator("Equal", np.equal, makes=broadcast, traits=COMPARES | EACH | TAME),
+    Operator("Greater", np.greater, makes=broadcast, traits=COMPARES | EACH | TAME),
+    Operator("GreaterOrEqual", np.greater_equal, makes=broadcast, traits=COMPARES | EACH | TAME),
+    Operator("Less", np.less, makes=broadcast, traits=COMPARES | EACH | TAME),
+    Operator("LessOrEqual", np.less_equal, makes=broadcast, traits=COMPARES | EACH | TAME),
+    Operator("Mul", np.multiply, makes=broadcast, traits=BROADCASTS | EACH | TAME),
+    Operator("Or", np.logical_or, makes=broadcast, traits=BROADCASTS | EACH | TAME),
+    Operator("Sub", np.subtract, makes=broadcast, traits=BROADCASTS | EACH | TAME),
+    Operator("Xor", np.logical_xor, makes=broadcast, traits=BROADCASTS | EACH | TAME),
+    Operator("Cast", cast, traits=EACH | TAME),
     Operator("CastLike", cast_like),
-    Operator("Clip", clip, makes=broadcast),
-    Operator("Div", divide, makes=broadcast),
-    Operator("Dropout", early_dropout),
-    Operator("Dropout", dropout, since=12),
-    Operator("Gelu", gelu),
-    Operator("Identity", identity),
-    Operator("IsInf", is_infinite),
-    Operator("LeakyRelu", leaky_relu),
-    Operator("Max", partial(variadic, np.maximum), makes=broadcast),
+    Operator("Clip", clip, makes=broadcast, traits=SAME | EACH | TAME),
+    Operator("Div", divide, makes=broadcast, traits=BROADCASTS | EACH),
+    Operator("Dropout", early_dropout, traits=SAME | EACH | TAME),
+    Operator("Dropout", dropout, since=12, traits=SAME | EACH | TAME),
+    Operator("Gelu", gelu, traits=SAME | EACH | TAME | ACTIVATES),
+    Operator("Identity", identity, traits=SAME | EACH | TAME),
+    Operator("IsInf", is_infinite, traits=EACH | TAME),
+    Operator("LeakyRelu", leaky_relu, traits=SAME | EACH | TAME),
+    Operator(
+        "Max", partial(variadic, np.maximum), makes=broadcast, traits=BROADCASTS | EACH | TAME
+    ),
     Operator("Mean", mean, makes=broadcast),
-    Operator("Min", partial(variadic, np.minimum), makes=broadcast),
-    Operator("Mod", mod, makes=broadcast),
-    Operator("Pow", power, makes=broadcast),
-    Operator("Reciprocal", lambda x: 1 / x),
-    Operator("Relu", relu),
-    Operator("Sigmoid", sigmoid),
-    Operator("Softplus", softplus),
-    Operator("Sum", partial(variadic, np.add), makes=broadcast),
-    Operator("Where", lambda condition, a, b: np.where(condition, a, b), makes=broadcast),
-    Operator("BiasGelu", bias_gelu, domain="com.microsoft", makes=broadcast),
-    Operator("FastGelu", fast_gelu, domain="com.microsoft", makes=broadcast),
-    Operator("Gelu", gelu, domain="com.microsoft"),
-    Operator("QuickGelu", quick_gelu, domain="com.microsoft"),
+    Operator(
+        "Min", partial(variadic, np.minimum), makes=broadcast, traits=BROADCASTS | EACH | TAME
+    ),
+    Operator("Mod", mod, makes=broadcast, traits=BROADCASTS),
+    Operator("Pow", power, makes=broadcast, traits=BROADCASTS | EACH),
+    Operator("Reciprocal", lambda x: 1 / x, traits=SAME | EACH),
+    Operator("Relu", relu, traits=SAME | EACH | TAME | ACTIVATES),
+    Operator("Sigmoid", sigmoid, traits=SAME | EACH | TAME),
+    Operator("Softplus", softplus, traits=SAME | EACH | TAME),
+    Operator("Sum", partial(variadic, np.add), makes=broadcast, traits=EACH | TAME),
+    Operator(
+        "Where",
+        lambda condition, a, b: np.where(condition, a, b),
+        makes=broadcast,
+        traits=EACH | TAME,
+    ),
+    Operator("BiasGelu", bias_gelu, domain="com.microsoft", makes=broadcast, traits=EACH | TAME),
+    Operator(
+        "FastGelu", fast_gelu, domain="com.microsoft", makes=broadcast, traits=SAME | EACH | TAME
+    ),
+    Operator("Gelu", gelu, domain="com.microsoft", traits=EACH | TAME),
+    Operator("QuickGelu", quick_gelu, domain="com.microsoft", traits=SAME | EACH | TAME),
 ]

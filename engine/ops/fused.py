@@ -15,7 +15,7 @@ from .elementwise import gelu
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
 from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, softmax
-from .table import Operator
+from .table import HEAVY, MOVES, Operator
 
 __all__ = ["OPERATORS", "activation_of"]
 
@@ -187,9 +187,9 @@ def select(x: Array, *, index: int = 0) -> Array:
 
 
 OPERATORS = [
-    Operator("Attention", attention, domain="engine"),
-    Operator("Embedding", embedding, domain="engine"),
-    Operator("LayerNorm", layer_norm, domain="engine"),
-    Operator("Linear", linear, domain="engine"),
-    Operator("Select", select, domain="engine"),
+    Operator("Attention", attention, domain="engine", traits=HEAVY),
+    Operator("Embedding", embedding, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),
+    Operator("LayerNorm", layer_norm, domain="engine", traits=HEAVY),
+    Operator("Linear", linear, domain="engine", traits=HEAVY),
+    Operator("Select", select, domain="engine", traits=MOVES),
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Quantization
+from ..graph import Quantization, name_inputs
 
 __all__ = [
     "ATTRIBUTE_KINDS",
@@ -78,6 +78,20 @@ class Declaration:
     rules: tuple[Callable[[Found], str | None], ...] = ()
     may_end: bool = False
     follows: str = ""  # the input whose type the result has; else it is float32 or as stored
+
+    @property
+    def row_inputs(self) -> tuple[int, ...]:
+        """Those of which a row makes the same row of the result."""
+        front = self.output[:-1]
+        fitting = (each.shape[:-1] == front and not each.constant for each in self.inputs)
+        return tuple(number for number, fits in enumerate(fitting) if fits)
+
+    @property
+    def widest(self) -> int | None:
+        """The constant input whose last axis is the result's, if one has to be there."""
+        last = self.output[-1:]
+        found = (i for i, each in enumerate(self.inputs) if each.constant and not each.optional)
+        return next((i for i in found if self.inputs[i].shape[-1:] == last), None)
 
 
 # --- attributes ---
@@ -277,3 +291,5 @@ SELECT = Declaration(
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT)
 }
+for _kind, _row in DECLARED.items():
+    name_inputs(_kind, tuple(each.name for each in _row.inputs))

@@ -11,7 +11,7 @@ from . import growth
 from .elementwise import gelu, relu
 from .numbers import Array
 from .reduce import layer_normalization, softmax, widened
-from .table import Operator
+from .table import HEAVY, Operator
 
 __all__ = ["OPERATORS", "attention_mask"]
 
@@ -144,14 +144,15 @@ def fused_gemm(
 
 OPERATORS = [
     Operator("Einsum", einsum, makes=growth.contracted),
-    Operator("Gemm", gemm, makes=growth.matrix),
-    Operator("MatMul", lambda a, b: np.matmul(a, b), makes=growth.multiplied),
+    Operator("Gemm", gemm, makes=growth.matrix, traits=HEAVY),
+    Operator("MatMul", lambda a, b: np.matmul(a, b), makes=growth.multiplied, traits=HEAVY),
     Operator("Attention", attention, domain="com.microsoft", makes=growth.scores),
     Operator(
         "EmbedLayerNormalization",
         embed_layer_normalization,
         domain="com.microsoft",
         makes=growth.embedded,
+        lookups=((0, 2), (1, 4), (8, 3)),
     ),
     Operator("FusedGemm", fused_gemm, domain="com.microsoft", makes=growth.matrix),
     Operator("FusedMatMul", fused_matmul, domain="com.microsoft", makes=growth.multiplied),

@@ -10,7 +10,7 @@ from ..errors import UnsupportedError
 from . import growth
 from .elementwise import sigmoid
 from .numbers import Array, dequantize, quantize
-from .table import Operator
+from .table import EACH, HEAVY, SAME, TAME, Operator
 
 __all__ = ["OPERATORS", "dynamic_quantize_linear", "whole_product"]
 
@@ -167,11 +167,13 @@ def qlinear_softmax(
 
 
 OPERATORS = [
-    Operator("DequantizeLinear", dequantize_linear, makes=growth.in_blocks),
+    Operator(
+        "DequantizeLinear", dequantize_linear, makes=growth.in_blocks, traits=SAME | EACH | TAME
+    ),
     Operator("DynamicQuantizeLinear", dynamic_quantize_linear),
-    Operator("MatMulInteger", matmul_integer, makes=growth.multiplied),
+    Operator("MatMulInteger", matmul_integer, makes=growth.multiplied, traits=HEAVY),
     Operator("QLinearMatMul", qlinear_matmul, makes=growth.quantized_product),
-    Operator("QuantizeLinear", quantize_linear, makes=growth.in_blocks),
+    Operator("QuantizeLinear", quantize_linear, makes=growth.in_blocks, traits=SAME | EACH | TAME),
     *(
         Operator(name, meaning, domain="com.microsoft", makes=makes)
         for name, meaning, makes in (

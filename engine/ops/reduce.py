@@ -14,7 +14,7 @@ import numpy as np
 from . import growth
 from .numbers import Array
 from .shape import from_front
-from .table import Operator
+from .table import ALONG, HEAVY, REDUCES, SAME, SUMS, Operator
 
 __all__ = ["OPERATORS", "layer_normalization", "softmax", "widened"]
 
@@ -197,23 +197,34 @@ def top_k(
 
 REDUCTIONS: Mapping[str, Callable[..., Any]] = {
     "ReduceL1": l1_norm, "ReduceL2": l2_norm, "ReduceLogSum": log_sum,
-    "ReduceLogSumExp": log_sum_exp, "ReduceMax": partial(extreme, np.maximum),
-    "ReduceMean": np.mean, "ReduceMin": partial(extreme, np.minimum), "ReduceProd": np.prod,
-    "ReduceSum": np.sum, "ReduceSumSquare": sum_of_squares,
+    "ReduceLogSumExp": log_sum_exp, "ReduceProd": np.prod, "ReduceSumSquare": sum_of_squares,
+}  # fmt: skip
+TAME_REDUCTIONS: Mapping[str, Callable[..., Any]] = {
+    "ReduceMax": partial(extreme, np.maximum), "ReduceMean": np.mean,
+    "ReduceMin": partial(extreme, np.minimum), "ReduceSum": np.sum,
 }  # fmt: skip
 
 OPERATORS = [
-    *(Operator(name, partial(reduction, function)) for name, function in REDUCTIONS.items()),
-    Operator("ArgMax", partial(arg, np.argmax)),
-    Operator("ArgMin", partial(arg, np.argmin)),
-    Operator("CumSum", running_sum),
-    Operator("LayerNormalization", layer_normalization, makes=growth.broadcast),
-    Operator("LogSoftmax", partial(flattened, log_softmax)),
-    Operator("LogSoftmax", log_softmax, since=13),
+    *(
+        Operator(name, partial(reduction, function), traits=REDUCES)
+        for name, function in REDUCTIONS.items()
+    ),
+    *(
+        Operator(name, partial(reduction, function), traits=REDUCES | SUMS)
+        for name, function in TAME_REDUCTIONS.items()
+    ),
+    Operator("ArgMax", partial(arg, np.argmax), traits=REDUCES),
+    Operator("ArgMin", partial(arg, np.argmin), traits=REDUCES),
+    Operator("CumSum", running_sum, traits=SAME),
+    Operator(
+        "LayerNormalization", layer_normalization, makes=growth.broadcast, traits=SAME | ALONG
+    ),
+    Operator("LogSoftmax", partial(flattened, log_softmax), traits=SAME | ALONG),
+    Operator("LogSoftmax", log_softmax, since=13, traits=SAME | ALONG),
     Operator("RMSNormalization", rms_normalization, makes=growth.broadcast),
-    Operator("Softmax", partial(flattened, softmax)),
-    Operator("Softmax", softmax, since=13),
-    Operator("TopK", top_k, makes=growth.topmost),
+    Operator("Softmax", partial(flattened, softmax), traits=SAME | ALONG | HEAVY),
+    Operator("Softmax", softmax, since=13, traits=SAME | ALONG | HEAVY),
+    Operator("TopK", top_k, makes=growth.topmost, traits=ALONG),
     Operator(
         "SkipLayerNormalization",
         skip_layer_normalization,

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import growth
 from .numbers import Array
-from .table import Operator
+from .table import MOVES, SAME, VIEWS, Operator
 
 __all__ = ["OPERATORS", "from_front"]
 
@@ -186,25 +186,25 @@ def depth_to_one_hot(indices: Array, depth: Array, values: Array, *, axis: int =
 OPERATORS = [
     Operator("Concat", concat, makes=growth.concatenated),
     Operator("ConstantOfShape", constant_of_shape, makes=growth.filled),
-    Operator("Expand", expand, makes=growth.expanded),
+    Operator("Expand", expand, makes=growth.expanded, traits=VIEWS),
     Operator("EyeLike", eye_like, makes=growth.square),
-    Operator("Flatten", flatten),
-    Operator("Gather", gather, makes=growth.gathered),
+    Operator("Flatten", flatten, traits=MOVES | VIEWS),
+    Operator("Gather", gather, makes=growth.gathered, traits=MOVES, lookups=((1, 0),)),
     Operator("GatherElements", gather_elements),
     Operator("GatherND", gather_nd, makes=growth.gathered_slices),
     Operator("NonZero", non_zero),
     Operator("OneHot", depth_to_one_hot, makes=growth.one_hot),
     Operator("Range", range_, makes=growth.ranged),
-    Operator("Reshape", reshape),
+    Operator("Reshape", reshape, traits=MOVES | VIEWS),
     Operator("ScatterElements", scatter_elements),
-    Operator("ScatterND", scatter_nd),
+    Operator("ScatterND", scatter_nd, traits=SAME),
     Operator("Shape", shape_of),
     Operator("Size", size_of),
-    Operator("Slice", slice_),
+    Operator("Slice", slice_, traits=MOVES),
     Operator("Split", split, counts_outputs=True),
-    Operator("Squeeze", squeeze),
+    Operator("Squeeze", squeeze, traits=MOVES | VIEWS),
     Operator("Tile", tile, makes=growth.tiled),
-    Operator("Transpose", transpose),
-    Operator("Trilu", triangle),
-    Operator("Unsqueeze", unsqueeze),
+    Operator("Transpose", transpose, traits=MOVES | VIEWS),
+    Operator("Trilu", triangle, traits=SAME),
+    Operator("Unsqueeze", unsqueeze, traits=MOVES | VIEWS),
 ]

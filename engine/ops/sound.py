@@ -19,15 +19,14 @@ import numpy as np
 from ..errors import ModelError
 from ..graph import Graph, Node, Quantization
 from .operators import ATTRIBUTE_KINDS, DECLARED, Attribute, Declaration, Found, Input
-from .table import TYPES, Operator
+from .rows import kinds
+from .table import TYPES, Operator, Trait
 
 __all__ = ["checked", "fits_meaning"]
 
+_SAME = kinds(Trait.SAME)
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # name a type
 WHOLE_TYPE = Attribute(f"one of {', '.join(TYPES)}, bfloat16", lambda v: v in (*TYPES, "bfloat16"))
-
-
-SAME_SHAPE = ("QuantizeLinear", "DequantizeLinear", "Tanh", "Relu", "Gelu", "Identity")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def checked(graph: Graph) -> Graph:
 
 def _of_others(graph: Graph, node: Node, known: Mapping[str, Known]) -> Known:
     """A QuantizeLinear's storage, the shape where it stays; else nothing."""
-    shape = known.get(node.inputs[0], Known()).shape if node.kind in SAME_SHAPE else None
+    shape = known.get(node.inputs[0], Known()).shape if node.kind in _SAME else None
     names = [name for name in node.inputs[1:] if name]
     is_plain = node.kind == "QuantizeLinear" and not node.attributes.get("output_dtype")
     if not is_plain or not names or not all(map(graph.constant_is_scalar, names)):

@@ -8,16 +8,15 @@ stay whole).
 from __future__ import annotations
 
 from ..graph import Graph, Node
+from ..ops.operators import DECLARED
 from .clean import merge_twins
 
 __all__ = ["dead_rows"]
 
-ROW_INPUTS = {  # inputs that have a row per token
-    "engine.Linear": (0,),
-    "engine.LayerNorm": (0, 1),
-    "engine.Attention": (0,),
+ROW_INPUTS = {  # inputs that have a row per token, of which a row of the result is made
     "QuantizeLinear": (0,),
     "DequantizeLinear": (0,),
+    **{kind: row.row_inputs for kind, row in DECLARED.items() if row.row_inputs},
 }
 
 

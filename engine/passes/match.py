@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -294,7 +294,7 @@ class Maybe(Pattern):
 class Viewed(Pattern):
     """What is left when some operators (Reshape, Transpose ...) are looked through."""
 
-    def __init__(self, inner: Pattern, operators: set[str]) -> None:
+    def __init__(self, inner: Pattern, operators: Collection[str]) -> None:
         self.inner, self.operators = inner, operators
 
     def parts(self) -> Sequence[Pattern]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node, Quantization
+from ..ops import Trait, kinds
 from ..ops.reference import MOST_ELEMENTS, evaluate
 from .match import Search
 from .shapes import Fact
@@ -24,10 +25,7 @@ from .shapes import Fact
 __all__ = ["MOVEMENTS", "Chain", "chain_above", "lengths", "moved"]
 
 Array = NDArray[Any]
-MOVEMENTS = {
-    "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Gather", "Slice", "engine.Select",
-}  # fmt: skip
-VIEWS = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand"}
+MOVEMENTS, VIEWS = kinds(Trait.MOVES), kinds(Trait.VIEWS)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
+from ..ops import Trait, kinds
 from ..ops.reference import evaluate
 from .match import Search
 from .shapes import Fact
@@ -24,18 +25,7 @@ from .shapes import Fact
 __all__ = ["Part", "part_above", "probe", "sentences"]
 
 Array = NDArray[Any]
-HEAVY = {
-    "MatMul",
-    "Gemm",
-    "engine.Linear",
-    "engine.LayerNorm",
-    "engine.Attention",
-    "engine.Embedding",
-    "MatMulInteger",
-    "Softmax",
-    "Erf",
-    "Tanh",
-}
+HEAVY = kinds(Trait.HEAVY)
 LARGEST = 200  # nodes; a mask is made of a few dozen at most
 MOST_TOKENS = 1 << 16
 

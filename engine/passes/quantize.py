@@ -11,24 +11,19 @@ Case 5: 8-bit weights whose input is float32 are no integer product: they become
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..graph import Graph, Node, Quantization
+from ..ops.operators import DECLARED
 from .clean import merge_twins
 from .simulate import quantization_constants, spelled_out
 
 __all__ = ["quantize"]
 
-STORING = {"engine.Embedding", "engine.Linear", "engine.LayerNorm", "engine.Attention"}
-SLOTS: Mapping[str, tuple[str, ...]] = {  # input -> the attribute that says how it is stored
-    "engine.Linear": ("input",),
-    "engine.LayerNorm": ("input", "residual"),
-    "engine.Attention": ("query", "key", "value"),
-}
+STORING = {kind for kind, row in DECLARED.items() if "output" in row.attributes}
 
 
 def quantize(graph: Graph) -> Graph:
@@ -69,7 +64,7 @@ def storage_of(graph: Graph) -> Storage:
     consumers, producer = graph.consumers(), graph.producer()
     outputs, storage = {value.name for value in graph.outputs}, Storage()
     for node in graph.nodes:
-        if node.kind == "engine.Select" and node.inputs[0] in storage.stored:
+        if node.kind == "engine.Select" and node.x in storage.stored:
             how = storage.stored[node.inputs[0]][1]
             storage.stored[node.outputs[0]] = (f"{node.outputs[0]}.stored", how)
         if node.kind != "engine.FakeQuantize":
@@ -95,10 +90,11 @@ def slots(node: Node, storage: Storage) -> list[tuple[int, str]]:
     """The inputs that the node takes stored, with their attributes."""
     if node.kind == "engine.Linear" and node.attributes["dynamic"]:
         return []
-    names = SLOTS.get(node.kind, ())
-    if node.kind == "engine.Select" and node.inputs[0] in storage.stored:
+    if node.kind == "engine.Select" and node.x in storage.stored:
         return [(0, "")]  # no attribute: a row is stored as the whole is
-    return [(i, a) for i, a in enumerate(names) if node.inputs[i] in storage.stored]
+    declared = DECLARED[node.kind].inputs if node.kind in DECLARED else ()
+    stored = (i for i, each in enumerate(declared) if each.stored)
+    return [(i, declared[i].stored) for i in stored if node.inputs[i] in storage.stored]
 
 
 def reading_stored(node: Node, storage: Storage) -> Node:
@@ -187,8 +183,8 @@ def moved_bias(graph: Graph) -> Graph:
             nodes.append(node.changed(inputs=inputs, outputs=(product,), attributes=attributes))
             how = {"quantization": node.attributes["product"]}
             nodes.append(Node("FakeQuantize", (product,), (value,), how, node.name, "engine"))
-            biases[value] = node.inputs[3]
-        elif node.kind == "engine.LayerNorm" and node.inputs[0] in biases:
+            biases[value] = node.bias
+        elif node.kind == "engine.LayerNorm" and node.x in biases:
             x, skip, _, gamma, beta = node.inputs
             nodes.append(node.changed(inputs=(x, skip, biases[x], gamma, beta)))
         else:
@@ -201,7 +197,7 @@ def goes_to_layer_norm(node: Node, readers: list[Node]) -> bool:
         return False
     norm, value = readers[0], node.outputs[0]
     alone = norm.inputs[0] == value and norm.inputs.count(value) == 1
-    return norm.kind == "engine.LayerNorm" and alone and not norm.inputs[2]
+    return norm.kind == "engine.LayerNorm" and alone and not norm.bias
 
 
 # --- dynamic quantisation, case 5 ---
@@ -209,7 +205,7 @@ def dynamic_inputs(graph: Graph) -> Graph:
     """Linear(DynamicFakeQuantize(x)) quantises x itself."""
     producer, nodes = graph.producer(), []
     for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.kind == "engine.Linear" else None
+        source = producer.get(node.x) if node.kind == "engine.Linear" else None
         if (
             source is not None
             and source.kind == "engine.DynamicFakeQuantize"
@@ -225,11 +221,11 @@ def float_weights(graph: Graph) -> Graph:
     constants, nodes = dict(graph.constants), []
     for node in graph.nodes:
         if node.kind == "engine.Linear" and only_weights_stored(node):
-            name = f"{node.inputs[1]}.float"
-            scale = constants[node.inputs[2]][:, None]
-            constants[name] = (constants[node.inputs[1]] * scale).astype(np.float32)
+            name = f"{node.weight}.float"
+            scale = constants[node.weight_scale][:, None]
+            constants[name] = (constants[node.weight] * scale).astype(np.float32)
             attributes = {**node.attributes, "precision": "float32"}
-            inputs = (node.inputs[0], name, "", node.inputs[3])
+            inputs = (node.x, name, "", node.bias)
             node = node.changed(inputs=inputs, attributes=attributes)
         nodes.append(node)
     return graph.changed(nodes=tuple(nodes), constants=constants)

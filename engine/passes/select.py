@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..graph import Graph, Node
+from ..ops import Trait, kinds
 from .fusion import Fusion, Match, fuse_all
 from .match import Constant, Maybe, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
+from .shapes import FAKE
 
 __all__ = ["FUSIONS", "select"]
 
@@ -73,19 +75,14 @@ def row_by_row(op: Operators, x: Tensor, axes: Constant) -> Pattern:
     )
 
 
+ROW_BY_ROW = {"engine.Select", "engine.Linear", *FAKE, *kinds(Trait.ACTIVATES)}
+
+
 def not_tokens(match: Match) -> str | None:
     if "axes" in match and match.array("axes").tolist() != [1]:
         return "it is not the tokens' axis that is squeezed"
     source = match.search.producer.get(match["x"])
-    if source is None or source.kind not in (
-        "engine.Select",
-        "engine.Linear",
-        "Tanh",
-        "Relu",
-        "Gelu",
-        "engine.FakeQuantize",
-        "engine.DynamicFakeQuantize",
-    ):
+    if source is None or source.kind not in ROW_BY_ROW:
         return f"'{match['x']}' is not a selected row"
     return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..graph import Node
+from ..ops import Trait, kinds
 from .lengths import Length, Shape, added, broadcast, divided, times
 
 __all__ = ["LARGEST", "RULES", "UNKNOWN", "Fact", "Rule", "axes_of", "whole"]
@@ -281,11 +282,9 @@ def counted(node: Node, inputs: list[Fact]) -> Fact:
     return Fact(("",), None, inputs[0].dtype)
 
 
-BINARY = ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "PRelu", "And", "Or", "Xor"]
-COMPARISONS = ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(BINARY, elementwise),
-    **dict.fromkeys(COMPARISONS, comparison),
+    **dict.fromkeys(kinds(Trait.BROADCASTS), elementwise),
+    **dict.fromkeys(kinds(Trait.COMPARES), comparison),
     "Cast": cast,
     "Concat": concat,
     "ConstantOfShape": filled,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Graph, Node
+from ..ops import Trait, kinds
 from . import shape_rules
 from .lengths import Length, broadcast
 from .shape_rules import LARGEST, UNKNOWN, Fact, Rule, axes_of, whole
@@ -159,17 +160,12 @@ def quantized_product(node: Node, inputs: list[Fact]) -> Fact:
     return matmul(node, [inputs[0], inputs[3]])
 
 
-UNARY = [
-    "Abs", "Ceil", "Clip", "CumSum", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "Identity", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Neg", "Reciprocal", "Relu",
-    "ScatterND", "Sigmoid", "Sign", "Softmax", "Softplus", "Sqrt", "Tanh", "Trilu",
-    "engine.DynamicFakeQuantize", "engine.FakeQuantize",
-    "com.microsoft.FastGelu", "com.microsoft.QuickGelu",
-]  # fmt: skip
+FAKE = ("engine.FakeQuantize", "engine.DynamicFakeQuantize")  # between passes only
 RULES: dict[str, Rule] = {
     **shape_rules.RULES,
-    **dict.fromkeys(UNARY, same_as_input),
-    **dict.fromkeys(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"], reduced),
+    **dict.fromkeys(kinds(Trait.SAME), same_as_input),
+    **dict.fromkeys(FAKE, same_as_input),
+    **dict.fromkeys([*kinds(Trait.SUMS), "ReduceProd"], reduced),
     **dict.fromkeys(["DequantizeLinear", "com.microsoft.DequantizeLinear"], dequantize),
     **dict.fromkeys(["QuantizeLinear", "com.microsoft.QuantizeLinear"], quantize),
     "DynamicQuantizeLinear": dynamic_quantize,

@@ -27,7 +27,7 @@ def sparsity(graph: Graph) -> Graph:
 def judged(node: Node, graph: Graph) -> Node:
     if node.kind != "engine.Linear":
         return node
-    ratios = zero_ratios(graph.constants[node.inputs[1]])
+    ratios = zero_ratios(graph.constants[node.weight])
     pattern = max(ratios, key=lambda name: ratios[name])
     ratio = ratios[pattern]
     pattern = pattern if ratio >= THRESHOLD else "dense"

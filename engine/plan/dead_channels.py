@@ -65,7 +65,7 @@ def _read_by(
         return None if fours is None else fours.ravel().repeat(4)
     weight, block = _weight(graph, node) if place == 0 else None, 1
     if place == 0 and node.outputs[0] in blocks:
-        weight, block, result = graph.constants[node.inputs[1]], blocks[node.outputs[0]], None
+        weight, block, result = graph.constants[node.weight], blocks[node.outputs[0]], None
     if weight is None or not block or (result is not None and len(result) != len(weight)):
         return None
     read = (weight if result is None else weight[result]).any(axis=0)
@@ -81,7 +81,7 @@ def _weight(graph: Graph, node: Node | None) -> Array | None:
     """int8 [outputs, inputs] of a Linear from bytes to bytes."""
     if node is None or node.kind != "engine.Linear":
         return None
-    weight = graph.constants.get(node.inputs[1])
+    weight = graph.constants.get(node.weight)
     static = node.attributes.get("input") is not None and not node.attributes.get("dynamic")
     return weight if static and weight is not None and weight.dtype == np.int8 else None
 
@@ -94,7 +94,10 @@ def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
     for node in graph:
         if not _is_attention(node) or (attention_is_bytes(node) and not in_bytes):
             continue
-        heads, makers = int(node.attributes["heads"]), [producer.get(n) for n in node.inputs[:2]]
+        heads, makers = (
+            int(node.attributes["heads"]),
+            [producer.get(n) for n in (node.query, node.key)],
+        )
         varying = _of_weights(graph, makers, in_bytes=attention_is_bytes(node))
         if varying is None or len(varying) % (4 * heads):
             continue
@@ -117,14 +120,14 @@ def _of_weights(graph: Graph, makers: list[Node | None], *, in_bytes: bool) -> A
         return np.asarray(query.any(axis=1) | key.any(axis=1))
     if makers[1] is None or makers[1].kind != "engine.Linear":
         return None
-    weight = graph.constants.get(makers[1].inputs[1])
+    weight = graph.constants.get(makers[1].weight)
     return None if weight is None else np.asarray(weight.any(axis=1))
 
 
 def constant_scores(graph: Graph, node: Node, fours: Array) -> Array:
     """int64 [heads]: what the other fours add to every score of a head."""
     producer, parts = graph.producer(), []
-    for made, name in zip(node.inputs[:2], ("query", "key"), strict=True):
+    for made, name in zip((node.query, node.key), ("query", "key"), strict=True):
         value = _of_no_weights(graph, producer[made]) - int(node.attributes[name].zero_point)
         parts.append(np.where(fours.ravel().repeat(4), 0, value))
     return np.asarray((parts[0] * parts[1]).reshape(len(fours), -1).sum(axis=1))
@@ -133,7 +136,8 @@ def constant_scores(graph: Graph, node: Node, fours: Array) -> Array:
 def _of_no_weights(graph: Graph, node: Node) -> Array:
     """int64 [outputs]: the bytes a Linear makes where its weights are zero."""
     weight, scale, bias = (
-        graph.constants[name] if name else None for name in (*node.inputs[1:3], node.inputs[3])
+        graph.constants[name] if name else None
+        for name in (node.weight, node.weight_scale, node.bias)
     )
     assert weight is not None
     a = node.attributes

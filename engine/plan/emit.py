@@ -49,7 +49,8 @@ def plan_of(choices: Choices) -> Plan:
     graph, planner = choices.graph, emit_steps(choices)
     results = [_output(planner, choices, n, name) for n, name in enumerate(choices.outputs)]
     fallback = _fallback(choices, results)
-    attributes, inputs = choices.embedding.attributes, choices.embedding.inputs
+    embedding = choices.embedding
+    attributes = embedding.attributes
     return Plan(
         choices.isa,
         tuple(planner.steps),
@@ -59,9 +60,9 @@ def plan_of(choices: Choices) -> Plan:
         tuple(planner.layers),
         first_position=int(attributes.get("position_offset", 0)),
         padding_id=attributes.get("padding_id"),
-        most_positions=_rows(graph, inputs[3]),
-        vocabulary=_rows(graph, inputs[2]),
-        kinds=_rows(graph, inputs[4]),
+        most_positions=_rows(graph, embedding.positions),
+        vocabulary=_rows(graph, embedding.words),
+        kinds=_rows(graph, embedding.types),
         places=choices.places,
         mixes=_mixes(choices, fallback, results),
     )

@@ -32,7 +32,7 @@ def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
         if parts is None:
             continue
         makers, readers = parts
-        outputs, heads = len(graph.constants[makers[0].inputs[1]]), node.attributes["heads"]
+        outputs, heads = len(graph.constants[makers[0].weight]), node.attributes["heads"]
         depth = outputs // heads
         whole = -(-depth // WHOLE) * WHOLE
         where = (whole * np.arange(heads)[:, None] + np.arange(depth)).ravel()
@@ -40,7 +40,7 @@ def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
             changed[name] = _with_outputs(changed[name], constants, where, heads * whole)
         for name in (reader.outputs[0] for reader in readers):
             changed[name] = _with_inputs(changed[name], constants, where, heads * whole)
-        places.update(dict.fromkeys((*node.inputs[:3], node.outputs[0]), where))
+        places.update(dict.fromkeys((node.query, node.key, node.value, node.outputs[0]), where))
     if not places:
         return graph, {}
     nodes = tuple(changed[node.outputs[0]] for node in graph)
@@ -57,7 +57,7 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     if node.kind != "engine.Attention":
         return None
     producer, wanted = graph.producer(), {value.name for value in graph.outputs}
-    made, result = list(dict.fromkeys(node.inputs[:3])), node.outputs[0]
+    made, result = list(dict.fromkeys((node.query, node.key, node.value))), node.outputs[0]
     makers = [producer.get(name) for name in made]
     readers = [other for other in graph if result in other.inputs]
     alone = all(other is node or not set(made) & set(other.inputs) for other in graph)
@@ -68,7 +68,7 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     ):
         return None
     linears = [maker for maker in makers if maker is not None]
-    outputs = {len(graph.constants[maker.inputs[1]]) for maker in linears}
+    outputs = {len(graph.constants[maker.weight]) for maker in linears}
     heads = node.attributes["heads"]
     if len(outputs) > 1 or min(outputs) % heads or min(outputs) // heads % WHOLE == 0:
         return None
@@ -88,10 +88,10 @@ def _is_linear(graph: Graph) -> Callable[[Node | None], bool]:
 
 def _with_outputs(node: Node, constants: dict[str, Array], where: Array, count: int) -> Node:
     """A Linear with zeros for the other outputs."""
-    weight = constants[node.inputs[1]]
+    weight = constants[node.weight]
     rows = np.zeros((count, weight.shape[1]), weight.dtype)
     rows[where] = weight
-    names = [node.inputs[0], _added(constants, f"{node.inputs[1]}.more_outputs", rows)]
+    names = [node.x, _added(constants, f"{node.weight}.more_outputs", rows)]
     for name, rest in zip(node.inputs[2:], (1, 0), strict=False):
         if name:
             spread = np.full(count, rest, constants[name].dtype)
@@ -103,11 +103,11 @@ def _with_outputs(node: Node, constants: dict[str, Array], where: Array, count: 
 
 def _with_inputs(node: Node, constants: dict[str, Array], where: Array, count: int) -> Node:
     """A Linear that reads only the old inputs."""
-    weight = constants[node.inputs[1]]
+    weight = constants[node.weight]
     columns = np.zeros((len(weight), count), weight.dtype)
     columns[:, where] = weight
-    name = _added(constants, f"{node.inputs[1]}.more_inputs", columns)
-    return node.changed(inputs=(node.inputs[0], name, *node.inputs[2:]))
+    name = _added(constants, f"{node.weight}.more_inputs", columns)
+    return node.changed(inputs=(node.x, name, *node.inputs[2:]))
 
 
 def _added(constants: dict[str, Array], name: str, array: Array) -> str:

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 def emit_linear(planner: Planner, node: Node, choice: LinearChoice) -> None:
     """The product, after x is prepared for it."""
-    weight, bias = planner.array(node.inputs[1]), planner.optional(node.inputs[3])
+    weight, bias = planner.array(node.weight), planner.optional(node.bias)
     if choice.how.kernel == DENSE_ROWS:
         _dense_rows(planner, node, choice, weight, bias)
         return
@@ -37,10 +37,10 @@ def emit_linear(planner: Planner, node: Node, choice: LinearChoice) -> None:
 
 
 def _constants(planner: Planner, node: Node, choice: LinearChoice) -> OutputConstants:
-    weight, bias = planner.array(node.inputs[1]), planner.optional(node.inputs[3])
+    weight, bias = planner.array(node.weight), planner.optional(node.bias)
     if choice.precision != "int8":
         return float_constants(len(weight), bias, _activation(node))
-    scale = planner.array(node.inputs[2])
+    scale = planner.array(node.weight_scale)
     if choice.dynamic:
         return dynamic_constants(weight, scale, bias, _activation(node))
     source = choice.x.quantization

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
+from ..ops import Trait, kinds
 from ..ops.reference import evaluate
 from ..passes.shapes import infer
 from .masked import CLEAN, MOVES, NONE, MixedError, Place, Rows, without
@@ -107,7 +108,7 @@ def reduced(p: Place) -> Rows:
     axes = frozenset([p.axis(0)]) if kind.startswith("Arg") else p.axes()
     if p.node.attributes.get("noop_with_empty_axes"):
         raise MixedError("it may reduce nothing")
-    x = p.untouched(axes, over_low=kind in ("ReduceMax", "ArgMax", "ReduceLogSumExp"))
+    x = p.untouched(axes, over_low=kind.endswith(("Max", "LogSumExp")))
     zero = {axis: n for axis, n in x.at.items() if not n.any() and kind in SUMS}
     x = replace(x, at=zero, low=NONE, wild=x.wild or kind not in SUMS)
     if p.node.attributes.get("keepdims", 1):
@@ -173,24 +174,12 @@ def mixed_unless_clean(p: Place) -> Rows:
     return CLEAN
 
 
-TAME = {
-    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "DequantizeLinear", "Dropout", "Equal",
-    "Erf", "Floor", "Gelu", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "LeakyRelu",
-    "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "QuantizeLinear", "Relu",
-    "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sub", "Sum", "Tanh", "Where", "Xor",
-    "com.microsoft.BiasGelu", "com.microsoft.FastGelu", "com.microsoft.Gelu",
-    "com.microsoft.QuickGelu",
-}  # fmt: skip
-SUMS = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"}  # finite, and 0 of zeros
-REDUCTIONS = {
-    *SUMS, "ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
-    "ReduceProd", "ReduceSumSquare",
-}  # fmt: skip
+TAME, SUMS = kinds(Trait.TAME), kinds(Trait.SUMS)
 RULES: dict[str, Callable[[Place], Rows]] = {
     **MOVES,
-    **dict.fromkeys([*TAME, "Div", "Exp", "Log", "Pow", "Reciprocal", "Sqrt"], by_element),
-    **dict.fromkeys(["LayerNormalization", "LogSoftmax", "Softmax", "TopK"], along_axis),
-    **dict.fromkeys(REDUCTIONS, reduced),
+    **dict.fromkeys(kinds(Trait.EACH), by_element),
+    **dict.fromkeys(kinds(Trait.ALONG), along_axis),
+    **dict.fromkeys(kinds(Trait.REDUCES), reduced),
     "Concat": joined,
     "MatMul": matmul,
     "engine.Attention": attention,

@@ -28,7 +28,7 @@ def emit_layer_norm(planner: Planner, node: Node, choice: NormChoice) -> None:
         kernel, variant, shift = "layer_norm_bytes", (x.lanes, y.dtype), exact.bias
     else:
         sources = [each.quantization if each else None for each in (choice.x, choice.residual)]
-        shift, of_inputs = float_bias(sources, planner.optional(node.inputs[2]), channels)
+        shift, of_inputs = float_bias(sources, planner.optional(node.bias), channels)
         epsilon = float(node.attributes.get("epsilon", 1e-12))
         scales = (*of_inputs, epsilon, 1 / channels)
         types = (x.dtype, residual.dtype if residual else "none", y.dtype)

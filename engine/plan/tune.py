@@ -156,7 +156,7 @@ def measure_layers(choices: Choices, measured: Measured) -> None:
             choice = choice.made
         if not isinstance(choice, LinearChoice) or choice.how.kernel == DENSE_ROWS:
             continue
-        weight = choices.graph.constants[node.inputs[1]]
+        weight = choices.graph.constants[node.weight]
         layer = layer_of(node, weight, choice.y.buffer.lanes)
         if str(layer) not in measured.layers:
             measured.layers[str(layer)] = best_configuration(choices.isa, layer, weight)

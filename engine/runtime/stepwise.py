@@ -22,8 +22,9 @@ from ..graph import Graph, Node, Quantization
 from ..kernels import kernel
 from ..kernels.call import CALL, PACK, STEP
 from ..kernels.harness import from_tiles, in_order
-from ..ops import reference
+from ..ops import Trait, kinds, reference
 from ..ops.numbers import dequantized
+from ..ops.operators import DECLARED
 from ..plan import Buffer, make_plan
 from ..plan.ranges import attention_is_bytes
 from .call import Caller
@@ -35,8 +36,6 @@ __all__ = ["StepValue", "check", "quantizations", "values"]
 Array = NDArray[Any]
 RESULTS = ("output_tokens", "output_rows")  # they only read
 LESS_128 = np.uint8(128)
-PASS_ON = ("engine.Select", "Squeeze", "Flatten", "Reshape")  # values of x, as x is stored
-SAID_BY = {"engine.Embedding": 2, "engine.LayerNorm": 3}  # an input as wide as the result
 STEPS_OF_8_BITS = 2  # near the middle of two a value may be rounded either way
 RELATIVE = {"float32": 2e-3, "bfloat16": 2e-2}  # of the largest value
 
@@ -73,7 +72,7 @@ class Stepwise:
         self._graph, self._caller, self._plan = graph, caller, caller.plan
         self._widths = _widths(graph)
         attentions = [node for node in graph if node.kind == "engine.Attention"]
-        self._flipped = {node.inputs[2] for node in attentions if attention_is_bytes(node)}
+        self._flipped = {node.value for node in attentions if attention_is_bytes(node)}
         self._signed = {name for name, how in quantizations(graph).items() if how.dtype == "int8"}
         self._prepare = kernel(self._plan.isa, "prepare").function()
         self._run_steps = kernel(self._plan.isa, "run", False).function()
@@ -166,10 +165,11 @@ def _widths(graph: Graph) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in graph:
         width = found.get(node.inputs[0], 0)
-        if node.kind in SAID_BY:
-            width = graph.constants[node.inputs[SAID_BY[node.kind]]].shape[-1]
+        wide = DECLARED[node.kind].widest if node.kind in DECLARED else None
+        if wide is not None:
+            width = graph.constants[node.inputs[wide]].shape[-1]
         elif node.kind == "engine.Linear":
-            width = len(graph.constants[node.inputs[1]])
+            width = len(graph.constants[node.weight])
         found.update(dict.fromkeys(node.outputs, width))
     return found
 
@@ -179,7 +179,7 @@ def quantizations(graph: Graph) -> dict[str, Quantization]:
     found: dict[str, Quantization] = {}
     for node in graph:
         how = node.attributes.get("output")
-        if node.kind in PASS_ON:
+        if node.kind in kinds(Trait.MOVES):
             how = found.get(node.inputs[0])
         if isinstance(how, Quantization):
             found[node.outputs[0]] = how

@@ -15,7 +15,7 @@ import pytest
 
 from engine import ops
 from engine.graph import Graph, Node, Value
-from engine.ops import Operator, reference
+from engine.ops import Operator, reference, rows
 from engine.passes import optimize
 from engine.passes.dead_rows import ROW_INPUTS, dead_rows
 from engine.plan.choose import CHOOSERS
@@ -111,7 +111,7 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> str:
     for row in ops.OPERATORS:
         if row.domain in ("", "engine"):
             new = Operator(row.name, other_meaning(row), "mine")
-            monkeypatch.setitem(ops._VERSIONS, ("mine", row.name), [new])
+            monkeypatch.setitem(rows._VERSIONS, ("mine", row.name), [new])
     return "mine"
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import IntegrityError, UnsupportedError
 from ...graph import Graph, Node, Quantization, Value
+from ...ops.operators import DECLARED
 from .content import Content, Operator
 
 __all__ = [
@@ -30,10 +31,12 @@ __all__ = [
 
 Array = NDArray[Any]
 STORAGE: dict[str, dict[str, int | None]] = {  # attribute -> input it is about; None: the result
-    "engine.Embedding": {"output": None},
-    "engine.Linear": {"input": 0, "output": None},
-    "engine.LayerNorm": {"input": 0, "residual": 1, "output": None},
-    "engine.Attention": {"query": 0, "key": 1, "value": 2, "output": None},
+    kind: {
+        **{each.stored: place for place, each in enumerate(row.inputs) if each.stored},
+        "output": None,
+    }
+    for kind, row in DECLARED.items()
+    if "output" in row.attributes
 }
 
 

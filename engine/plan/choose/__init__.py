@@ -52,7 +52,9 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.LayerNorm": choose_layer_norm,
     "engine.Select": choose_select,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
-    **dict.fromkeys(("Squeeze", "Flatten", "Reshape"), choose_renaming),
+    "Squeeze": choose_renaming,
+    "Flatten": choose_renaming,
+    "Reshape": choose_renaming,
 }
 
 
@@ -127,7 +129,7 @@ def choices_of(
         configurations,
         finite,
         row_values(graph, of_rows),
-        frozenset(node.inputs[2] for node in attentions if attention_is_bytes(node)),
+        frozenset(node.value for node in attentions if attention_is_bytes(node)),
         values=dict(given),
     )
     facts.kernels = float_kernels(facts)

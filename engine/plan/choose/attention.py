@@ -46,9 +46,9 @@ def choose_attention(facts: Facts, node: Node) -> AttentionChoice:
         Unplanned: no kernel does this.
     """
     in_bytes = attention_is_bytes(node)
-    query, key = (facts.value(name) for name in node.inputs[:2])
-    value = facts.value(node.inputs[2], less_128=in_bytes)
-    mask = node.inputs[3] if len(node.inputs) > 3 else ""
+    query, key = (facts.value(name) for name in (node.query, node.key))
+    value = facts.value(node.value, less_128=in_bytes)
+    mask = node.mask
     _check_mask(facts, mask)
     depth = query.buffer.channels // node.attributes["heads"]
     if len({each.channels for each in (query, key, value)}) > 1:
@@ -133,6 +133,6 @@ def forms_read(facts: Facts, node: Node) -> tuple[str, str, str]:
     One query a sentence is as fast in float32; so is all of it where dot2_bf16 is emulated.
     """
     low = node.attributes.get("precision") == "bfloat16" and facts.isa.has("avx512bf16")
-    if low and node.inputs[0] not in facts.rows:
+    if low and node.query not in facts.rows:
         return "pairs", "pairs", "words"
     return "", "", ""

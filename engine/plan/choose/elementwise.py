@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...graph import Node, Quantization
-from ...ops import is_quantization
+from ...ops import Trait, is_quantization, kinds
 from ..quantized import stored
 from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
@@ -24,9 +24,7 @@ __all__ = [
 ELEMENTWISE = {  # ONNX operator -> activation of the kernel
     "QuantizeLinear": "none",
     "DequantizeLinear": "none",
-    "Tanh": "tanh",
-    "Relu": "relu",
-    "Gelu": "gelu",
+    **{kind: kind.lower() for kind in kinds(Trait.ACTIVATES)},
 }
 
 

@@ -74,7 +74,7 @@ def choose_linear(facts: Facts, node: Node) -> LinearChoice | ThroughFloats:
     Raises:
         Unplanned: no kernel does this.
     """
-    x, weight = facts.value(node.inputs[0]), facts.array(node.inputs[1])
+    x, weight = facts.value(node.x), facts.array(node.weight)
     if weight.shape[1] != x.channels:
         raise Unplanned(f"weight has {weight.shape[1]} inputs, x {x.channels} channels")
     if weight.dtype == np.int8 and x.channels > MOST_SUMMED:
@@ -90,7 +90,7 @@ def _bytes(facts: Facts, node: Node, x: Activation, weight: Array) -> LinearChoi
     if x.quantization is None:
         raise Unplanned("int8 weights and x in float32")
     name, output = node.outputs[0], node.attributes.get("output")
-    scale, bias = facts.array(node.inputs[2]), facts.optional(node.inputs[3])
+    scale, bias = facts.array(node.weight_scale), facts.optional(node.bias)
     if not sums_in_range(node, weight, scale, bias, x.quantization):
         return through_floats(facts, node, choose_linear)
     y = _result(facts, node, x, weight)
@@ -104,15 +104,15 @@ def _dynamic(facts: Facts, node: Node, x: Activation, weight: Array) -> LinearCh
     _refuse_quantised_result(node)
     if x.buffer.dtype != "f32":
         raise Unplanned("dynamic quantisation of bytes")
-    facts.array(node.inputs[2])
-    facts.optional(node.inputs[3])
+    facts.array(node.weight_scale)
+    facts.optional(node.bias)
     y, how = _result(facts, node, x, weight), _kernel(facts, node, weight)
     return LinearChoice(y, x, "int8", how, dynamic=True, live=_live(facts, y, how))
 
 
 def _floats(facts: Facts, node: Node, x: Activation, weight: Array) -> LinearChoice:
     _refuse_quantised_result(node)
-    facts.optional(node.inputs[3])
+    facts.optional(node.bias)
     how, precision = facts.kernels[node.outputs[0]], _precision(node, weight)
     if isinstance(how, Refusal):
         raise Unplanned(how.reason)
@@ -167,14 +167,14 @@ def float_kernels(facts: Facts) -> dict[str, LinearKernel | Refusal]:
 def _float_weight(graph: Graph, node: Node) -> Array | None:
     if node.kind != "engine.Linear" or node.attributes.get("dynamic"):
         return None
-    weight = graph.constants.get(node.inputs[1])
+    weight = graph.constants.get(node.weight)
     return None if weight is None or weight.dtype == np.int8 else weight
 
 
 def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> LinearKernel:
     """few: rows can be made one by one."""
     precision, dynamic = _precision(node, weight), bool(node.attributes.get("dynamic"))
-    lanes = ROWS if node.inputs[0] in facts.rows else TILE
+    lanes = ROWS if node.x in facts.rows else TILE
     if precision != "int8" and _on_dense_rows(node, weight, lanes):
         return LinearKernel(DENSE_ROWS, "", "dense", lanes)
     configuration = _configuration(facts, node, weight, lanes)
@@ -246,7 +246,7 @@ def block_read(how: LinearKernel | Refusal) -> int:
 
 def _rounded_form(facts: Facts, node: Node, how: LinearKernel) -> str:
     """The form in which all readers want the result, if the kernel can make it; else ""."""
-    lanes, forms = ROWS if node.inputs[0] in facts.rows else TILE, {""}
+    lanes, forms = ROWS if node.x in facts.rows else TILE, {""}
     if not how.tiles and how.width == lanes:
         forms = _forms_wanted(facts, node.outputs[0], lanes)
     alone = how.packing == "1x4"  # one output after the other

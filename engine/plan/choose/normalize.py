@@ -72,13 +72,15 @@ def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
     Raises:
         Unplanned: no kernel does this.
     """
-    x, residual = facts.value(node.inputs[0]), None
-    if node.inputs[1]:
-        residual = facts.value(node.inputs[1])
+    x, residual = facts.value(node.x), None
+    if node.residual:
+        residual = facts.value(node.residual)
         if x.shape != residual.shape:
             raise Unplanned("the residual has another shape")
-    bias = facts.optional(node.inputs[2])
-    norm = np.stack([facts.array(name) for name in node.inputs[3:5]], axis=1).astype(np.float64)
+    bias = facts.optional(node.bias)
+    norm = np.stack([facts.array(name) for name in (node.gamma, node.beta)], axis=1).astype(
+        np.float64
+    )
     output = stored(node.attributes.get("output"))
     if output is not None:
         norm = norm / output.scale + np.array([0, output.zero_point])
