@@ -76,7 +76,9 @@ class Node:
         Raises:
             AttributeError: lists the names there are.
         """
-        names = _input_names.get(self.kind, ()) if not name.startswith("_") else ()
+        if name.startswith("_") or "domain" not in self.__dict__:  # one that is being unpickled
+            raise AttributeError(name)
+        names = _input_names.get(self.kind, ())
         if name not in names:
             raise AttributeError(f"{self} has no input {name!r}: {', '.join(names) or 'no names'}")
         place = names.index(name)
