@@ -21,7 +21,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
-	python -m workflow.scripts.report results/*_accuracy.json results/*_throughput.csv
+	python -m workflow.scripts.measure.report results/*_accuracy.json results/*_throughput.csv
 
 test: $(VENV)/.installed
 	$(PYTEST)
@@ -61,7 +61,7 @@ archive: $(VENV)/.installed
 	snakemake results/archive.tar.gz
 
 graph: $(VENV)/.installed
-	python -m workflow.scripts.rulegraph
+	python -m workflow.rulebook.rulegraph
 
 $(VENV)/.installed: requirements.txt requirements-data.txt
 	$(PYTHON) -m venv $(VENV)

@@ -47,7 +47,7 @@ def test_it_says_the_same_as_onnx_runtime(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("torch")
     from tests.passes import exported
-    from workflow.scripts import onnx_runtime
+    from workflow.scripts.convert import onnx_runtime
 
     path = tmp_path / "model.onnx"
     exported.export(exported.bert(hidden_size=64, num_attention_heads=2), path)

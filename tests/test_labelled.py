@@ -10,8 +10,8 @@ import pytest
 
 from engine.errors import InputError
 from engine.measure.labelled import classes_of, read_table
-from workflow.scripts.labelled import read_labelled
-from workflow.scripts.sentences import SentencesError, read_tsv
+from workflow.scripts.fetch.labelled import read_labelled
+from workflow.scripts.fetch.sentences import SentencesError, read_tsv
 
 ERRORS = (InputError, SentencesError)
 READERS: list[Callable[[Path], object]] = [read_table, read_labelled, read_tsv]

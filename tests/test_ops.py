@@ -241,7 +241,7 @@ def test_quantised_attention() -> None:
 # --- com.microsoft, against ONNX Runtime ---
 def runtime(op: str, inputs: list[np.ndarray | None], **attributes: Any) -> np.ndarray:
     pytest.importorskip("onnxruntime")
-    from workflow.scripts import onnx_runtime
+    from workflow.scripts.convert import onnx_runtime
 
     names = ["" if x is None else f"i{i}" for i, x in enumerate(inputs)]
     outputs = ["y", "lengths"] if op == "EmbedLayerNormalization" else ["y"]
@@ -323,7 +323,7 @@ def onnx_runtimes(
 ) -> np.ndarray:
     """ONNX Runtime's result, by default of the type of the first input."""
     pytest.importorskip("onnxruntime")
-    from workflow.scripts import onnx_runtime
+    from workflow.scripts.convert import onnx_runtime
 
     kinds = [helper.np_dtype_to_tensor_dtype(x.dtype) for x in inputs]
     names = [f"x{i}" for i in range(len(inputs))]

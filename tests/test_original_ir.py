@@ -191,7 +191,7 @@ def test_logits_of_the_original(kind: str, onnx: str, tolerance: float) -> None:
     ours = session.run(fed)["logits"]
     assert np.abs(ours - theirs).max() < tolerance
     pytest.importorskip("onnxruntime")
-    from workflow.scripts import onnx_runtime
+    from workflow.scripts.convert import onnx_runtime
 
     exact = onnx_runtime.session(THEIRS / f"{onnx}.onnx")
     assert np.abs(ours - exact.run(None, fed)[0]).max() < tolerance

@@ -19,7 +19,7 @@ from engine.ops import reference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from workflow.scripts import onnx_runtime  # noqa: E402
+from workflow.scripts.convert import onnx_runtime  # noqa: E402
 
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 LENGTHS = [(1, 1), (2, 7), (3, 16)]

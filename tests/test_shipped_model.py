@@ -13,10 +13,10 @@ transformers = pytest.importorskip("transformers", reason="the workflow's enviro
 
 from safetensors import safe_open  # noqa: E402
 
-from workflow.scripts.batches import tokenise  # noqa: E402
-from workflow.scripts.blocks import encoder_linears, zero_share  # noqa: E402
-from workflow.scripts.sentences import embedded_split, read_tsv  # noqa: E402
-from workflow.scripts.teacher import accuracy  # noqa: E402
+from workflow.scripts.fetch.sentences import embedded_split, read_tsv  # noqa: E402
+from workflow.scripts.sparsify.batches import tokenise  # noqa: E402
+from workflow.scripts.sparsify.blocks import encoder_linears, zero_share  # noqa: E402
+from workflow.scripts.sparsify.teacher import accuracy  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "resources" / "bert-mini-sst2-sparse-90-4x1"

@@ -17,10 +17,11 @@ import yaml
 torch = pytest.importorskip("torch", reason="the training environment has torch")
 pytest.importorskip("transformers", reason="the training environment has transformers")
 
-from workflow.scripts import blocks, corpus, sentences  # noqa: E402
-from workflow.scripts.batches import Tokens, plan_epochs  # noqa: E402
-from workflow.scripts.student import projection  # noqa: E402
-from workflow.scripts.training import schedule  # noqa: E402
+from workflow.scripts.fetch import sentences  # noqa: E402
+from workflow.scripts.sparsify import blocks, corpus  # noqa: E402
+from workflow.scripts.sparsify.batches import Tokens, plan_epochs  # noqa: E402
+from workflow.scripts.sparsify.student import projection  # noqa: E402
+from workflow.scripts.sparsify.training import schedule  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SST2 = ROOT.parent / "shared" / "data" / "sst2"

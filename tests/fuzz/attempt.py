@@ -27,7 +27,7 @@ from engine.runtime import stepwise
 from engine.runtime.session import Session
 from tests.fuzz import mutations
 from tests.fuzz.onnx_mutations import FILE, onnx_file
-from workflow.scripts.checked_config import ConfigError, checked
+from workflow.rulebook.checked_config import ConfigError, checked
 
 __all__ = ["FINE", "KINDS", "attempt", "mutated"]
 

@@ -16,7 +16,7 @@ import transformers
 from onnx import numpy_helper
 from onnxruntime import quantization
 
-from workflow.scripts import onnx_runtime
+from workflow.scripts.convert import onnx_runtime
 
 INTEGER_PRODUCTS = {
     "DynamicQuantizeMatMul",

@@ -12,8 +12,9 @@ import pytest
 
 import engine
 from tests.passes.exported import runtime
-from workflow.scripts import export, quantize, sentences, tokenize_sentences
-from workflow.scripts.labelled import Labelled
+from workflow.scripts.convert import export, quantize
+from workflow.scripts.fetch import sentences, tokenize_sentences
+from workflow.scripts.fetch.labelled import Labelled
 
 MODEL = Path(__file__).parents[2] / "resources/bert-mini-sst2-sparse-90-4x1"
 LENGTHS, BATCHES = (1, 2, 31, 37, 64, 128, 200, 511), (1, 3, 8)

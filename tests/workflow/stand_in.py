@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-if "workflow.scripts.archive" in sys.argv:
+if "workflow.scripts.measure.archive" in sys.argv:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 content = hashlib.sha256(" ".join(sys.argv[1:]).encode()).hexdigest()

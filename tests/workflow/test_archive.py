@@ -6,8 +6,8 @@ import tarfile
 
 import pytest
 
-from workflow.scripts.archive import pack, with_companions
-from workflow.scripts.writing import StepError
+from workflow.rulebook.writing import StepError
+from workflow.scripts.measure.archive import pack, with_companions
 
 
 @pytest.fixture

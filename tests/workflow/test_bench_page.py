@@ -11,9 +11,16 @@ import pytest
 
 from engine.formats import store
 from tests.tiny import tiny_graph
-from workflow.scripts import contender, performance, side_by_side
-from workflow.scripts.peer_models import legacy, with_constant_scales
-from workflow.scripts.side_by_side import CONTENDERS, PEAK, Contender, measure_shape, note, start
+from workflow.scripts.side_by_side import contender, performance, side_by_side
+from workflow.scripts.side_by_side.peer_models import legacy, with_constant_scales
+from workflow.scripts.side_by_side.side_by_side import (
+    CONTENDERS,
+    PEAK,
+    Contender,
+    measure_shape,
+    note,
+    start,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +97,7 @@ def test_engine_and_peak_take_turns(tmp_path, feed, monkeypatch):
 
 def test_each_contender_has_its_file():
     for each in (*CONTENDERS, PEAK):
-        text = (ROOT / f"workflow/scripts/contenders/{each.module}.py").read_text()
+        text = (ROOT / f"workflow/scripts/side_by_side/contenders/{each.module}.py").read_text()
         assert "def prepare(" in text and "def run(" in text and "def facts(" in text
 
 
@@ -153,7 +160,7 @@ def test_the_page_says_what_holds():
     kernels = [{**shared, "pattern": "dense", "zeros": "0.0", "share": "0.9", "us": "7"},
                {**shared, "pattern": "4x1", "zeros": "0.9", "share": "0.7"}]  # fmt: skip
     text = performance.page(
-        (ROOT / "workflow/scripts/performance.md").read_text(),
+        (ROOT / "workflow/scripts/side_by_side/performance.md").read_text(),
         [performance.Times(rows)], [run], [whole], [("one", profile), ("many", many)], kernels,
     )  # fmt: skip
     assert "| batch 1, ITREX's time / ours | 10.00 | >= 2.6 | >= 3.5 | yes |" in text
@@ -179,7 +186,7 @@ def test_without_peers_their_lines_are_left_out():
 
 def test_first_answer_counts_its_own_memory(monkeypatch):
     from engine import Session
-    from workflow.scripts import first_answer
+    from workflow.scripts.side_by_side import first_answer
 
     monkeypatch.setattr(first_answer, "CALLS", 3)
     session = Session(tiny_graph())

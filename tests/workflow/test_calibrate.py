@@ -6,8 +6,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.graph import Value
-from workflow.scripts.calibrate import best_range, find_ranges, product_tensors, sentence_feeds
-from workflow.scripts.writing import StepError
+from workflow.rulebook.writing import StepError
+from workflow.scripts.convert.calibrate import (
+    best_range,
+    find_ranges,
+    product_tensors,
+    sentence_feeds,
+)
 
 INPUTS = [
     Value(name, "int64", ("batch", "length"))

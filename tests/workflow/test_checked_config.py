@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow.scripts.checked_config import ConfigError, checked, typed
+from workflow.rulebook.checked_config import ConfigError, checked, typed
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"

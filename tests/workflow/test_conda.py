@@ -53,10 +53,10 @@ def test_each_step_runs_in_its_own_environment(finished, conda):
         module: {path.name for path in (prefix / "conda-meta").iterdir()}
         for module, prefix in places.items()
     }
-    assert "jemalloc-5.2.1-0.json" in packages["workflow.scripts.benchmark"]
-    assert "transformers-4.34.1-0.json" in packages["workflow.scripts.export"]
-    assert "tokenizers-0.14.1-0.json" in packages["workflow.scripts.export"]
-    assert "onnxruntime-1.32.0-0.json" in packages["workflow.scripts.quantize"]
+    assert "jemalloc-5.2.1-0.json" in packages["workflow.scripts.measure.benchmark"]
+    assert "transformers-4.34.1-0.json" in packages["workflow.scripts.convert.export"]
+    assert "tokenizers-0.14.1-0.json" in packages["workflow.scripts.convert.export"]
+    assert "onnxruntime-1.32.0-0.json" in packages["workflow.scripts.convert.quantize"]
     assert "onnxruntime-1.32.0-0.json" not in packages["engine"]
     assert all("python-3.11.7-0.json" in found for found in packages.values())
 

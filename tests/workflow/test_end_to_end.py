@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from workflow.scripts import timings
+from workflow.scripts.measure import timings
 
 from .conftest import TINY, Clone
 
@@ -89,7 +89,7 @@ def test_a_second_run_does_nothing(made):
 
 def test_a_touch_runs_nothing(made):
     time.sleep(0.01)
-    for pattern in ("engine/**/*.py", "workflow/scripts/*.py", "tiny/**/*"):
+    for pattern in ("engine/**/*.py", "workflow/**/*.py", "tiny/**/*"):
         for path in made.folder.glob(pattern):
             if path.is_file():
                 os.utime(path)
@@ -100,7 +100,7 @@ def test_a_touch_runs_nothing(made):
 
 
 def test_an_interrupted_step_leaves_nothing(tiny_clone):
-    path = tiny_clone.folder / "workflow/scripts/export.py"
+    path = tiny_clone.folder / "workflow/scripts/convert/export.py"
     code = path.read_text()
     at = "    with torch.no_grad():\n"
     assert at in code

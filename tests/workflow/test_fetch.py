@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from workflow.scripts import fetch_dataset, fetch_model, fetch_published, hub
-from workflow.scripts.fetch_dataset import label_names, read_split, revision_of
-from workflow.scripts.fingerprint import sha256
-from workflow.scripts.labelled import Labelled
-from workflow.scripts.writing import StepError
+from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.writing import StepError
+from workflow.scripts.fetch import fetch_dataset, fetch_model, fetch_published, hub
+from workflow.scripts.fetch.fetch_dataset import label_names, read_split, revision_of
+from workflow.scripts.fetch.labelled import Labelled
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_no_hub_is_said_with_what_was_tried(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     source = {"source": "hub", "name": "owner/model", "revision": "0" * 40}
-    command = [sys.executable, "-m", "workflow.scripts.fetch_model"]
+    command = [sys.executable, "-m", "workflow.scripts.fetch.fetch_model"]
     done = subprocess.run(
         [*command, "--source", json.dumps(source), "--out", str(tmp_path / "out")],
         env={"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path), "PATH": ""},

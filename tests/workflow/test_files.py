@@ -6,10 +6,10 @@ import os
 import pytest
 
 from engine.errors import InputError
-from workflow.scripts.fingerprint import fingerprint, sha256
-from workflow.scripts.labelled import Labelled, read_labelled, repeated, write_labelled
-from workflow.scripts.provenance import run_record
-from workflow.scripts.writing import whole, write_json
+from workflow.rulebook.fingerprint import fingerprint, sha256
+from workflow.rulebook.provenance import run_record
+from workflow.rulebook.writing import whole, write_json
+from workflow.scripts.fetch.labelled import Labelled, read_labelled, repeated, write_labelled
 
 # --- fingerprint ---
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workflow.scripts.fingerprint import sha256
+from workflow.rulebook.fingerprint import sha256
 
 from .loopback_hub import COMMIT, LARGE, served
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow.scripts.imports import code_fingerprint, imported_files
+from workflow.rulebook.imports import code_fingerprint, imported_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,13 +50,13 @@ def test_a_package_that_imports_by_name_stands_for_its_modules(tmp_path):
 
 
 def test_export_depends_on_no_more_of_the_engine_than_how_it_writes():
-    found = imported_files(ROOT, ["workflow/scripts/export.py"])
+    found = imported_files(ROOT, ["workflow/scripts/convert/export.py"])
     assert [path for path in found if path.startswith("engine")] == ["engine/files/replacing.py"]
 
 
 def test_benchmark_depends_on_the_engine():
-    found = imported_files(ROOT, ["workflow/scripts/benchmark.py"])
-    assert {"engine/measure/instances.py", "workflow/scripts/timings.py"} <= set(found)
+    found = imported_files(ROOT, ["workflow/scripts/measure/benchmark.py"])
+    assert {"engine/measure/instances.py", "workflow/scripts/measure/timings.py"} <= set(found)
 
 
 def test_a_session_depends_on_every_kernel():

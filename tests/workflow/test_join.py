@@ -2,8 +2,8 @@
 
 import pytest
 
-from workflow.scripts.join import joined
-from workflow.scripts.writing import StepError
+from workflow.rulebook.writing import StepError
+from workflow.scripts.measure.join import joined
 
 
 def write(path, text):

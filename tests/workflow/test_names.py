@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflow.scripts.names import UnknownNameError, check_target, results
+from workflow.rulebook.names import UnknownNameError, check_target, results
 
 
 def test_results_are_named_by_task_precision_mode():

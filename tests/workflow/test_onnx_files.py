@@ -7,12 +7,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from engine.measure.feeds import of_sentences
-from workflow.scripts import bfloat16, export, onnx_runtime, quantize
-from workflow.scripts.calibrate import Range
-from workflow.scripts.labelled import Labelled, read_labelled
-from workflow.scripts.onnx_inputs import inputs_of
-from workflow.scripts.tokenize_sentences import tokenize
-from workflow.scripts.writing import StepError
+from workflow.rulebook.writing import StepError
+from workflow.scripts.convert import bfloat16, export, onnx_runtime, quantize
+from workflow.scripts.convert.calibrate import Range
+from workflow.scripts.convert.onnx_inputs import inputs_of
+from workflow.scripts.fetch.labelled import Labelled, read_labelled
+from workflow.scripts.fetch.tokenize_sentences import tokenize
 
 # --- bf16 ---
 

@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("onnxruntime")
 
-from workflow.scripts import onnx_runtime  # noqa: E402
+from workflow.scripts.convert import onnx_runtime  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("tests", "workflow")
 MAKES_SESSIONS = {  # calls of onnxruntime.InferenceSession: here, of floats alone, to write a file
-    "workflow/scripts/onnx_runtime.py": 1,
-    "workflow/scripts/calibrate.py": 1,
+    "workflow/scripts/convert/onnx_runtime.py": 1,
+    "workflow/scripts/convert/calibrate.py": 1,
     "tests/passes/exported.py": 1,
     "tests/test_reference.py": 1,
 }

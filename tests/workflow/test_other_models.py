@@ -11,10 +11,11 @@ import pytest
 from engine.commands.cli import main
 from engine.errors import InputError
 from engine.measure.accuracy import read_text
-from workflow.scripts import evaluate, tokenize_sentences
-from workflow.scripts.labelled import read_labelled
-from workflow.scripts.onnx_inputs import inputs_of
-from workflow.scripts.writing import StepError
+from workflow.rulebook.writing import StepError
+from workflow.scripts.convert.onnx_inputs import inputs_of
+from workflow.scripts.fetch import tokenize_sentences
+from workflow.scripts.fetch.labelled import read_labelled
+from workflow.scripts.measure import evaluate
 
 from .conftest import TINY, WORDS, Clone
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.scripts.rulegraph import BEGIN, as_flowchart, replaced
+from workflow.rulebook.rulegraph import BEGIN, as_flowchart, replaced
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "README.md").read_text()

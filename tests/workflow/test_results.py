@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engine.measure.instances import Load, Measurement, Sample
-from workflow.scripts import report, timings
-from workflow.scripts.writing import StepError
+from workflow.rulebook.writing import StepError
+from workflow.scripts.measure import report, timings
 
 # --- timings ---
 

@@ -83,7 +83,7 @@ def jobs_of(cluster):
 
 
 def hang(clone):
-    script = clone.folder / "workflow/scripts/fetch_model.py"
+    script = clone.folder / "workflow/scripts/fetch/fetch_model.py"
     script.write_text("import time\n\ntime.sleep(3600)\n")
 
 

@@ -134,7 +134,7 @@ def commented(clone):
     names = (
         "engine/measure/instances.py",
         "engine/passes/__init__.py",
-        "workflow/scripts/quantize.py",
+        "workflow/scripts/convert/quantize.py",
     )
     with (
         clone.edited(names[0], add),
@@ -191,8 +191,8 @@ CHANGES = {
     "the engine's passes": file("engine/passes/clean.py"),
     "the engine's timer, `engine/measure/instances.py`": file("engine/measure/instances.py"),
     "an engine file that no step uses, `engine/commands/isa.py`": file("engine/commands/isa.py"),
-    "the script that quantises": file("workflow/scripts/quantize.py"),
-    "the script that writes the report": file("workflow/scripts/report.py"),
+    "the script that quantises": file("workflow/scripts/convert/quantize.py"),
+    "the script that writes the report": file("workflow/scripts/measure/report.py"),
     "the shell command of rule `export`": file(
         "workflow/rules/export.smk", "> {log} 2>&1", ">> {log} 2>&1"
     ),

@@ -13,9 +13,9 @@ rule peer_models:
         runtime=10,
         mem_mb=4000,
     params:
-        code=code("workflow/scripts/peer_models.py"),
+        code=code("workflow/scripts/side_by_side/peer_models.py"),
     shell:
-        "python -m workflow.scripts.peer_models --model {input.model} --fp32 {output.fp32}"
+        "python -m workflow.scripts.side_by_side.peer_models --model {input.model} --fp32 {output.fp32}"
         " --int8 {output.int8} > {log} 2>&1"
 
 
@@ -40,14 +40,16 @@ rule side_by_side:
         mem_mb=8000,
     params:
         code=code(
-            "workflow/scripts/side_by_side.py",
+            "workflow/scripts/side_by_side/side_by_side.py",
             "engine/__init__.py",
-            *sorted(map(str, Path("workflow/scripts/contenders").glob("*.py"))),
+            *sorted(
+                map(str, Path("workflow/scripts/side_by_side/contenders").glob("*.py"))
+            ),
         ),
         models=lambda wildcards: json.dumps(bench_models(wildcards)),
         peers=PEERS,
     shell:
-        "python -m workflow.scripts.side_by_side --name {wildcards.subject} --models {params.models:q}"
+        "python -m workflow.scripts.side_by_side.side_by_side --name {wildcards.subject} --models {params.models:q}"
         " --dataset '{input.sentences}' --peers '{params.peers}' --table {output.table}"
         " --run {output.run} --engines_log {log.engines} > {log.log} 2>&1"
 
@@ -71,8 +73,8 @@ rule whole_runs:
         mem_mb=8000,
     params:
         code=code(
-            "workflow/scripts/whole_runs.py",
-            "workflow/scripts/first_answer.py",
+            "workflow/scripts/side_by_side/whole_runs.py",
+            "workflow/scripts/side_by_side/first_answer.py",
             "engine/measure/instance_worker.py",
             "engine/__init__.py",
         ),
@@ -80,7 +82,7 @@ rule whole_runs:
             f"--dataset {input.sentences}" if input.sentences else ""
         ),
     shell:
-        "python -m workflow.scripts.whole_runs --name {wildcards.subject} --model {input.model}"
+        "python -m workflow.scripts.side_by_side.whole_runs --name {wildcards.subject} --model {input.model}"
         " {params.sentences} --out {output} > {log} 2>&1"
 
 
@@ -139,7 +141,7 @@ rule performance:
             batch=[1, 32],
         ),
         kernels="results/bench/kernels.csv",
-        template="workflow/scripts/performance.md",
+        template="workflow/scripts/side_by_side/performance.md",
     output:
         "results/bench/performance.md",
     log:
@@ -151,8 +153,8 @@ rule performance:
         runtime=5,
         mem_mb=1000,
     params:
-        code=code("workflow/scripts/performance.py"),
+        code=code("workflow/scripts/side_by_side/performance.py"),
     shell:
-        "python -m workflow.scripts.performance --tables {input.tables} --runs {input.runs}"
+        "python -m workflow.scripts.side_by_side.performance --tables {input.tables} --runs {input.runs}"
         " --whole {input.whole} --profiles {input.profiles} --kernels {input.kernels}"
         " --template {input.template} --out {output} > {log} 2>&1"

@@ -33,7 +33,7 @@ rule benchmark:
         slurm_extra="--exclusive",
     params:
         code=code(
-            "workflow/scripts/benchmark.py",
+            "workflow/scripts/measure/benchmark.py",
             "engine/measure/instance_worker.py",
             "engine/__init__.py",
         ),
@@ -41,7 +41,7 @@ rule benchmark:
         options=lambda wildcards: json.dumps(config[wildcards.mode]),
         allocator=json.dumps(config["allocator"]),
     shell:
-        "python -m workflow.scripts.benchmark --task {wildcards.task} --precision {wildcards.precision}"
+        "python -m workflow.scripts.measure.benchmark --task {wildcards.task} --precision {wildcards.precision}"
         " --mode {wildcards.mode} --ir {params.ir} --model {input.model} --sentences {input.sentences}"
         " --dataset {input.dataset} --options {params.options:q} --allocator {params.allocator:q}"
         " --table {output.table} --raw {output.raw} --run {output.run} 2>&1 | tee {log}"

@@ -6,10 +6,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.basedir)))
-from workflow.scripts.checked_config import ConfigError, checked, typed
-from workflow.scripts.fingerprint import fingerprint
-from workflow.scripts.imports import code_fingerprint
-from workflow.scripts.names import (
+from workflow.rulebook.checked_config import ConfigError, checked, typed
+from workflow.rulebook.fingerprint import fingerprint
+from workflow.rulebook.imports import code_fingerprint
+from workflow.rulebook.names import (
     PRECISIONS,
     PUBLISHED,
     SUFFIX,

@@ -21,11 +21,11 @@ rule accuracy:
         runtime=60,
         mem_mb=8000,
     params:
-        code=code("workflow/scripts/evaluate.py"),
+        code=code("workflow/scripts/measure/evaluate.py"),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
         options=json.dumps(config["accuracy"]),
     shell:
-        "python -m workflow.scripts.evaluate --task {wildcards.task} --precision {wildcards.precision}"
+        "python -m workflow.scripts.measure.evaluate --task {wildcards.task} --precision {wildcards.precision}"
         " --ir {params.ir} --onnx {input.onnx} --fp32 {input.fp32} --model {input.model}"
         " --sentences {input.sentences} --dataset {input.dataset} --options {params.options:q}"
         " --threads {threads} --out {output} > {log} 2>&1"

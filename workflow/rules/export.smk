@@ -12,9 +12,9 @@ rule export:
         runtime=15,
         mem_mb=4000,
     params:
-        code=code("workflow/scripts/export.py"),
+        code=code("workflow/scripts/convert/export.py"),
         opset=config["export"]["opset"],
         inputs=config["export"]["inputs"],
     shell:
-        "python -m workflow.scripts.export --model {input.model} --opset {params.opset}"
+        "python -m workflow.scripts.convert.export --model {input.model} --opset {params.opset}"
         " --inputs {params.inputs} --out {output} > {log} 2>&1"

@@ -10,10 +10,10 @@ rule fetch_model:
         runtime=30,
         mem_mb=2000,
     params:
-        code=code("workflow/scripts/fetch_model.py"),
+        code=code("workflow/scripts/fetch/fetch_model.py"),
         source=source_of("model"),
     shell:
-        "python -m workflow.scripts.fetch_model --source {params.source:q} --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.fetch.fetch_model --source {params.source:q} --out {output} > {log} 2>&1"
 
 
 rule fetch_published:
@@ -29,10 +29,10 @@ rule fetch_published:
         runtime=30,
         mem_mb=2000,
     params:
-        code=code("workflow/scripts/fetch_published.py"),
+        code=code("workflow/scripts/fetch/fetch_published.py"),
         source=source_of("model"),
     shell:
-        "python -m workflow.scripts.fetch_published --source {params.source:q}"
+        "python -m workflow.scripts.fetch.fetch_published --source {params.source:q}"
         " --onnx {output.onnx} --ir {output.ir} > {log} 2>&1"
 
 
@@ -50,10 +50,10 @@ rule fetch_dataset:
         runtime=30,
         mem_mb=4000,
     params:
-        code=code("workflow/scripts/fetch_dataset.py"),
+        code=code("workflow/scripts/fetch/fetch_dataset.py"),
         source=source_of("dataset"),
     shell:
-        "python -m workflow.scripts.fetch_dataset --source {params.source:q}"
+        "python -m workflow.scripts.fetch.fetch_dataset --source {params.source:q}"
         " --validation {output.validation} --calibration {output.calibration}"
         " --about {output.source} > {log} 2>&1"
 
@@ -74,9 +74,9 @@ rule tokenize:
         runtime=15,
         mem_mb=4000,
     params:
-        code=code("workflow/scripts/tokenize_sentences.py"),
+        code=code("workflow/scripts/fetch/tokenize_sentences.py"),
         max_length=lambda wildcards: task_config(wildcards)["max_length"],
     shell:
-        "python -m workflow.scripts.tokenize_sentences --model {input.model}"
+        "python -m workflow.scripts.fetch.tokenize_sentences --model {input.model}"
         " --sentences {input.sentences} --dataset {input.dataset} --max-length {params.max_length}"
         " --out {output} > {log} 2>&1"

@@ -13,12 +13,12 @@ rule quantize_int8:
         runtime=60,
         mem_mb=8000,
     params:
-        code=code("workflow/scripts/quantize.py"),
+        code=code("workflow/scripts/convert/quantize.py"),
         sentences=config["quantize"]["sentences"],
         method=config["quantize"]["method"],
         bias_parts=config["quantize"]["bias_parts"],
     shell:
-        "python -m workflow.scripts.quantize int8 --model {input.model} --out {output}"
+        "python -m workflow.scripts.convert.quantize int8 --model {input.model} --out {output}"
         " --calibration {input.sentences} --sentences {params.sentences}"
         " --method {params.method} --bias_parts {params.bias_parts} > {log} 2>&1"
 
@@ -37,9 +37,9 @@ rule quantize_dynamic_int8:
         runtime=15,
         mem_mb=4000,
     params:
-        code=code("workflow/scripts/quantize.py"),
+        code=code("workflow/scripts/convert/quantize.py"),
     shell:
-        "python -m workflow.scripts.quantize dynamic_int8 --model {input.model} --out {output}"
+        "python -m workflow.scripts.convert.quantize dynamic_int8 --model {input.model} --out {output}"
         " > {log} 2>&1"
 
 
@@ -57,6 +57,6 @@ rule convert_bf16:
         runtime=15,
         mem_mb=4000,
     params:
-        code=code("workflow/scripts/bfloat16.py"),
+        code=code("workflow/scripts/convert/bfloat16.py"),
     shell:
-        "python -m workflow.scripts.bfloat16 --model {input.model} --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.convert.bfloat16 --model {input.model} --out {output} > {log} 2>&1"

@@ -12,9 +12,9 @@ rule report:
         runtime=15,
         mem_mb=2000,
     params:
-        code=code("workflow/scripts/report.py"),
+        code=code("workflow/scripts/measure/report.py"),
     shell:
-        "python -m workflow.scripts.report {input.results} --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.measure.report {input.results} --out {output} > {log} 2>&1"
 
 
 rule archive:
@@ -33,10 +33,10 @@ rule archive:
         runtime=15,
         mem_mb=2000,
     params:
-        code=code("workflow/scripts/archive.py"),
+        code=code("workflow/scripts/measure/archive.py"),
         config=json.dumps(config, indent=2, sort_keys=True),
     shell:
-        "python -m workflow.scripts.archive {input} --config {params.config:q} --out {output}"
+        "python -m workflow.scripts.measure.archive {input} --config {params.config:q} --out {output}"
         " > {log} 2>&1"
 
 

@@ -13,8 +13,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.current_basedir, "..", "..")))
-from workflow.scripts.checked_config import ConfigError, checked
-from workflow.scripts.command_line import options
+from workflow.rulebook.checked_config import ConfigError, checked
+from workflow.rulebook.command_line import options
 
 SPARSIFY_SCHEMA = Path(
     workflow.current_basedir, "..", "schemas", "sparsify.schema.yaml"
@@ -55,7 +55,7 @@ rule corpus:
         data=options(SPARSIFY["data"], "labelled", "imdb", "copies", "limit"),
         seed=SPARSIFY["seed"],
     shell:
-        "python -m workflow.scripts.corpus {params.data} --seed {params.seed}"
+        "python -m workflow.scripts.sparsify.corpus {params.data} --seed {params.seed}"
         " --corpus {output.corpus} --development {output.development} > {log} 2>&1"
 
 
@@ -77,7 +77,7 @@ rule finetune_teacher:
         training=TRAINING,
         intervals=INTERVALS,
     shell:
-        "python -m workflow.scripts.teacher --corpus {input.corpus}"
+        "python -m workflow.scripts.sparsify.teacher --corpus {input.corpus}"
         " --development {input.development} --model {params.model} {params.learning}"
         " {params.training} {params.intervals} --metrics {output.metrics}"
         " --checkpoint results/sparsify/teacher.pt --output results/sparsify/teacher >> {log} 2>&1"
@@ -99,7 +99,7 @@ rule teacher_targets:
         width=SPARSIFY["student"]["hidden"],
         training=TRAINING,
     shell:
-        "python -m workflow.scripts.targets --corpus {input.corpus} --layers {params.layers}"
+        "python -m workflow.scripts.sparsify.targets --corpus {input.corpus} --layers {params.layers}"
         " --teacher results/sparsify/teacher --width {params.width} {params.training}"
         " --output results/sparsify/targets >> {log} 2>&1"
 
@@ -123,7 +123,7 @@ rule distil_dense:
         training=TRAINING,
         intervals=INTERVALS,
     shell:
-        "python -m workflow.scripts.distil --teacher results/sparsify/teacher"
+        "python -m workflow.scripts.sparsify.distil --teacher results/sparsify/teacher"
         " --targets results/sparsify/targets --development {input.development} {params.sizes}"
         " {params.learning} {params.training} {params.intervals} --metrics {output.metrics}"
         " --checkpoint results/sparsify/dense.pt --output results/sparsify/dense >> {log} 2>&1"
@@ -153,7 +153,7 @@ rule prune:
         training=TRAINING,
         intervals=INTERVALS,
     shell:
-        "python -m workflow.scripts.distil --start results/sparsify/dense"
+        "python -m workflow.scripts.sparsify.distil --start results/sparsify/dense"
         " --teacher results/sparsify/teacher --targets results/sparsify/targets"
         " --development {input.development} --pruning {params.pattern} {params.ramp}"
         " --layers {params.layers} {params.learning} {params.training} {params.intervals}"
@@ -178,7 +178,7 @@ rule score_students:
         pattern=SPARSIFY["pruning"]["pattern"],
         longest=SPARSIFY["longest"],
     shell:
-        "python -m workflow.scripts.scores --labelled {params.labelled}"
+        "python -m workflow.scripts.sparsify.scores --labelled {params.labelled}"
         " --development {input.development}"
         " --teacher results/sparsify/teacher --dense results/sparsify/dense"
         " --sparse results/sparsify/sparse --pattern {params.pattern}"
@@ -196,7 +196,7 @@ rule plot_curves:
     conda:
         "../../envs/train.yaml"
     shell:
-        "python -m workflow.scripts.curves --metrics {input} --output {output} > {log} 2>&1"
+        "python -m workflow.scripts.sparsify.curves --metrics {input} --output {output} > {log} 2>&1"
 
 
 rule ship_sparse:
@@ -216,6 +216,6 @@ rule ship_sparse:
         least=SPARSIFY["pruning"]["sparsity"]
         * (SPARSIFY["pruning"]["budget"] == "layer"),
     shell:
-        "python -m workflow.scripts.ship --model results/sparsify/sparse"
+        "python -m workflow.scripts.sparsify.ship --model results/sparsify/sparse"
         " --pattern {params.pattern} --sparsity {params.least}"
         " --output results/sparsify/shipped > {log} 2>&1"

@@ -32,9 +32,9 @@ rule join_machines:
         runtime=5,
         mem_mb=500,
     params:
-        code=code("workflow/scripts/join.py"),
+        code=code("workflow/scripts/measure/join.py"),
     shell:
-        "python -m workflow.scripts.join {input.tables} --column machine --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.measure.join {input.tables} --column machine --out {output} > {log} 2>&1"
 
 
 rule join_sweep:
@@ -51,6 +51,6 @@ rule join_sweep:
         runtime=5,
         mem_mb=500,
     params:
-        code=code("workflow/scripts/join.py"),
+        code=code("workflow/scripts/measure/join.py"),
     shell:
-        "python -m workflow.scripts.join {input.tables} --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.measure.join {input.tables} --out {output} > {log} 2>&1"

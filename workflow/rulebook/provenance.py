@@ -1,0 +1,72 @@
+"""Where a result comes from: versions, commit, machine, and the files it was made of."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from workflow.rulebook.fingerprint import sha256
+
+PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch", "transformers")
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def commit() -> str:
+    """The checkout's commit, with "-dirty" if a tracked file differs; "" where there is no git."""
+    try:
+        name = _git("rev-parse", "HEAD")
+        return f"{name}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else name
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    """As the kernel calls it; "" where it does not."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.split(": ")[-1] for line in lines if line.startswith("model name")), "")
+
+
+def run_record(files: Iterable[Path], options: Mapping[str, Any] = NONE) -> dict[str, Any]:
+    """What a reader needs to make the result again; `options` are those of the configuration."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "command": sys.orig_argv[1:],
+        "options": dict(options),
+        "options_sha256": hashlib.sha256(
+            json.dumps(dict(options), sort_keys=True).encode()
+        ).hexdigest(),
+        "machine": {
+            "host": platform.node(),
+            "cpu_model": cpu_model(),
+            "system": platform.platform(),
+            "cpus": len(os.sched_getaffinity(0)),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        },
+        "versions": versions(),
+        "sha256": {str(file): sha256(file) for file in files},
+    }

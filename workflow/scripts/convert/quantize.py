@@ -1,0 +1,156 @@
+"""fp32 ONNX to int8 ONNX by ONNX Runtime's quantiser.
+
+int8           QDQ, activations uint8, weights int8 per channel, ranges from real sentences
+dynamic_int8   activations uint8 with a range of their own at each run, weights int8 per channel
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import EngineError
+from workflow.rulebook.writing import run_main, whole
+from workflow.scripts.convert.calibrate import (
+    METHODS,
+    PRODUCTS,
+    Feed,
+    Range,
+    find_ranges,
+    sentence_feeds,
+)
+from workflow.scripts.convert.onnx_inputs import inputs_of
+
+
+class OneFeed:
+    """ONNX Runtime wants to calibrate; as every range is given, one sentence is enough."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feeds = iter([feed])
+
+    def get_next(self) -> Feed | None:
+        return next(self.feeds, None)
+
+
+def prepared(model: Path, folder: Path) -> Path:
+    """The model with shapes inferred and nothing optimised, so that torch's names remain."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    out = folder / "prepared.onnx"
+    quant_pre_process(str(model), str(out), skip_optimization=True, skip_symbolic_shape=True)
+    return out
+
+
+def round_biases(model: Any, ranges: Mapping[str, Range], parts: int) -> int:
+    """Rounds what is added to a quantised product to `parts` parts of the product's step; how many
+    layers that were.  Outputs whose biases are alike then share one function from the product's
+    byte to the result's, and an engine's tables of them stay in a core's cache.  The error it adds
+    has a variance of 1 / parts^2 of the product's own rounding.
+
+    Where the sum goes on to a residual (Add), nothing is gained, and it is left as it is.
+    """
+    from onnx import numpy_helper
+
+    biases = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
+    rounded = 0
+    for node in model.graph.node:
+        names = [name for name in node.input if name in biases]
+        product = next((name for name in node.input if name in products and name in ranges), None)
+        if node.op_type != "Add" or not names or product is None:
+            continue
+        if readers[names[0]] != ["Add"] or "Add" in readers.get(node.output[0], []):
+            continue
+        found, bias = ranges[product], numpy_helper.to_array(biases[names[0]])
+        step = (max(found.high, 0.0) - min(found.low, 0.0)) / 255 / parts
+        if step > 0:
+            whole = (np.rint(bias / step) * step).astype(bias.dtype)
+            biases[names[0]].CopyFrom(numpy_helper.from_array(whole, names[0]))
+            rounded += 1
+    return rounded
+
+
+def quantize_static(
+    model: Path, out: Path, sentences: Path, count: int, method: str, bias_parts: int = 0
+) -> None:
+    """Inputs and outputs of all products, those of attention too, get the ranges found; bias_parts:
+    as `round_biases` takes them, 0: biases stay as they are.
+    """
+    import onnx
+    import onnxruntime.quantization as quantization
+
+    whole_model = onnx.load(model)
+    feeds = sentence_feeds(sentences, count, inputs_of(whole_model.graph))
+    ranges = find_ranges(model, feeds, method)
+    worst = min(ranges.items(), key=lambda item: item[1].decibels)
+    print(
+        f"{count} sentences, {len(ranges)} ranges; noisiest {worst[0]}: {worst[1].decibels:.1f} dB"
+    )
+    if bias_parts:
+        rounded = round_biases(whole_model, ranges, bias_parts)
+        print(f"{rounded} biases rounded to 1/{bias_parts} of their product's step")
+    reader: Any = OneFeed(feeds[0])
+    quantization.quantize_static(
+        whole_model,
+        str(out),
+        reader,
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=list(PRODUCTS),
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        extra_options={
+            "TensorQuantOverrides": {
+                name: [{"rmin": np.float32(found.low), "rmax": np.float32(found.high)}]
+                for name, found in ranges.items()
+            }
+        },
+    )
+
+
+def quantize_dynamic(model: Path, out: Path) -> None:
+    import onnxruntime.quantization as quantization
+
+    quantization.quantize_dynamic(
+        str(model),
+        str(out),
+        op_types_to_quantize=list(PRODUCTS),
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    with whole(arguments.out) as partial, tempfile.TemporaryDirectory() as folder:
+        model = prepared(arguments.model, Path(folder))
+        if arguments.precision == "dynamic_int8":
+            quantize_dynamic(model, partial)
+        else:
+            count, method = arguments.sentences, arguments.method
+            parts = arguments.bias_parts
+            quantize_static(model, partial, arguments.calibration, count, method, parts)
+    print(f"{arguments.out}: {arguments.precision}, {arguments.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("precision", choices=["int8", "dynamic_int8"])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--sentences", type=int, default=128)
+    parser.add_argument("--method", choices=METHODS, default="minmax")
+    parser.add_argument(
+        "--bias_parts",
+        type=int,
+        default=0,
+        help="round biases to so many parts of their product's step (0: leave them)",
+    )
+    run_main(main, parser, EngineError)

@@ -1,0 +1,86 @@
+"""A model's folder (configuration, weights, tokenizer) from resources/, the hub or a local folder.
+
+source.json beside the files says where they came from and holds the sha256 of each.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.writing import StepError, run_main, whole, write_json
+from workflow.scripts.fetch.hub import download_model
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+KEPT = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "merges.txt",
+    "vocab.json",
+    *TOKENIZERS,
+)
+
+
+def model_folder(source: dict[str, Any]) -> Path:
+    """The folder the source names, downloaded if it is on the hub."""
+    if source["source"] == "hub":
+        return download_model(source["name"], source["revision"])
+    folder = Path("resources" if source["source"] == "embedded" else "", source["name"])
+    if not folder.is_dir():
+        raise StepError(f"{folder}: no such folder (model source '{source['source']}')")
+    return folder
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of the folder, or of the blobs beside it where it is a snapshot of the hub's cache."""
+    file, root = folder / name, folder.resolve()
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
+    found = file.resolve()
+    if not any(found.is_relative_to(each) for each in (root, blobs)):
+        raise StepError(f"{file}: is {found}, which is outside of {folder}")
+    if not found.is_file():
+        raise StepError(f"{file}: {'not a file' if found.exists() else 'no such file'}")
+    return file
+
+
+def files_of(folder: Path) -> list[Path]:
+    """What belongs to the model: configuration, tokenizer, and one file of weights."""
+    weights = [name for name in WEIGHTS if os.path.lexists(folder / name)]
+    if not weights:
+        raise StepError(f"{folder}: no weights, expected {' or '.join(WEIGHTS)}")
+    if not (folder / "config.json").exists():
+        raise StepError(f"{folder}: no config.json")
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise StepError(f"{folder}: no tokenizer, expected {' or '.join(TOKENIZERS)}")
+    kept = [name for name in KEPT if os.path.lexists(folder / name)]
+    return [inside(folder, name) for name in (*kept, weights[0])]
+
+
+def fetch(source: dict[str, Any], out: Path) -> None:
+    folder = model_folder(source)
+    files = files_of(folder)
+    with whole(out) as partial:
+        partial.mkdir()
+        for file in files:
+            shutil.copyfile(file, partial / file.name)
+        sums = {file.name: sha256(partial / file.name) for file in files}
+        revision = source["revision"] or f"sha256:{sums[files[-1].name][:16]}"
+        about = {"source": source["source"], "name": source["name"], "revision": revision}
+        write_json(partial / "source.json", {**about, "sha256": sums})
+    print(f"{out}: {source['source']} {source['name']} at {revision}, {len(files)} files")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    fetch(json.loads(arguments.source), arguments.out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", required=True, help="JSON: source, name, revision")
+    parser.add_argument("--out", type=Path, required=True)
+    run_main(main, parser)

@@ -1,0 +1,137 @@
+"""Measurements as files: a table with a row per instance and one for all, and every single call."""
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.measure.instances import Measurement
+from workflow.rulebook.writing import whole
+
+COLUMNS = [
+    "task",
+    "model",
+    "revision",
+    "dataset",
+    "precision",
+    "engine",
+    "version",
+    "commit",
+    "mode",
+    "batch_size",
+    "seq_len",
+    "instances",
+    "cores_per_instance",
+    "instance",
+    "cpus",
+    "iterations",
+    "warmup",
+    "mean_ms",
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "min_ms",
+    "sentences_per_s",
+    "allocator",
+    "isa",
+    "cpu_model",
+    "kernels",
+]
+PERCENTILES = {"throughput": (50, 90, 99), "latency": (50, 90, 99, 99.9)}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What every row of a table says alike."""
+
+    task: str
+    model: str
+    revision: str
+    dataset: str
+    precision: str
+    mode: str
+    commit: str
+
+
+def columns(mode: str) -> list[str]:
+    """The table's header; latency has one column more, after p99_ms."""
+    extra = ["p99.9_ms"] if mode == "latency" else []
+    at = COLUMNS.index("p99_ms") + 1
+    return [*COLUMNS[:at], *extra, *COLUMNS[at:]]
+
+
+def rows(subject: Subject, measured: Measurement) -> Iterator[dict[str, Any]]:
+    """A row per instance, then the row of all."""
+    load, samples = measured.load, measured.samples
+    worker = measured.worker
+    shared = {
+        **asdict(subject),
+        **{name: worker[name] for name in ("version", "allocator", "isa", "cpu_model", "kernels")},
+        "engine": "engine",
+        "batch_size": load.batch_size,
+        "seq_len": load.seq_len,
+        "instances": len(samples),
+        "cores_per_instance": load.threads,
+        "warmup": load.warmup,
+    }
+    for number, sample in enumerate(samples):
+        times = _times(subject.mode, sample.milliseconds)
+        rate = sample.sentences_per_second(load.batch_size)
+        yield {**shared, "instance": number, **_where(sample.cpus), **times, **_rate(rate)}
+    everyone = sorted(cpu for sample in samples for cpu in sample.cpus)
+    times = _times(subject.mode, measured.milliseconds)
+    yield {
+        **shared,
+        "instance": "all",
+        **_where(everyone),
+        **times,
+        **_rate(measured.sentences_per_second),
+    }
+
+
+def _where(cpus: Iterable[int]) -> dict[str, str]:
+    return {"cpus": " ".join(map(str, cpus))}
+
+
+def _rate(value: float) -> dict[str, str]:
+    return {"sentences_per_s": f"{value:.2f}"}
+
+
+def _times(mode: str, milliseconds: np.ndarray) -> dict[str, Any]:
+    quantiles = PERCENTILES[mode]
+    values = np.percentile(milliseconds, quantiles)
+    return {
+        "iterations": len(milliseconds),
+        "mean_ms": f"{milliseconds.mean():.4f}",
+        **{f"p{q}_ms": f"{v:.4f}" for q, v in zip(quantiles, values, strict=True)},
+        "min_ms": f"{milliseconds.min():.4f}",
+    }
+
+
+# --- files ---
+
+
+def write_table(path: Path, mode: str, table: list[dict[str, Any]]) -> None:
+    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns(mode), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def write_raw(path: Path, measurements: list[Measurement]) -> None:
+    """Every counted call: when it began after the common start, and how long it took."""
+    with whole(path) as partial, gzip.open(partial, "wb") as packed:
+        file = io.TextIOWrapper(packed, encoding="utf-8", newline="")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["batch_size", "seq_len", "instance", "iteration", "start_ns", "ns"])
+        for measured in measurements:
+            shape = (measured.load.batch_size, measured.load.seq_len)
+            for number, sample in enumerate(measured.samples):
+                calls = zip(sample.starts, sample.ends - sample.starts, strict=True)
+                writer.writerows((*shape, number, i, *call) for i, call in enumerate(calls))
+        file.flush()

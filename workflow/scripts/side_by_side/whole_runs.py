@@ -1,0 +1,134 @@
+"""What only a process of its own shows: start, memory, allocations, padding, two cores.
+
+Times are the shortest of some runs, in turns with what they are compared to.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import EngineError
+from engine.measure.instances import Load, Measurement, measure, split_cores
+from workflow.rulebook.provenance import run_record
+from workflow.rulebook.writing import StepError, run_main, write_json
+
+LENGTH = 128
+BATCH = 32
+ROUNDS = 3
+ROUNDS_OF_CORES = 8  # a neighbour on one core of two disturbs for seconds
+
+
+# --- start: a new process loads the model and answers once ---
+
+
+def start(model: str, cache: str) -> dict[str, Any]:
+    """Seconds from the process' begin to its first answer, by its own words."""
+    done = subprocess.run(
+        [sys.executable, "-m", "workflow.scripts.side_by_side.first_answer", model],
+        env={**os.environ, **({"ENGINE_CACHE": cache} if cache else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StepError(f"{model}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def starts(model: str) -> dict[str, Any]:
+    """Cold: nothing compiled; warm: the shortest of some. Memory after a batch of 32."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold = start(model, cache)
+        warm = [start(model, cache) for _ in range(ROUNDS)]
+    shortest = min(warm, key=lambda found: found["seconds"])
+    return {"cold_seconds": cold["seconds"], "warm_seconds": shortest["seconds"], **shortest}
+
+
+# --- padding: sentences as they are against sentences that fill the batch ---
+
+
+def padding(model: str, dataset: str, threads: int = 1) -> dict[str, Any]:
+    """Sentences a second of real sentences padded to 128, and of as many full ones."""
+    import engine
+
+    session = engine.load(model, threads=threads)
+    with np.load(dataset) as content:
+        ids, mask = content["input_ids"].astype(np.int64), content["attention_mask"]
+    ids, mask = (np.pad(a, ((0, 0), (0, LENGTH)))[:, :LENGTH] for a in (ids, mask))
+    full = np.resize(ids[mask == 1], ids.shape)
+    real_seconds, full_seconds = [], []
+    for _ in range(ROUNDS):
+        real_seconds.append(_seconds(session, ids, mask.astype(np.int64)))
+        full_seconds.append(_seconds(session, full, np.ones_like(full)))
+    return {
+        "sentences": len(ids),
+        "mean_tokens": float(mask.sum(1).mean()),
+        "padded_sentences_per_s": len(ids) / min(real_seconds),
+        "full_sentences_per_s": len(ids) / min(full_seconds),
+        "ratio": min(full_seconds) / min(real_seconds),
+    }
+
+
+def _seconds(session: Any, ids: np.ndarray, mask: np.ndarray) -> float:
+    names = {value.name for value in session.graph.inputs}
+    began = time.perf_counter()
+    for first in range(0, len(ids), BATCH):
+        rows = slice(first, first + BATCH)
+        feed = {"input_ids": ids[rows], "attention_mask": mask[rows]}
+        if "token_type_ids" in names:
+            feed["token_type_ids"] = np.zeros_like(ids[rows])
+        session.run(feed)
+    return time.perf_counter() - began
+
+
+# --- two cores ---
+
+
+def two_cores(model: str, dataset: str, iterations: int) -> dict[str, Any]:
+    """One sentence on both cores; two instances of one core; each against one core."""
+    if len(os.sched_getaffinity(0)) < 2:
+        return {}
+    shapes = {"one": (1, 1), "both": (2, 1), "two": (1, 2)}  # cores of an instance, instances
+    found: dict[str, list[Measurement]] = {name: [] for name in shapes}
+    load = Load(model, iterations=iterations, warmup=20, dataset=dataset)
+    for _ in range(ROUNDS_OF_CORES):
+        for name, (cores, instances) in shapes.items():
+            split = split_cores(cores, instances=instances)
+            found[name].append(measure(load, split, jemalloc=False))
+    least = {name: min(m.milliseconds.min() for m in runs) for name, runs in found.items()}
+    rate = {name: max(m.sentences_per_second for m in runs) for name, runs in found.items()}
+    return {
+        "one_core_ms": float(least["one"]),
+        "two_cores_ms": float(least["both"]),
+        "time_ratio": float(least["both"] / least["one"]),
+        "one_instance_per_s": rate["one"],
+        "two_instances_per_s": rate["two"],
+        "rate_ratio": rate["two"] / rate["one"],
+    }
+
+
+def main(arguments: argparse.Namespace) -> None:
+    model, dataset = str(arguments.model), str(arguments.dataset or "")
+    record: dict[str, Any] = {"model": arguments.name, "start": starts(model)}
+    if dataset:
+        record["padding"] = padding(model, dataset)
+    record["two_cores"] = two_cores(model, dataset, arguments.iterations)
+    write_json(arguments.out, {**record, **run_record([arguments.model])})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path)
+    parser.add_argument("--iterations", type=int, default=5000)
+    parser.add_argument("--out", type=Path, required=True)
+    run_main(main, parser, EngineError)
