@@ -13,20 +13,12 @@ from numpy.typing import NDArray
 
 from ..codegen.compile import Compiled
 from .context import CONTEXT, ROWS, TILE
+from .record import aligned
 
 __all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
 
 Array = NDArray[Any]
 SCRATCH_BYTES = 32 << 20  # of addresses: what a kernel never writes takes no memory
-
-
-def aligned(shape: Sequence[int] | int, dtype: Any) -> Array:
-    """Zeros at the start of a cache line."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.zeros(count + 64, np.uint8)
-    first = -room.ctypes.data % 64
-    return room[first : first + count].view(dtype).reshape(shape)
 
 
 def to_tiles(x: Array, lanes: int = TILE) -> Array:
@@ -63,7 +55,7 @@ class Stand:
     ) -> None:
         self.arena = aligned(arena_bytes, np.uint8)
         self.scratch = aligned(scratch_bytes, np.uint8)
-        self.context = aligned(CONTEXT.size // 8, np.int64).view(CONTEXT.dtype)
+        self.context = aligned(1, CONTEXT.dtype)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         self.rows = np.arange(len(lengths), dtype=np.int32)
         self.kept: list[Array] = [self.starts]
@@ -75,10 +67,6 @@ class Stand:
         self.context["tokens"], self.context["tiles"] = tokens, -(-tokens // TILE)
         self.context["sentences"], self.context["row_tiles"] = sentences, -(-sentences // ROWS)
         self.context["row_sentences"] = self.rows.ctypes.data
-
-    def counted(self, offset: int) -> int:
-        """What stands at this offset of the context."""
-        return int(self.context.view(np.int64)[offset // 8])
 
     def room(self, shape: Sequence[int], dtype: Any) -> tuple[int, Array]:
         """A buffer in the arena: its offset and its array."""

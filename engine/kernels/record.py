@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import ctypes
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["ADDRESS", "FLOAT", "OFFSET", "WHOLE", "Field", "record"]
+__all__ = ["ADDRESS", "CACHE_LINE", "FLOAT", "OFFSET", "WHOLE", "Field", "aligned", "record"]
+
+CACHE_LINE = 64  # bytes
 
 # Types of a parameter, 8 bytes each: what Python gives, and what a kernel finds there.
 OFFSET = "offset"  # a Buffer: where it begins in the worker's arena
@@ -103,3 +105,11 @@ def record(name: str, *fields: Field) -> Any:
     known = {"declared": fields, "dtype": _dtype(fields), "structure": _structure(name, fields)}
     kind = type(name, (_Record, names), {"__slots__": (), **known})
     return kind(*offsets, at)
+
+
+def aligned(shape: Sequence[int] | int, dtype: Any) -> np.ndarray[Any, Any]:
+    """Zeros at the start of a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    first = -raw.ctypes.data % CACHE_LINE
+    return raw[first : first + size].view(dtype).reshape(shape)

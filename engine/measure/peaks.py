@@ -12,7 +12,7 @@ import numpy as np
 
 from ..codegen import isa
 from ..kernels import kernel
-from ..kernels.harness import aligned
+from ..kernels.record import aligned
 
 __all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second", "fitting"]
 

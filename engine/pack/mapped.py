@@ -19,40 +19,38 @@ from numpy.typing import NDArray
 
 from .. import settings
 from ..files import cache
+from ..kernels.record import CACHE_LINE, aligned
 
-__all__ = ["aligned", "shared"]
+__all__ = ["aligned_copy", "shared"]
 
 Array = NDArray[Any]
-LINE = 64
 LEAST, MOST = 1 << 12, 1 << 22  # bytes of a layer worth a file, and not too many for one
 FOLDER_BYTES = 1 << 28  # the oldest files go when there is more
 
 
-def aligned(array: Array) -> Array:
-    """A copy on a cache line."""
-    raw = np.zeros(array.nbytes + LINE, np.uint8)
-    skip = -raw.ctypes.data % LINE
-    held = raw[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
-    held[...] = array
-    return held
+def aligned_copy(array: Array) -> Array:
+    """The same at the start of a cache line."""
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def shared(arrays: Sequence[Array]) -> list[Array]:
     """The arrays, each on a cache line, as views of one mapped file where that can be."""
     arrays = [np.ascontiguousarray(array) for array in arrays]
     pieces = [array.tobytes() for array in arrays]
-    content = b"".join(piece + bytes(LINE + -len(piece) % LINE) for piece in pieces)
+    content = b"".join(piece + bytes(CACHE_LINE + -len(piece) % CACHE_LINE) for piece in pieces)
     path = None
     if settings.current().share and LEAST <= len(content) <= MOST:
         name = hashlib.blake2b(content, digest_size=16).hexdigest()
         path = cache.place("packed", f"{name}.bin")
     if path is None or (mapped := _mapped(path, content)) is None:
-        return [aligned(array) for array in arrays]
+        return [aligned_copy(array) for array in arrays]
     views, at = [], 0
     for array in arrays:
         view = np.frombuffer(mapped, array.dtype, array.size, at).reshape(array.shape)
         views.append(view)
-        at += array.nbytes + LINE + -array.nbytes % LINE
+        at += array.nbytes + CACHE_LINE + -array.nbytes % CACHE_LINE
     return views
 
 

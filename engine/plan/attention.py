@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
-from ..pack.mapped import aligned
+from ..pack.mapped import aligned_copy
 from .choose import AttentionChoice, ElementwiseChoice
 from .dead_channels import constant_scores
 from .elementwise import emit_elementwise, in_floats
@@ -42,7 +42,7 @@ def _bytes(
     factor, extra = key_factors(node, 4 * fours[:, 0].astype(np.int64))
     if choice.varying is not None:
         extra = extra + constant_scores(planner.graph, node, choice.varying)
-    extra = aligned(extra.astype(np.int32))
+    extra = aligned_copy(extra.astype(np.int32))
     assert choice.keys is not None
     params = {
         "k": key,
@@ -62,7 +62,7 @@ def _bytes(
         "v": value,
         "y": y,
         "heads": heads,
-        "constants": aligned(attention_constants(node)),
+        "constants": aligned_copy(attention_constants(node)),
         "made": made,
         "fours": fours,
     }
@@ -118,4 +118,4 @@ def fours_of(there: Array | None, heads: int, depth: int) -> Array:
     for row, fours in zip(found, there, strict=True):
         places = np.flatnonzero(fours)
         row[0], row[1 : 1 + len(places)] = len(places), 4 * places
-    return aligned(found)
+    return aligned_copy(found)

@@ -22,7 +22,7 @@ from ..kernels.linear.records import (
 )
 from ..pack.amx import pack_tiles
 from ..pack.few_rows import pack_rows
-from ..pack.mapped import aligned, shared
+from ..pack.mapped import aligned_copy, shared
 from ..pack.vectors import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
 from .memory import Buffer
 from .quantized import OutputConstants
@@ -180,10 +180,11 @@ def placed(
     tables = 0 if table is None else places[-1]
     parts = [panel.parts(places[4 * n : 4 * n + 4], tables) for n, panel in enumerate(packed)]
     if packed[0].pattern != "1x4":
-        return aligned(parts[0]), held
+        return aligned_copy(parts[0]), held
     head = np.zeros(1, PANELS.dtype)
     head["count"] = len(packed)
-    return aligned(np.concatenate([head.view(PART.dtype), np.stack(parts, axis=1).ravel()])), held
+    table_of_panels = np.concatenate([head.view(PART.dtype), np.stack(parts, axis=1).ravel()])
+    return aligned_copy(table_of_panels), held
 
 
 def rows_operand(weight: Array, bias: Array | None) -> Array:
@@ -192,4 +193,4 @@ def rows_operand(weight: Array, bias: Array | None) -> Array:
     operand = np.zeros((inputs + 1, -(-outputs // 16) * 16), np.float32)
     operand[:inputs, :outputs] = weight.T
     operand[inputs, :outputs] = 0 if bias is None else bias
-    return aligned(operand)
+    return aligned_copy(operand)

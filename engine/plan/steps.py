@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..kernels import kernel_name
-from ..kernels.context import ROW_TILES, TILES
+from ..kernels.context import CONTEXT
 from .memory import Buffer
 from .operands import Operands
 
 __all__ = ["Refusal", "Step", "Unplanned"]
 
-COUNTED = {"tokens": TILES, "rows": ROW_TILES}
-LEAST_SHARED = 128 << 10  # bytes of weights and tables: reading them takes longer than meeting
+COUNTED = {"tokens": CONTEXT.tiles, "rows": CONTEXT.row_tiles}
+LEAST_SHARED = 128 << 10  # bytes of weights and tables: reading them takes longer than a barrier
 
 
 class Unplanned(Exception):  # noqa: N818 - no error: the plan ends there

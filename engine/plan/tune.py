@@ -94,8 +94,9 @@ def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> PlannedLinear:
     stand = Stand(program.arena_bytes + GUARD, [1] * tokens, scratch_bytes=scratch)
     floats = stand.arena[: len(stand.arena) // 4 * 4].view(np.float32)
     floats[:] = np.random.default_rng(0).normal(size=len(floats))
+    tiles = {"tokens": stand.context["tiles"], "rows": stand.context["row_tiles"]}
     calls = (
-        stand.caller(code, params, 0, step.units * stand.counted(step.counted))
+        stand.caller(code, params, 0, step.units * int(tiles[step.domain]))
         for step, code, params in zip(steps, program.codes, program.params, strict=True)
     )
     return PlannedLinear(steps, tuple(calls), (program, stand))

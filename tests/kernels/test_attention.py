@@ -16,7 +16,7 @@ from engine.kernels.attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, 
 from engine.kernels.harness import Stand, from_tiles, to_tiles
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
-from engine.plan.operands import aligned
+from engine.plan.operands import aligned_copy
 from engine.plan.quantized import attention_constants, key_factors
 from engine.plan.ranges import softmax_of
 
@@ -180,7 +180,7 @@ def run_bytes(
     )  # fmt: skip
     which = "all" if varying is None and read is None else "some"
     stand.run(kernel(isa, "interleave_keys", depth, which), turn, 0, tiles * heads)
-    constants = aligned(attention_constants(node))
+    constants = aligned_copy(attention_constants(node))
     block = stand.params(
         ATTENTION_BYTES, q=places[0][0], q_tile=places[0][1], keys=keys, key_sums=sums,
         v=places[2][0], v_tile=places[2][1], y=y, y_tile=lanes * channels, heads=heads,
