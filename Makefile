@@ -2,6 +2,7 @@
 # fuzz: models and configurations mutated by seed: `make fuzz N=100000 SEED=0`; goes on where it stopped
 # soak: calls, forks, interrupts, changed inputs for so many minutes: `make soak MINUTES=60`
 # crowds: random batches, each sentence against itself alone: `make crowds BATCHES=1000`
+# size: lines, the longest files and functions, import cycles
 # bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
@@ -17,7 +18,7 @@ SEED ?= 0
 PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: run test smoke fuzz soak crowds check format bench report archive graph clean
+.PHONY: run test smoke fuzz soak crowds check format size bench report archive graph clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -59,6 +60,9 @@ report: $(VENV)/.installed
 
 archive: $(VENV)/.installed
 	snakemake results/archive.tar.gz
+
+size: $(VENV)/.installed
+	python -m tests.house
 
 graph: $(VENV)/.installed
 	python -m workflow.rulebook.rulegraph

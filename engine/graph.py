@@ -172,6 +172,10 @@ class Graph:
             raise ModelError(f"{self.name}: inputs {names}: one is twice, a constant or nameless")
         for node in self.nodes:
             self._check_order(node, made)
+        self._check_outputs(made)
+        return self
+
+    def _check_outputs(self, made: set[str]) -> None:
         types: dict[str, str] = {}
         for value in self.outputs:  # one may be twice, as torch writes hidden states
             if value.name not in made:
@@ -179,7 +183,6 @@ class Graph:
             if types.setdefault(value.name, value.dtype) != value.dtype:
                 found = f"{types[value.name]} and {value.dtype}"
                 raise ModelError(f"{self.name}: output '{value.name}' is {found}")
-        return self
 
     def _check_order(self, node: Node, made: set[str]) -> None:
         """The node reads what is made and makes what is not yet."""

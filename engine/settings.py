@@ -126,6 +126,10 @@ def _of_the_original(settings: Settings) -> Settings:
         if least not in ("0", "1", "2", "3"):
             raise SettingError(f"{LEAST_LOGGED}={least!r}: expected 0 to 3")
         settings = replace(settings, log=int(least))
+    return _capped_as_onednn(settings)
+
+
+def _capped_as_onednn(settings: Settings) -> Settings:
     for name in ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"):
         cap = os.environ.get(name, "").upper()
         if cap and cap not in ONEDNN_ISAS:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.ops import OPERATORS
+from tests import house
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "engine"
@@ -23,6 +25,7 @@ CONFINED = {  # package -> where in engine/ it may be imported
     "transformers": set(),
 }
 MOST_MODULES = 6  # beside the folders
+PATTERNS = "passes/embedding.py"
 BETWEEN_PASSES = {"engine.FakeQuantize", "engine.DynamicFakeQuantize"}
 FILES = sorted(ENGINE.rglob("*.py"))
 
@@ -42,6 +45,27 @@ def module_of(path: Path) -> str:
 def place_of(path: Path) -> str:
     """Its path in engine/ without the suffix."""
     return path.relative_to(ENGINE).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("package", house.PACKAGES)
+def test_nothing_imports_in_circles(package: str) -> None:
+    """Imports inside functions count: none is there to break a circle."""
+    assert not house.cycles(house.imports(house.modules(package)))
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert house.cycles(graph) == [["a", "b", "c"]]
+
+
+def test_functions_are_short() -> None:
+    """An operator's meaning takes as many arguments as the operator does, a pattern as inputs."""
+    found = house.functions("engine")
+    sizes = sorted(each.lines for each in found)
+    assert statistics.median(sizes) <= 8 and sizes[len(sizes) * 9 // 10] <= 20
+    meanings = (*(f"ops/{name}.py" for name in ("fused", "product", "quantized")), PATTERNS)
+    many = [each.place for each in found if each.arguments > 8 and not each.is_inner]
+    assert [place for place in many if not place.startswith(meanings)] == []
 
 
 def imported(path: Path) -> Iterator[tuple[str, bool]]:

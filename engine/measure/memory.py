@@ -48,8 +48,7 @@ def measure(model: str, *, instances: int, batch_size: int = 1, seq_len: int = 1
     """
     if not ROLLUP.exists():
         raise InputError(f"{ROLLUP}: not here; memory is measured on Linux")
-    job = {"model": model, "batch_size": batch_size, "seq_len": seq_len}
-    loaded = _ask(job, instances)
+    loaded = _ask({"model": model, "batch_size": batch_size, "seq_len": seq_len}, instances)
     empty = _ask({"model": ""}, instances)
     path = Path(model)
     files = [path / "model.bin"] if path.is_dir() else [path]

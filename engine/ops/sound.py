@@ -134,9 +134,8 @@ def _check_input(
         raise wrong(f"what is stored as {how}, not as {value.stored}")
     if value.shape is not None and not _shape_fits(declared.shape, value.shape, lengths):
         sizes = ", ".join(f"{n} = {lengths[n]}" for n in declared.shape if n in lengths)
-        raise wrong(
-            f"[{', '.join(declared.shape)}] of lengths from 1 up{sizes and ' with '}{sizes}"
-        )
+        given = sizes and f" with {sizes}"
+        raise wrong(f"[{', '.join(declared.shape)}] of lengths from 1 up{given}")
 
 
 def _shape_fits(

@@ -182,12 +182,9 @@ def sweep(graph: Graph, fusion: Fusion) -> tuple[Graph, int]:
         constants.update(match.added)
     if not built:
         return graph, 0
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if id(node) in built:
-            nodes.extend(built[id(node)])
-        elif id(node) not in taken:
-            nodes.append(node)
+    kept = (() if id(node) in taken else (node,) for node in graph.nodes)
+    new = (built.get(id(node), old) for node, old in zip(graph.nodes, kept, strict=True))
+    nodes = [node for each in new for node in each]
     return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes(), len(built)
 
 

@@ -294,11 +294,8 @@ def transposed_weights(graph: Graph) -> Graph:
     producer, constants, nodes = graph.producer(), dict(graph.constants), []
     for node in graph.nodes:
         source = producer.get(node.inputs[0]) if node.kind == "Transpose" else None
-        weight = (
-            constants.get(source.inputs[0])
-            if source and source.kind == "DequantizeLinear"
-            else None
-        )
+        is_stored = source is not None and source.kind == "DequantizeLinear"
+        weight = constants.get(source.inputs[0]) if source and is_stored else None
         plain = source is not None and not set(source.attributes) - {"axis"}
         turned = tuple(node.attributes.get("perm") or (1, 0)) == (1, 0)
         if source is not None and weight is not None and weight.ndim == 2 and plain and turned:

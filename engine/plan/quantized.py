@@ -244,11 +244,10 @@ def _in_units(
     scale: float, ratio: Fraction, shift: Array, epsilon: float, largest: int
 ) -> ExactNorm | None:
     """The unit a part of x's scale: A and B up to `largest`."""
-    ratio = (
-        ratio.limit_denominator(largest)
-        if ratio < 1
-        else 1 / (1 / ratio).limit_denominator(largest)
-    )
+    if ratio < 1:
+        ratio = ratio.limit_denominator(largest)
+    else:
+        ratio = 1 / (1 / ratio).limit_denominator(largest)
     if not ratio:
         return None
     times = max(1, largest // max(ratio.numerator, ratio.denominator))
@@ -256,9 +255,8 @@ def _in_units(
     unit = float(scale) / a
     whole = np.rint(shift / unit)
     least, most = whole.min(), 255 * (a + b) + whole.max()
-    if max(a, b) > 32767 or max(most, -least) >= 1 << 22:
-        return None
-    if len(shift) * (most - least) >= 1 << 31:
+    too_wide = max(a, b) > 32767 or max(most, -least) >= 1 << 22
+    if too_wide or len(shift) * (most - least) >= 1 << 31:
         return None
     return ExactNorm((whole + MAGIC_BITS).astype(np.int32), a | b << 16, epsilon / unit**2)
 
