@@ -55,7 +55,7 @@ class Stand:
     ) -> None:
         self.arena = aligned(arena_bytes, np.uint8)
         self.scratch = aligned(scratch_bytes, np.uint8)
-        self.context = aligned(1, CONTEXT.dtype)
+        self.context = aligned((), CONTEXT.dtype)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         self.rows = np.arange(len(lengths), dtype=np.int32)
         self.kept: list[Array] = [self.starts]

@@ -182,9 +182,9 @@ class Caller:
 
     # --- how it ends, and begins again
     def move(self, room: Room) -> None:
-        """Ends the team that is left, which tracebacks may hold for long."""
-        before, self.room = self.room.team, room
-        if before is not None and before is not room.team:
+        """Ends the threads that are left, which tracebacks may hold for long."""
+        before, self.room = self.room.pool, room
+        if before is not None and before is not room.pool:
             before.end()
 
     def close(self) -> None:
@@ -192,16 +192,16 @@ class Caller:
         self.in_turn(self.move, NO_ROOM)
 
     def after_fork(self) -> None:
-        """In the child: another thread may have had the lock, and the team stayed behind."""
+        """In the child: another thread may have had the lock, and the threads stayed behind."""
         self._lock, self._owner = threading.RLock(), 0
-        if self.room.team is not None:  # a call goes on if its own signal's handler has forked
-            self.room.team.leave()
+        if self.room.pool is not None:  # a call goes on if its own signal's handler has forked
+            self.room.pool.leave()
         self.room = NO_ROOM
 
 
 def _filled(plan: Plan, room: Room, ways: Sequence[Program], batch: int, length: int) -> bytes:
     """A CALL from its batch on."""
-    assert room.team is not None, "a room that was made"
+    assert room.pool is not None, "a room that was made"
     alone, shared = ways[0], ways[-1]
     call = CALL.structure(
         batch=batch,
@@ -217,7 +217,7 @@ def _filled(plan: Plan, room: Room, ways: Sequence[Program], batch: int, length:
         padding_id=-1 if plan.padding_id is None else plan.padding_id,
         vocabulary=plan.vocabulary,
         kinds=plan.kinds,
-        control=room.team.address,
+        control=room.pool.address,
         late=plan.late,
         shared_steps=shared.address,
         output_count=len(plan.results),

@@ -2,7 +2,7 @@
 
 Every worker has a context, scratch and the arrays that describe a pack.  In throughput each has its
 own arena and takes packs from a counter; in latency all share the first one's arena and each step's
-units, and meet at a barrier where plan/barriers.py says so.  The caller is worker 0.  The others
+units, and wait at barriers where plan/barriers.py says so.  The caller is worker 0.  The others
 spin for a while after a call, so that the next begins at once, and then sleep.
 
 All that calls need is a Room.  It is made whole or not at all, never changed, and exchanged by one
@@ -30,7 +30,7 @@ from ..kernels import kernel
 from ..kernels.call import CALL, CONTROL, CPUS_BYTES, LINE, PACK
 from ..kernels.context import CONTEXT, MOST_ROWS
 
-__all__ = ["NO_ROOM", "Room", "Team", "Worker", "available_cpus", "give_back"]
+__all__ = ["NO_ROOM", "Room", "ThreadPool", "Worker", "available_cpus", "give_back"]
 
 Array = NDArray[Any]
 SERVE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -93,11 +93,11 @@ class Worker:
             setattr(self.context, name, value)
 
 
-class Team:
+class ThreadPool:
     """Threads for workers 1 and up, which take part in calls (kernels/executor/workers.py).
 
     They run no Python: nothing that is raised reaches them, and they need the interpreter's lock
-    only to begin and to end.  They hold the control block and a context each, not the team: a team
+    only to begin and to end.  They hold the control block and a context each, not the pool: a pool
     that nobody holds any more, finished or half made, ends them.
     """
 
@@ -173,7 +173,7 @@ class Room:
     arena_bytes: int = 0
     batch: int = -1
     workers: tuple[Worker, ...] = ()
-    team: Team | None = None
+    pool: ThreadPool | None = None
     packs: Array = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     counts: Array = field(default_factory=lambda: np.zeros(0, np.int32))
     table: Any = None  # int64 [results]: where their addresses are
@@ -205,10 +205,9 @@ class Room:
             first = workers[0] if workers else None
             address = ctypes.addressof(table)
             workers.append(Worker(tokens, arena_bytes, scratch_bytes, first, address))
-        room = cls(tokens, arena_bytes, workers=tuple(workers), table=table, call=call).widened(
-            batch
-        )
-        return replace(room, team=Team(isa, workers, cpus))  # the threads, when all else is there
+        room = cls(tokens, arena_bytes, workers=tuple(workers), table=table, call=call)
+        room = room.widened(batch)
+        return replace(room, pool=ThreadPool(isa, workers, cpus))  # threads, when all else is there
 
     def widened(self, batch: int) -> Room:
         """The same for larger batches."""

@@ -1,5 +1,5 @@
-"""The executor: packs of sentences go through all steps, one pack at a time, without returning to
-Python.
+"""The executor loop: packs of sentences go through all steps, one pack at a time, without returning
+to Python.
 
 The last steps, on rows alone (a lane a sentence), wait until as many rows as there is room for have
 come together: one row costs them as much as sixteen.  Workers share each pack where that ends
@@ -44,19 +44,19 @@ def steps_in_turn(profiled):
     """
 
     def through(params, context, worker, first, last, arrivals):
-        steps, team = load_i64(params + CALL.steps), load_i64(params + CALL.sharing)
+        steps, sharing = load_i64(params + CALL.steps), load_i64(params + CALL.sharing)
         alone = True
         for number in range(first, last):
             step = steps + STEP.size * number
-            low, high = share_of(step, context, worker, team)
+            low, high = share_of(step, context, worker, sharing)
             began = cycles() if profiled else i64(0)
             code, own = load_i64(step + STEP.kernel), load_i64(step + STEP.params)
             call_kernel(code, own, context, low, high)
-            alone = alone and (team == 1 or is_alone(step, context))
-            if team > 1 and has_barrier(step, context, team):
+            alone = alone and (sharing == 1 or is_alone(step, context))
+            if sharing > 1 and has_barrier(step, context, sharing):
                 following, more = step + STEP.size, number + 1 < last
-                if not (alone and more and is_alone_until_barrier(following, context, team)):
-                    arrivals += team
+                if not (alone and more and is_alone_until_barrier(following, context, sharing)):
+                    arrivals += sharing
                     wait_for_all(params + CALL.arrived, arrivals)
                     alone = True
             if profiled and worker == 0:
@@ -75,12 +75,12 @@ def work(profiled):
         count = load_i64(params + CALL.step_count)
         packs = load_i64(params + CALL.pack_count)
         late = load_i64(params + CALL.late)
-        team = load_i64(params + CALL.sharing)
+        sharing = load_i64(params + CALL.sharing)
         pack, rows, arrivals = i64(0), i64(0), i64(0)
-        arena = CONTEXT.own_arena if team == 1 else CONTEXT.shared_arena
+        arena = CONTEXT.own_arena if sharing == 1 else CONTEXT.shared_arena
         store_unaligned(context + CONTEXT.arena, load_i64(context + arena))
         while True:
-            if team == 1:
+            if sharing == 1:
                 pack = fetch_add(params + CALL.taken, 1)
             sentences = i64(0)
             if pack < packs:
@@ -95,7 +95,7 @@ def work(profiled):
             fill(params, context, pack, rows)
             arrivals = through(params, context, worker, 0, late, arrivals)
             rows += sentences
-            if team > 1:
+            if sharing > 1:
                 pack += 1
 
     return routine(share)

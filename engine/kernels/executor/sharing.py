@@ -41,11 +41,11 @@ def units_of(step, context):
 
 
 @routine
-def has_barrier(step, context, team):
+def has_barrier(step, context, sharing):
     """Whether workers that share the pack wait for one another after a step."""
     where = load_i64(step + STEP.barrier)
     return where == EVERYWHERE or (
-        where == WHERE_UNEVEN and load_i64(context + CONTEXT.tiles) % team != 0
+        where == WHERE_UNEVEN and load_i64(context + CONTEXT.tiles) % sharing != 0
     )
 
 
@@ -57,26 +57,26 @@ def is_alone(step, context):
 
 
 @routine
-def share_of(step, context, worker, team):
+def share_of(step, context, worker, sharing):
     """A worker's units: the first and behind the last."""
     low, high = units_of(step, context)
-    if team == 1:
+    if sharing == 1:
         return low, high
     if is_alone(step, context):
         return low, high if worker == 0 else low
     units = high - low
     return (
-        low + (units * worker + team - 1) // team,
-        low + (units * (worker + 1) + team - 1) // team,
+        low + (units * worker + sharing - 1) // sharing,
+        low + (units * (worker + 1) + sharing - 1) // sharing,
     )
 
 
 @routine
-def is_alone_until_barrier(step, context, team):
+def is_alone_until_barrier(step, context, sharing):
     """Whether all steps until the next barrier are the first worker's."""
     while True:
         if not is_alone(step, context):
             return False
-        if has_barrier(step, context, team):
+        if has_barrier(step, context, sharing):
             return True
         step += STEP.size

@@ -25,7 +25,7 @@ def sleep(control, state, seen):
 
 
 def serve():
-    """A worker's life: waits for generations and does its share of each, until the team ends.
+    """A worker's life: waits for generations and does its share of each, until the pool ends.
 
     The parameters are the CONTROL, the context its own, begin its number; the generation it has
     seen is kept in the context.
