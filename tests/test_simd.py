@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.codegen import isa as instruction_sets
 from engine.codegen.compile import compiled
 from engine.codegen.isa import Isa
-from engine.kernels.context import ARENA
+from engine.kernels.context import CONTEXT
 from engine.kernels.harness import Stand
 
 from .kernels.stands import SPECIALS
@@ -176,7 +176,7 @@ def kernel_of(expressions: list[str]) -> Callable[[], Any]:
 
         from engine.codegen import simd
 
-        lines = [f"    x = load_i64(context + {ARENA})"]
+        lines = [f"    x = load_i64(context + {CONTEXT.arena})"]
         lines += [f"    {name} = {text}" for name, text in LOADS.items()]
         for number, expression in enumerate(expressions):
             lines.append(f"    store(x + {INPUT_BYTES + 512 * number}, {expression})")

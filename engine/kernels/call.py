@@ -6,11 +6,20 @@ so that no exception of Python's comes in between, and when it returns no worker
 
 from __future__ import annotations
 
-from .record import Field, record
+from .record import CACHE_LINE, Field, record
 
 __all__ = [
-    "CALL", "CONTROL", "EVERYWHERE", "LINE", "NOWHERE", "PACK", "STEP", "WHERE_UNEVEN",
-]  # fmt: skip
+    "CALL",
+    "CONTROL",
+    "CPUS_BYTES",
+    "EVERYWHERE",
+    "LINE",
+    "NOWHERE",
+    "PACK",
+    "STEP",
+    "WHERE_UNEVEN",
+]
+
 
 CALL = record(
     "CALL",
@@ -73,11 +82,11 @@ CONTROL = record(  # lines of the workers follow it
     Field("sem_post", "int64", "address of the C library's"),
     Field("sched_setaffinity", "int64", "address of the C library's, or 0"),
 )
+CPUS_BYTES = 128  # a cpu_set_t of glibc
 LINE = record(  # of a worker; a cache line for each thing that another core may write
     "LINE",
     Field("state", "int64", "0 awake, 1 asleep"),
-    Field("rest", "uint8", "of the cache line", 56),
-    Field("semaphore", "uint8", "a sem_t: what it sleeps at", 64),
-    Field("cpus", "uint8", "a cpu_set_t: where it may run", 128),
+    Field("rest", "uint8", "of the cache line", CACHE_LINE - 8),
+    Field("semaphore", "uint8", "a sem_t: what it sleeps at", CACHE_LINE),
+    Field("cpus", "uint8", "a cpu_set_t: where it may run", CPUS_BYTES),
 )
-CPUS_BYTES = 128

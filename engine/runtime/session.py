@@ -69,7 +69,7 @@ class Timed:
     cycles: Array  # int64 [steps], of the time stamp counter
     calls: Array  # int64 [steps]
     lengths: Array  # int32 [batch]: tokens that count
-    packs: Array  # int32 [packs, 2]: first sentence, sentences
+    packs: Array  # PACK [packs]
 
 
 class Session:

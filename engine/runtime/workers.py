@@ -174,7 +174,7 @@ class Room:
     batch: int = -1
     workers: tuple[Worker, ...] = ()
     pool: ThreadPool | None = None
-    packs: Array = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    packs: Array = field(default_factory=lambda: np.zeros(0, PACK.dtype))
     counts: Array = field(default_factory=lambda: np.zeros(0, np.int32))
     table: Any = None  # int64 [results]: where their addresses are
     call: Any = None  # a CALL
@@ -215,7 +215,7 @@ class Room:
         return replace(
             self,
             batch=batch,
-            packs=packs.view(np.int32).reshape(-1, 2),
+            packs=packs.view(PACK.dtype),
             counts=counts.view(np.int32),
             address=ctypes.addressof(self.call),
             known={},
