@@ -14,7 +14,7 @@ from ..kernels.linear.records import DYNAMIC_LINEAR
 from .choose import LinearChoice
 from .choose.linear import DENSE_ROWS, FEW_ROWS, SIXTEEN_BITS, WIDE
 from .memory import Buffer
-from .operands import few_rows_params, linear_operands, panel_count, rows_operand
+from .operands import few_rows_params, linear_operands, rows_operand
 from .planner import Planner
 from .quantized import OutputConstants, dynamic_constants, float_constants, of_bytes
 
@@ -78,7 +78,6 @@ def _product(
     how, y, precision = choice.how, choice.y.buffer, choice.precision
     source = planner.formed(x, how.form, how.width) if how.form else x
     packed_as = "int16" if how.kernel == SIXTEEN_BITS else precision
-    panels = panel_count(weight, precision, how.width) if how.packing == "1x4" else 1
     operands = linear_operands(
         weight,
         how.packing,
@@ -86,7 +85,7 @@ def _product(
         constants,
         y,
         tiles=how.tiles,
-        panels=panels,
+        panels=how.panels,
         read=choice.live,
     )
     params = {"x": source, "y": y, "part_count": operands.part_count, "parts": operands.parts}

@@ -12,7 +12,7 @@ import engine
 from engine import kernels
 from engine.graph import Graph
 from engine.kernels.harness import aligned
-from engine.plan import linear
+from engine.plan.choose import linear
 from engine.plan.scratch import USES
 
 torch = pytest.importorskip("torch")

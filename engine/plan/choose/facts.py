@@ -48,7 +48,7 @@ class Choice:
 @dataclass(frozen=True)
 class LinearKernel:
     """A kernel, the form (memory.FORMS) in which it reads x or "", and how its weights are packed;
-    width: tokens of its register block.
+    width: tokens of its register block; panels: of the inputs.
     """
 
     kernel: str
@@ -56,6 +56,7 @@ class LinearKernel:
     packing: str
     width: int
     tiles: bool = False
+    panels: int = 1
 
 
 def row_values(graph: Graph, given: Iterable[str]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from ...kernels import KERNELS
 from ...kernels.context import ROWS, TILE
 from ...pack.vectors import MOST_INPUTS, piece_width
 from ..measured import Configuration, Layer
+from ..operands import panel_count
 from ..ranges import sums_in_range
 from ..steps import Refusal, Unplanned
 from .amx_cycles import PACKINGS, TILE_KERNELS, modelled_pattern
@@ -193,7 +194,8 @@ def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> Li
     if kernel == WIDE:
         kernel = _of_bytes_4x1(facts, dynamic=dynamic, few=few)
     width = min(configuration.width or piece_width(facts.isa.width), lanes)
-    return LinearKernel(kernel, form, pattern, width)
+    panels = panel_count(weight, precision, width) if pattern == "1x4" else 1
+    return LinearKernel(kernel, form, pattern, width, panels=panels)
 
 
 def _of_bytes_4x1(facts: Facts, *, dynamic: bool, few: bool) -> str:
