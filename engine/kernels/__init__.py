@@ -39,7 +39,14 @@ class Kernel:
 KERNELS: dict[str, Kernel] = {
     row.name: row
     for row in (
-        Kernel("embedding", "embedding", "embedding", ("output", "normalised"), "Embedding"),
+        Kernel(
+            "embedding",
+            "embedding",
+            "embedding",
+            ("output", "normalised"),
+            "Embedding",
+            params.EMBEDDING,
+        ),
         Kernel(
             "sparse_dot_u8s8_4x1",
             "linear.bytes_4x1",
@@ -94,6 +101,7 @@ KERNELS: dict[str, Kernel] = {
             "quantize_tokens",
             ("lanes", "width"),
             "DynamicQuantizeLinear",
+            params.QUANTIZE_TOKENS,
         ),
         Kernel(
             "dense_dot_u8s8",
@@ -207,9 +215,14 @@ KERNELS: dict[str, Kernel] = {
             "Attention",
             ATTENTION_FLOATS,
         ),
-        Kernel("output_tokens", "outputs", "output_tokens", (), ""),
+        Kernel("output_tokens", "outputs", "output_tokens", (), "", params.OUTPUT),
         Kernel(
-            "layer_norm_bytes", "normalize", "layer_norm_bytes", ("lanes", "output"), "LayerNorm"
+            "layer_norm_bytes",
+            "normalize",
+            "layer_norm_bytes",
+            ("lanes", "output"),
+            "LayerNorm",
+            params.LAYER_NORM_BYTES,
         ),
         Kernel(
             "layer_norm_floats",
@@ -217,6 +230,7 @@ KERNELS: dict[str, Kernel] = {
             "layer_norm_floats",
             ("lanes", "x_type", "residual_type", "output"),
             "LayerNorm",
+            params.LAYER_NORM_FLOATS,
         ),
         Kernel(
             "amx_dot_u8s8",
@@ -275,15 +289,17 @@ KERNELS: dict[str, Kernel] = {
             params.ELEMENTWISE,
         ),
         Kernel("select", "rows", "select", ("kind",), "Select", params.SELECT),
-        Kernel("dense_rows", "rows", "dense_rows", ("kind", "activation"), "Linear"),
-        Kernel("output_rows", "rows", "output_rows", (), ""),
+        Kernel(
+            "dense_rows", "rows", "dense_rows", ("kind", "activation"), "Linear", params.DENSE_ROWS
+        ),
+        Kernel("output_rows", "rows", "output_rows", (), "", params.OUTPUT),
         Kernel("prepare", "executor.calls", "prepare", (), ""),
         Kernel("run", "executor.calls", "run", ("profiled",), ""),
         Kernel("call", "executor.calls", "call", ("profiled",), ""),
         Kernel("serve", "executor.workers", "serve", (), ""),
-        Kernel("peak", "peak", "peak", ("what", "lanes"), ""),
-        Kernel("read", "peak", "read", ("lanes",), ""),
-        Kernel("clock", "peak", "clock", (), ""),
+        Kernel("peak", "peak", "peak", ("what", "lanes"), "", params.PEAK),
+        Kernel("read", "peak", "read", ("lanes",), "", params.PEAK),
+        Kernel("clock", "peak", "clock", (), "", params.CLOCK),
     )
 }
 

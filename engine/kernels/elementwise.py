@@ -22,7 +22,7 @@ from ..codegen.simd import (
 )
 from .activations import ACTIVATIONS
 from .buffers import tile_of
-from .context import ARENA
+from .context import CONTEXT
 from .params import ELEMENTWISE
 
 f32 = nb.float32
@@ -69,7 +69,7 @@ def elementwise(lanes, x_type, activation, y_type):
     x_row, y_row = lanes * SIZE[x_type], lanes * SIZE[y_type]
 
     def kernel(params, context, begin, end):
-        arena, channels = load_i64(context + ARENA), load_i64(params + ELEMENTWISE.channels)
+        arena, channels = load_i64(context + CONTEXT.arena), load_i64(params + ELEMENTWISE.channels)
         for tile in range(begin, end):
             x = tile_of(arena, params + ELEMENTWISE.x, tile)
             y = tile_of(arena, params + ELEMENTWISE.y, tile)

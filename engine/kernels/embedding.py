@@ -3,11 +3,7 @@ row, then a transposition into tiles with tokens in lanes.
 
 The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
 A unit is a tile of 64 tokens.
-params: 0 words, 1 positions, 2 types (addresses of float32 tables; types may be 0), 3 channels of a
-row (a multiple of 64), 4 y, 5 bytes of a y tile, 6 address of gamma then beta (float32), 7 epsilon,
-8 1 / channels, 9 channels of the last 64 that count: the others are 0 in all tables.  For bytes
-gamma and beta hold scale and zero point. Scratch: one row of float32, 64 rows of results, one block
-of 64 x 64.
+params: EMBEDDING.  Scratch: one row of float32, 64 rows of results, two blocks of 64 x 64 bytes.
 """
 
 import numba as nb
@@ -33,10 +29,13 @@ from ..codegen.simd import (
     zip_high,
     zip_low,
 )
-from .context import ARENA, IDS, POSITIONS, SCRATCH, TILE, TOKENS, TYPES
+from .buffers import tile_of
+from .context import CONTEXT, TILE
+from .params import EMBEDDING
 
 f32 = nb.float32
 CHUNK, SOME = 64, 8  # floats at a time, and to find a number near the mean
+AHEAD = 16  # tokens
 load_bytes = loads("u8", TILE)
 load_row, load_kept = loads_unaligned("f32", CHUNK), loads("f32", CHUNK)
 load_line, load_some = loads("f32", 16), loads_unaligned("f32", SOME)
@@ -131,47 +130,39 @@ def embedding(output, normalised):
     put, gather = _store_row(output), _gathered(normalised)
 
     def kernel(params, context, begin, end):
-        arena, kept = load_i64(context + ARENA), load_i64(context + SCRATCH)
-        words, positions, types, channels = (
-            load_i64(params),
-            load_i64(params + 8),
-            load_i64(params + 16),
-            load_i64(params + 24),
-        )
-        ids, places, kinds = (
-            load_i64(context + IDS),
-            load_i64(context + POSITIONS),
-            load_i64(context + TYPES),
-        )
-        gamma, epsilon, count = load_i64(params + 48), load_f32(params + 56), load_f32(params + 64)
-        last, tokens, row_bytes = load_i64(params + 72), load_i64(context + TOKENS), 4 * channels
+        arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        words = load_i64(params + EMBEDDING.words)
+        positions = load_i64(params + EMBEDDING.positions)
+        types, channels = load_i64(params + EMBEDDING.types), load_i64(params + EMBEDDING.channels)
+        ids, places = load_i64(context + CONTEXT.ids), load_i64(context + CONTEXT.positions)
+        kinds, tokens = load_i64(context + CONTEXT.types), load_i64(context + CONTEXT.tokens)
+        gamma, last = load_i64(params + EMBEDDING.norm), load_i64(params + EMBEDDING.last)
+        epsilon, share = load_f32(params + EMBEDDING.epsilon), load_f32(params + EMBEDDING.share)
+        row_bytes = 4 * channels
         rows = kept + row_bytes
         block_scratch = rows + size * TILE * channels
         beta = gamma + row_bytes
         for tile in range(begin, end):
             for t in range(min(tokens - TILE * tile, TILE)):
                 at = 4 * (TILE * tile + t)
-                word, position = (
-                    words + row_bytes * load_int(ids + at),
-                    positions + row_bytes * load_int(places + at),
-                )
-                ahead = words + row_bytes * load_int(
-                    ids + 4 * min(TILE * tile + t + 16, tokens - 1)
-                )
+                word = words + row_bytes * load_int(ids + at)
+                position = positions + row_bytes * load_int(places + at)
+                later = min(TILE * tile + t + AHEAD, tokens - 1)
+                ahead = words + row_bytes * load_int(ids + 4 * later)
                 kind = types
                 if types:
                     kind += row_bytes * load_int(kinds + at)
                 sums, squares = gather(word, position, kind, ahead, kept, row_bytes, last)
                 rest, factor = f32(0), f32(1)
                 if normalised:
-                    rest = sums * count
-                    factor = scale_of(squares * count - rest * rest, epsilon)
+                    rest = sums * share
+                    factor = scale_of(squares * share - rest * rest, epsilon)
                 a, b = splat(factor), splat(-rest * factor)
                 for n in range(0, row_bytes, 4 * CHUNK):
                     v = fma(load_kept(kept + n), a, b)
                     v = fma(v, load_row(gamma + n), load_row(beta + n))
                     put(rows + size * (channels * t) + n * size // 4, v)
-            y = arena + load_i64(params + 32) + load_i64(params + 40) * tile
+            y = tile_of(arena, params + EMBEDDING.y, tile)
             for channel in range(0, channels, block):
                 for t in range(0, TILE, block):
                     transpose(

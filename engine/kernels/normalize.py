@@ -7,10 +7,7 @@ channels, which is within sqrt(channels / SOME) standard deviations of that of a
 Two byte inputs: v = A x + B r + bias is exact in int32 (dot2_words), A : B a rational approximation
 of the two scales; bias carries MAGIC_BITS, so that the integer sum is the float MAGIC + v without a
 conversion.  |v| < 2^22, channels * (greatest v - least) < 2^31.  A unit is a tile.
-params: 0 x, 1 bytes of an x tile, 2 residual, 3 bytes of its tile, 4 y (bytes), 5 bytes of its
-tile, 6 y (float32), 7 bytes of its tile, 8 channels, 9 address of bias, 10 address of (gamma, beta)
-pairs, 11 A | B << 16 or float32 scale of x, 12 float32 scale of the residual, 13 epsilon, 14 1 /
-channels.  Outputs of bytes: gamma and beta hold scale and zero point.
+params: LAYER_NORM_BYTES, LAYER_NORM_FLOATS.
 """
 
 import numba as nb
@@ -41,7 +38,9 @@ from ..codegen.simd import (
     to_float,
     weigh,
 )
-from .context import ARENA, SCRATCH
+from .buffers import tile_of
+from .context import CONTEXT
+from .params import LAYER_NORM_BYTES, LAYER_NORM_FLOATS
 
 f32, i32 = nb.float32, nb.int32
 SOME = 8  # channels, evenly apart; a power of two
@@ -74,9 +73,9 @@ def _moments(lanes):
     """
     splat = splats("f32", lanes)
 
-    def moments(sums, squares, count, epsilon):
-        rest = mul(sums, count)
-        variance = sub(mul(squares, count), mul(rest, rest))
+    def moments(sums, squares, share, epsilon):
+        rest = mul(sums, share)
+        variance = sub(mul(squares, share), mul(rest, rest))
         variance = maximum(splat(f32(0)), variance)  # rounding may leave less than nothing
         return rest, div(splat(f32(1)), square_root(add(variance, epsilon)))
 
@@ -85,13 +84,11 @@ def _moments(lanes):
 
 def layer_norm_bytes(lanes, output):
     """x and residual are u8."""
-    load, splat, whole, put, moments = (
-        loads("u8", lanes),
-        splats("f32", lanes),
-        splats("i32", lanes),
-        _emit(lanes, output, True),
-        _moments(lanes),
-    )
+    load = loads("u8", lanes)
+    splat = splats("f32", lanes)
+    whole = splats("i32", lanes)
+    put = _emit(lanes, output, True)
+    moments = _moments(lanes)
 
     def value(x, r, bias, n, weights):
         """MAGIC + v of a channel, its bits."""
@@ -110,18 +107,17 @@ def layer_norm_bytes(lanes, output):
     near_mean = routine(near_mean)
 
     def kernel(params, context, begin, end):
-        arena, channels = load_i64(context + ARENA), load_i64(params + 64)
-        weights, count = load_i32(params + 88), splat(load_f32(params + 112))
+        arena = load_i64(context + CONTEXT.arena)
+        channels = load_i64(params + LAYER_NORM_BYTES.channels)
+        weights = load_i32(params + LAYER_NORM_BYTES.weights)
+        share = splat(load_f32(params + LAYER_NORM_BYTES.share))
         for tile in range(begin, end):
-            x, r = (
-                arena + load_i64(params) + load_i64(params + 8) * tile,
-                arena + load_i64(params + 16) + load_i64(params + 24) * tile,
-            )
-            y, floats = (
-                arena + load_i64(params + 32) + load_i64(params + 40) * tile,
-                arena + load_i64(params + 48) + load_i64(params + 56) * tile,
-            )
-            bias, gamma = load_i64(params + 72), load_i64(params + 80)
+            x = tile_of(arena, params + LAYER_NORM_BYTES.x, tile)
+            y = tile_of(arena, params + LAYER_NORM_BYTES.y, tile)
+            r = tile_of(arena, params + LAYER_NORM_BYTES.residual, tile)
+            floats = tile_of(arena, params + LAYER_NORM_BYTES.floats, tile)
+            bias = load_i64(params + LAYER_NORM_BYTES.bias)
+            gamma = load_i64(params + LAYER_NORM_BYTES.norm)
             near = near_mean(x, r, bias, channels, weights)
             sums, squares = whole(i32(0)), splat(f32(0))
             for n in range(channels):
@@ -129,8 +125,8 @@ def layer_norm_bytes(lanes, output):
                 sums, v = add(sums, v), sub(as_float(v), near)
                 squares = fma(v, v, squares)
             sums = sub(sums, mul(as_int(near), whole(i32(channels))))
-            epsilon = splat(load_f32(params + 104))
-            rest, factor = moments(to_float(sums), squares, count, epsilon)
+            epsilon = splat(load_f32(params + LAYER_NORM_BYTES.epsilon))
+            rest, factor = moments(to_float(sums), squares, share, epsilon)
             shift = mul(mul(add(near, rest), factor), splat(f32(-1)))
             for n in range(channels):
                 v = fma(as_float(value(x, r, bias, n, weights)), factor, shift)
@@ -177,33 +173,27 @@ def layer_norm_floats(lanes, x_type, residual_type, output):
     near_mean = routine(near_mean)
 
     def kernel(params, context, begin, end):
-        arena, channels, kept = (
-            load_i64(context + ARENA),
-            load_i64(params + 64),
-            load_i64(context + SCRATCH),
-        )
-        x_scale, r_scale, count = (
-            load_f32(params + 88),
-            load_f32(params + 96),
-            splat(load_f32(params + 112)),
-        )
+        arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        channels = load_i64(params + LAYER_NORM_FLOATS.channels)
+        share = splat(load_f32(params + LAYER_NORM_FLOATS.share))
+        x_scale = load_f32(params + LAYER_NORM_FLOATS.x_scale)
+        r_scale = load_f32(params + LAYER_NORM_FLOATS.residual_scale)
         for tile in range(begin, end):
-            x, r = (
-                arena + load_i64(params) + load_i64(params + 8) * tile,
-                arena + load_i64(params + 16) + load_i64(params + 24) * tile,
-            )
-            y, floats = (
-                arena + load_i64(params + 32) + load_i64(params + 40) * tile,
-                arena + load_i64(params + 48) + load_i64(params + 56) * tile,
-            )
-            bias, gamma = load_i64(params + 72), load_i64(params + 80)
+            x = tile_of(arena, params + LAYER_NORM_FLOATS.x, tile)
+            y = tile_of(arena, params + LAYER_NORM_FLOATS.y, tile)
+            r = tile_of(arena, params + LAYER_NORM_FLOATS.residual, tile)
+            floats = tile_of(arena, params + LAYER_NORM_FLOATS.floats, tile)
+            bias = load_i64(params + LAYER_NORM_FLOATS.bias)
+            gamma = load_i64(params + LAYER_NORM_FLOATS.norm)
             near = near_mean(x, r, bias, channels, x_scale, r_scale)
             sums, squares = splat(f32(0)), splat(f32(0))
             for n in range(channels):
                 v = sub(value(x, r, bias, n, x_scale, r_scale), near)
                 store(kept + 4 * lanes * n, v)
                 sums, squares = add(sums, v), fma(v, v, squares)
-            rest, factor = moments(sums, squares, count, splat(load_f32(params + 104)))
+            rest, factor = moments(
+                sums, squares, share, splat(load_f32(params + LAYER_NORM_FLOATS.epsilon))
+            )
             shift = mul(mul(rest, factor), splat(f32(-1)))
             for n in range(channels):
                 v = fma(load(kept + 4 * lanes * n), factor, shift)

@@ -1,13 +1,15 @@
 """Results of every token: tiles of float32 to rows of the call's [batch * length, channels].
 
-A unit is a tile.  params: 0 x, 1 bytes of an x tile, 2 which output, 3 channels.
+A unit is a tile; params: OUTPUT.
 """
 
 import numba as nb
 
 from ..codegen.simd import load_f32, load_i64, load_int, loads, store_unaligned
-from .context import ARENA, OUTPUTS, PLACES, SCRATCH, TILE, TOKENS
+from .buffers import tile_of
+from .context import CONTEXT, TILE
 from .embedding import transposition
+from .params import OUTPUT
 
 f32 = nb.float32
 BLOCK = 16  # floats of a cache line
@@ -20,16 +22,13 @@ def output_tokens():
     row = 4 * TILE
 
     def kernel(params, context, begin, end):
-        arena, scratch, places = (
-            load_i64(context + ARENA),
-            load_i64(context + SCRATCH),
-            load_i64(context + PLACES),
-        )
-        channels, tokens = load_i64(params + 24), load_i64(context + TOKENS)
-        results = load_i64(load_i64(context + OUTPUTS) + 8 * load_i64(params + 16))
+        arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        places, tokens = load_i64(context + CONTEXT.places), load_i64(context + CONTEXT.tokens)
+        channels, number = load_i64(params + OUTPUT.channels), load_i64(params + OUTPUT.number)
+        results = load_i64(load_i64(context + CONTEXT.outputs) + 8 * number)
         whole = channels // BLOCK * BLOCK
         for tile in range(begin, end):
-            x = arena + load_i64(params) + load_i64(params + 8) * tile
+            x = tile_of(arena, params + OUTPUT.x, tile)
             here = min(tokens - TILE * tile, TILE)
             for t in range(0, here, BLOCK):
                 for channel in range(0, whole, BLOCK):

@@ -6,10 +6,24 @@ arena and the bytes of one of its tiles.
 
 from __future__ import annotations
 
-from .record import FLOAT, OFFSET, WHOLE, Field, record
+from typing import Any
 
-__all__ = ["BUFFER", "ELEMENTWISE", "SELECT", "buffer"]
+from .record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
 
+__all__ = [
+    "BUFFER",
+    "CLOCK",
+    "DENSE_ROWS",
+    "ELEMENTWISE",
+    "EMBEDDING",
+    "LAYER_NORM_BYTES",
+    "LAYER_NORM_FLOATS",
+    "OUTPUT",
+    "PEAK",
+    "QUANTIZE_TOKENS",
+    "SELECT",
+    "buffer",
+]
 
 BUFFER = record(
     "BUFFER",
@@ -43,3 +57,68 @@ SELECT = record(
     Field("channels", WHOLE, "of x and of y"),
     Field("index", WHOLE, "of the token in its sentence"),
 )
+DENSE_ROWS = record(
+    "DENSE_ROWS",
+    *X,
+    *Y,
+    Field("inputs", WHOLE, "channels of x"),
+    Field("outputs", WHOLE, "channels of y, rounded up to 16"),
+    Field("weights", ADDRESS, "of float32 [inputs][outputs], then of the bias [outputs]"),
+    Field("x_scale", FLOAT, "of x, where it is bytes"),
+    Field("x_zero", WHOLE, "zero point of x, where it is bytes"),
+)
+OUTPUT = record(
+    "OUTPUT",
+    *X,
+    Field("number", WHOLE, "of the call's result"),
+    Field("channels", WHOLE, "of the result"),
+)
+QUANTIZE_TOKENS = record(
+    "QUANTIZE_TOKENS",
+    *X,
+    *Y,
+    Field("channels", WHOLE, "of x and of y"),
+    *buffer("scales", "float32 scale[lanes], then int32 zero point[lanes]"),
+)
+EMBEDDING = record(
+    "EMBEDDING",
+    Field("words", ADDRESS, "of float32 [words][channels]"),
+    Field("positions", ADDRESS, "of float32 [positions][channels]"),
+    Field("types", ADDRESS, "of float32 [types][channels], or 0"),
+    Field("channels", WHOLE, "of a row of all tables, a multiple of 64"),
+    *Y,
+    Field("norm", ADDRESS, "of float32 gamma [channels], then beta; scale and zero of bytes in it"),
+    Field("epsilon", FLOAT, "of LayerNorm"),
+    Field("share", FLOAT, "1 / channels that count"),
+    Field("last", WHOLE, "channels of the last 64 that count; the others are 0 in all tables"),
+)
+
+
+def _layer_norm(name: str, *scales: Field) -> Any:
+    """The record of a LayerNorm; scales: how x and the residual are read."""
+    return record(
+        name,
+        *X,
+        *buffer("residual", "activations that are added to x"),
+        *buffer("y", "the result, where it is bytes"),
+        *buffer("floats", "the result, where it is float32"),
+        Field("channels", WHOLE, "of x and of the result"),
+        Field("bias", ADDRESS, "of a number for each channel, with zero points taken off"),
+        Field("norm", ADDRESS, "of float32 (gamma, beta) pairs; scale and zero of bytes in them"),
+        *scales,
+        Field("epsilon", FLOAT, "of LayerNorm"),
+        Field("share", FLOAT, "1 / channels"),
+    )
+
+
+LAYER_NORM_BYTES = _layer_norm(
+    "LAYER_NORM_BYTES",
+    Field("weights", WHOLE, "A | B << 16 of x and the residual, int16 each"),
+)
+LAYER_NORM_FLOATS = _layer_norm(
+    "LAYER_NORM_FLOATS",
+    Field("x_scale", FLOAT, "of x, where it is bytes"),
+    Field("residual_scale", FLOAT, "of the residual, where it is bytes"),
+)
+PEAK = record("PEAK", Field("memory", ADDRESS, "of at least peak.BYTES bytes"))
+CLOCK = record("CLOCK", Field("cycles", WHOLE, "of the time stamp counter, when the kernel ran"))

@@ -1,6 +1,6 @@
 """What a core can do at most: products in registers, bytes from its second-level cache; its clock.
 
-params: 0 address of memory of at least `BYTES` bytes; end: turns of the loop.
+params: PEAK, CLOCK; end: turns of the loop.
 """
 
 import numba as nb
@@ -19,10 +19,10 @@ from ..codegen.simd import (
     store,
     store_unaligned,
 )
+from .params import CLOCK, PEAK
 
-BYTES = (
-    1 << 18
-)  # read in a turn of `read`: more than first-level caches hold, less than second-level ones
+# read in a turn of `read`: more than first-level caches hold, less than second-level ones
+BYTES = 1 << 18
 MACS = {"u8": 4, "bf16": 2, "f32": 1}  # multiply-adds of a lane in one product
 
 
@@ -42,7 +42,7 @@ def peak(what, lanes):
     }[what]
 
     def kernel(params, context, begin, end):
-        at = load_i64(params)
+        at = load_i64(params + PEAK.memory)
         p, q, x = sums(at), sums(at + 1024), load(at + 2048)
         for turn in range(end):
             weights = at + 4 * (turn & 15)
@@ -64,7 +64,7 @@ def read(lanes):
     load, piece = loads("i32", 8 * lanes), 32 * lanes
 
     def kernel(params, context, begin, end):
-        at = load_i64(params)
+        at = load_i64(params + PEAK.memory)
         total = load(at)
         for _ in range(end):
             for place in range(0, BYTES, piece):
@@ -75,9 +75,9 @@ def read(lanes):
 
 
 def clock():
-    """The time stamp counter, to slot 0 of params."""
+    """The time stamp counter, to its place in CLOCK."""
 
     def kernel(params, context, begin, end):
-        store_unaligned(params, nb.int64(cycles()))
+        store_unaligned(params + CLOCK.cycles, nb.int64(cycles()))
 
     return kernel

@@ -7,8 +7,7 @@ Numbers of one sign are in the order of their bits, in which NaN is above infini
 bits, unlike that of floats, keeps a NaN.  Of it or of an infinity the scale becomes NaN, and with
 that whatever is made of the token.
 
-A unit is a tile.  params: 0 x (float32), 1 bytes of an x tile, 2 y (u8), 3 bytes of a y tile,
-4 channels, 5 scales and zeros, 6 bytes of a tile of them: float32 scale[lanes], int32 zero[lanes].
+A unit is a tile; params: QUANTIZE_TOKENS, x in float32, y in u8.
 """
 
 import numba as nb
@@ -32,7 +31,9 @@ from ..codegen.simd import (
     unsigned_maximum,
     where_zero,
 )
-from .context import ARENA
+from .buffers import tile_of
+from .context import CONTEXT
+from .params import QUANTIZE_TOKENS
 
 f32, i32 = nb.float32, nb.int32
 LEAST = -(2**31)  # bits of -0.0
@@ -44,12 +45,13 @@ def quantize_tokens(lanes, width):
     load_bits = loads("i32", width)
 
     def kernel(params, context, begin, end):
-        arena, channels = load_i64(context + ARENA), load_i64(params + 32)
+        arena = load_i64(context + CONTEXT.arena)
+        channels = load_i64(params + QUANTIZE_TOKENS.channels)
         for tile in range(begin, end):
             for token in range(0, lanes, width):
-                x = arena + load_i64(params) + load_i64(params + 8) * tile + 4 * token
-                y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + token
-                scales = arena + load_i64(params + 40) + load_i64(params + 48) * tile + 4 * token
+                x = tile_of(arena, params + QUANTIZE_TOKENS.x, tile) + 4 * token
+                y = tile_of(arena, params + QUANTIZE_TOKENS.y, tile) + token
+                scales = tile_of(arena, params + QUANTIZE_TOKENS.scales, tile) + 4 * token
                 least, most = whole(i32(LEAST)), whole(i32(0))
                 for k in range(channels):
                     v = load_bits(x + 4 * lanes * k)

@@ -1,11 +1,9 @@
 """The "rows" domain, one lane a sentence: choosing each sentence's first token, and dense float32
 layers for a few rows.
 
-dense_rows params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 inputs, 5
-outputs rounded up to 16, 6 address of weights [inputs][outputs up to 16] then bias, 7 float32
-scale, 8 zero point of x (bytes only).  dense_rows puts outputs in lanes, x broadcast, as there may
-be one sentence only; four share what is read of the weights. output_rows params: 0 x, 1 bytes of an
-x tile, 2 which output, 3 channels: float32 rows to the call's result [batch][channels].
+dense_rows puts outputs in lanes, x broadcast, as there may be one sentence only; four share what is
+read of the weights.  output_rows copies float32 rows to the call's result [batch][channels].
+params: SELECT, DENSE_ROWS, OUTPUT.
 """
 
 import numba as nb
@@ -25,19 +23,8 @@ from ..codegen.simd import (
 )
 from .activations import ACTIVATIONS
 from .buffers import tile_of
-from .context import (
-    ARENA,
-    FIRST_ROW,
-    OUTPUTS,
-    OUTPUTS_OF_ROWS,
-    ROW_SENTENCES,
-    ROWS,
-    SCRATCH,
-    SENTENCES,
-    STARTS,
-    TILE,
-)
-from .params import SELECT
+from .context import CONTEXT, OUTPUTS_OF_ROWS, ROWS, TILE
+from .params import DENSE_ROWS, OUTPUT, SELECT
 
 f32 = nb.float32
 
@@ -49,13 +36,10 @@ def select(kind):
     size = 1 if kind == "u8" else 4
 
     def kernel(params, context, begin, end):
-        arena, starts, sentences = (
-            load_i64(context + ARENA),
-            load_i64(context + STARTS),
-            load_i64(context + SENTENCES),
-        )
+        arena, starts = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.starts)
+        sentences = load_i64(context + CONTEXT.sentences)
+        first = load_i64(context + CONTEXT.first_row)
         channels, index = load_i64(params + SELECT.channels), load_i64(params + SELECT.index)
-        first = load_i64(context + FIRST_ROW)
         for tile in range(begin, end):
             y = tile_of(arena, params + SELECT.y, tile)
             low = max(first, ROWS * tile)
@@ -129,19 +113,18 @@ def dense_rows(kind, activation):
     one_wide, one = _products(kind, OUTPUTS_OF_ROWS, 1), _products(kind, 16, 1)
 
     def kernel(params, context, begin, end):
-        arena, sentences = load_i64(context + ARENA), load_i64(context + SENTENCES)
-        made, w = load_i64(context + SCRATCH), load_i64(params + 48)
-        inputs, outputs = load_i64(params + 32), load_i64(params + 40)
-        scale, zero = load_f32(params + 56), load_i64(params + 64)
-        start, blocks = (
-            load_i64(context + FIRST_ROW),
-            (outputs + OUTPUTS_OF_ROWS - 1) // OUTPUTS_OF_ROWS,
-        )
+        arena, sentences = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.sentences)
+        start, made = load_i64(context + CONTEXT.first_row), load_i64(context + CONTEXT.scratch)
+        inputs = load_i64(params + DENSE_ROWS.inputs)
+        outputs = load_i64(params + DENSE_ROWS.outputs)
+        scale, zero = load_f32(params + DENSE_ROWS.x_scale), load_i64(params + DENSE_ROWS.x_zero)
+        w = load_i64(params + DENSE_ROWS.weights)
+        blocks = (outputs + OUTPUTS_OF_ROWS - 1) // OUTPUTS_OF_ROWS
         for unit in range(begin, end):
             tile, first = unit // blocks, OUTPUTS_OF_ROWS * (unit % blocks)
             last = min(first + OUTPUTS_OF_ROWS, outputs)
-            x = arena + load_i64(params) + load_i64(params + 8) * tile
-            y = arena + load_i64(params + 16) + load_i64(params + 24) * tile + 4 * ROWS * first
+            x = tile_of(arena, params + DENSE_ROWS.x, tile)
+            y = tile_of(arena, params + DENSE_ROWS.y, tile) + 4 * ROWS * first
             most = min(start + sentences - ROWS * tile, ROWS) - 1
             for lane in range(max(start - ROWS * tile, 0), most + 1, 4):
                 if lane == most and last - first == OUTPUTS_OF_ROWS:
@@ -166,15 +149,13 @@ def output_rows():
     """A unit is a tile of rows."""
 
     def kernel(params, context, begin, end):
-        arena, sentences, channels = (
-            load_i64(context + ARENA),
-            load_i64(context + SENTENCES),
-            load_i64(params + 24),
-        )
-        result = load_i64(load_i64(context + OUTPUTS) + 8 * load_i64(params + 16))
-        places, start = load_i64(context + ROW_SENTENCES), load_i64(context + FIRST_ROW)
+        arena, sentences = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.sentences)
+        channels, number = load_i64(params + OUTPUT.channels), load_i64(params + OUTPUT.number)
+        result = load_i64(load_i64(context + CONTEXT.outputs) + 8 * number)
+        places = load_i64(context + CONTEXT.row_sentences)
+        start = load_i64(context + CONTEXT.first_row)
         for tile in range(begin, end):
-            x = arena + load_i64(params) + load_i64(params + 8) * tile
+            x = tile_of(arena, params + OUTPUT.x, tile)
             low = max(start, ROWS * tile)
             for row in range(low, min(start + sentences, ROWS * tile + ROWS)):
                 to = result + 4 * channels * load_int(places + 4 * row)

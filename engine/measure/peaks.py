@@ -12,6 +12,7 @@ import numpy as np
 
 from ..codegen import isa
 from ..kernels import kernel
+from ..kernels.params import PEAK
 from ..kernels.record import aligned
 
 __all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second", "fitting"]
@@ -37,7 +38,8 @@ class Peaks:
         self.isa = isa.chosen()
         lanes = self.isa.lanes
         self._memory = aligned(READ_BYTES + 8192, np.uint8)
-        self._params = np.array([self._memory.ctypes.data], np.int64)
+        packed = PEAK.pack(memory=self._memory.ctypes.data)
+        self._params = np.array(list(packed.values()), np.int64)
         variants = {name: ("peak", name, lanes) for name in PEAKS} | {BYTES_PEAK: ("read", lanes)}
         self._work = {name: CHAINS[lanes] * lanes * macs for name, macs in PEAKS.items()} | {
             BYTES_PEAK: READ_BYTES

@@ -25,8 +25,15 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
         tables = [np.pad(each, ((0, 0), (0, rest))) for each in tables]
     norm = float32(np.pad(choice.norm, ((0, 0), (0, rest))))
     epsilon = float(node.attributes.get("epsilon", 1e-12))
-    row = (y.channels, y, y.tile_bytes, norm, epsilon, 1 / channels, CHANNELS - rest)
-    params = (*tables, *row)
+    params = {
+        **dict(zip(("words", "positions", "types"), tables, strict=True)),
+        "channels": y.channels,
+        "y": y,
+        "norm": norm,
+        "epsilon": epsilon,
+        "share": 1 / channels,
+        "last": CHANNELS - rest,
+    }
     planner.emit(node, "embedding", (y.dtype, bool(gamma)), params, "tokens")
     size = sum(each.nbytes for each in tables)
     planner.layer(node, shape=table.shape, dtype="float32", bytes=size)

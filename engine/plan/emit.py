@@ -87,7 +87,7 @@ def _output(planner: Planner, choices: Choices, number: int, name: str) -> Resul
     buffer = value.buffer
     result = Result(name, buffer.domain, value.channels, value.kept_axis)
     kernel = "output_tokens" if buffer.domain == "tokens" else "output_rows"
-    params = (buffer, buffer.tile_bytes, number, result.channels)
+    params = {"x": buffer, "number": number, "channels": result.channels}
     planner.emit(Node("Output", (name,), (), name=name), kernel, (), params, buffer.domain)
     return result
 

@@ -58,7 +58,15 @@ def _dense_rows(
     scale, zero = (1.0, 0) if source is None else (source.scale, source.zero_point)
     operand = rows_operand(weight, bias)
     inputs, padded = weight.shape[1], operand.shape[1]
-    params = (x, x.tile_bytes, y, y.tile_bytes, inputs, padded, operand, float(scale), zero)
+    params = {
+        "x": x,
+        "y": y,
+        "inputs": inputs,
+        "outputs": padded,
+        "weights": operand,
+        "x_scale": float(scale),
+        "x_zero": zero,
+    }
     variant = (x.dtype, _activation(node))
     units = -(-padded // OUTPUTS_OF_ROWS)
     planner.emit(node, DENSE_ROWS, variant, params, "rows", units=units, macs=weight.size)

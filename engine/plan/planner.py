@@ -91,7 +91,7 @@ class Planner:
         if name not in self.made:
             y = Buffer(name, x.domain, x.channels, "u8")
             scales = Buffer(f"{name}.scales", x.domain, 2, "f32")
-            params = (x, x.tile_bytes, y, y.tile_bytes, x.channels, scales, scales.tile_bytes)
+            params = {"x": x, "y": y, "channels": x.channels, "scales": scales}
             node = Node("QuantizeTokens", (x.name,), (name,), name=name)
             width = block_width(self.isa, x.lanes)
             self.emit(node, "quantize_tokens", (x.lanes, width), params, x.domain)

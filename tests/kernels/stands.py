@@ -57,6 +57,12 @@ def mask_of(random: np.random.Generator, shape: tuple[int, int], pattern: str, k
     return np.kron(keep, np.ones((outputs, inputs), bool))[: shape[0], : shape[1]]
 
 
+def tiles_at(**buffers: tuple[int, Array]) -> dict[str, int]:
+    """Parameters that name buffers: where each begins, bytes of one of its tiles."""
+    places = {name: place for name, (place, _) in buffers.items()}
+    return places | {f"{name}_tile": tiles[0].nbytes for name, (_, tiles) in buffers.items()}
+
+
 class Layer:
     """A stand with x in tiles; y starts with other bits than any result has."""
 

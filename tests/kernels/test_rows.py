@@ -12,15 +12,15 @@ from engine.codegen.isa import Isa
 from engine.codegen.simd import MAGIC
 from engine.graph import Quantization
 from engine.kernels import kernel
+from engine.kernels import params as records
 from engine.kernels.harness import Stand, aligned, from_tiles, to_tiles
-from engine.kernels.params import ELEMENTWISE, SELECT
 from engine.ops import fused
 from engine.ops.numbers import quantized
 from engine.ops.quantized import dynamic_quantize_linear
 from engine.plan.operands import rows_operand
 from engine.plan.quantized import float_bias, norm_of_bytes
 
-from .stands import NANS, SPECIALS, rows_of, sets
+from .stands import NANS, SPECIALS, rows_of, sets, tiles_at
 
 Array = NDArray[Any]
 TOKENS = (1, 31, 37, 128, 200)
@@ -60,12 +60,12 @@ def layer_norm(
     tokens, channels = x.shape
     tiles = -(-tokens // lanes)
     stand = Stand(tiles * lanes * channels * 16 + 4096)
-    places = []
-    for each in (x, residual):
-        place, _ = (0, None) if each is None else stand.put(to_tiles(each, lanes))
-        places += [place, 0 if each is None else lanes * channels * each.itemsize]
-    y, result = stand.room((tiles, channels, lanes), TYPES[output])
-    out = (y, lanes * channels * result.itemsize)
+    given: dict[str, Any] = dict.fromkeys(("residual", "residual_tile"), 0)
+    for name, each in (("x", x), ("residual", residual)):
+        if each is not None:
+            given |= tiles_at(**{name: stand.put(to_tiles(each, lanes))})
+    place, result = stand.room((tiles, channels, lanes), TYPES[output])
+    given |= tiles_at(y=(place, result), floats=(place, result))
     sources = [
         X if x.dtype == np.uint8 else None,
         RESIDUAL if residual is not None and residual.dtype == np.uint8 else None,
@@ -76,39 +76,32 @@ def layer_norm(
         norm = norm / OUTPUT.scale + np.array([0, OUTPUT.zero_point])
     scaled = aligned(norm.shape, np.float32)
     scaled[...] = norm
-    where = (
-        *places,
-        *(out if output == "u8" else (0, 0)),
-        *(out if output == "f32" else (0, 0)),
-        channels,
-    )
+    given |= {"channels": channels, "norm": scaled.ctypes.data, "share": 1 / channels}
     if exact is not None:
-        params = (
-            *where,
-            stand.address(exact.bias),
-            scaled.ctypes.data,
-            exact.weights,
-            0,
-            float(exact.epsilon),
-            1 / channels,
+        params = stand.params(
+            records.LAYER_NORM_BYTES,
+            **given,
+            bias=stand.address(exact.bias),
+            weights=exact.weights,
+            epsilon=float(exact.epsilon),
         )
         code = kernel(isa, "layer_norm_bytes", lanes, output)
     else:
         floats, scales = float_bias(sources, bias, channels)
-        params = (
-            *where,
-            stand.address(np.asarray(floats)),
-            scaled.ctypes.data,
-            *map(float, scales),
-            1e-12,
-            1 / channels,
+        params = stand.params(
+            records.LAYER_NORM_FLOATS,
+            **given,
+            bias=stand.address(np.asarray(floats)),
+            x_scale=float(scales[0]),
+            residual_scale=float(scales[1]),
+            epsilon=1e-12,
         )
         kinds = [
             {None: "none", np.dtype(np.uint8): "u8"}.get(None if e is None else e.dtype, "f32")
             for e in (x, residual)
         ]
         code = kernel(isa, "layer_norm_floats", lanes, *kinds, output)
-    stand.run(code, stand.params(*params), 0, tiles)
+    stand.run(code, params, 0, tiles)
     return from_tiles(result, tokens)
 
 
@@ -218,8 +211,18 @@ def embedding(
         stand.context[name] = stand.address(column.astype(np.int32))
     operands = [np.pad(each, ((0, 0), (0, rest))) for each in (*tables, scaled)]
     words, positions, types, scaled = (stand.address(x.astype(np.float32)) for x in operands)
-    where = (words, positions, types, channels + rest, y, result[0].nbytes, scaled)
-    params = stand.params(*where, 1e-6, 1 / channels, 64 - rest)
+    params = stand.params(
+        records.EMBEDDING,
+        words=words,
+        positions=positions,
+        types=types,
+        channels=channels + rest,
+        **tiles_at(y=(y, result)),
+        norm=scaled,
+        epsilon=1e-6,
+        share=1 / channels,
+        last=64 - rest,
+    )
     stand.run(kernel(isa, "embedding", output, norm is not None), params, 0, tiles)
     return from_tiles(result, tokens)[:, :channels]
 
@@ -270,9 +273,11 @@ def test_select(slow: bool, kind: str) -> None:
         place, tiles = stand.put(to_tiles(x))
         y, result = stand.room((2, 12, 16), TYPES[kind])
         params = stand.params(
-            SELECT, x=place, x_tile=tiles[0].nbytes, y=y, y_tile=result[0].nbytes,
-            channels=12, index=0,
-        )  # fmt: skip
+            records.SELECT,
+            **tiles_at(x=(place, tiles), y=(y, result)),
+            channels=12,
+            index=0,
+        )
         stand.run(kernel(isa, "select", kind), params, 0, 2)
         np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[stand.starts[:-1]])
 
@@ -303,15 +308,13 @@ def test_dense_rows(slow: bool, kind: str, activation: str) -> None:
         padded = operand.shape[1]
         y, result = stand.room((2, padded, 16), np.float32)
         params = stand.params(
-            place,
-            tiles[0].nbytes,
-            y,
-            result[0].nbytes,
-            inputs,
-            padded,
-            stand.address(operand),
-            float(X.scale),
-            X.zero_point,
+            records.DENSE_ROWS,
+            **tiles_at(x=(place, tiles), y=(y, result)),
+            inputs=inputs,
+            outputs=padded,
+            weights=stand.address(operand),
+            x_scale=float(X.scale),
+            x_zero=X.zero_point,
         )
         stand.run(kernel(isa, "dense_rows", kind, activation), params, 0, 4)
         close(from_tiles(result, sentences)[:, :outputs], wanted, isa.name)
@@ -334,7 +337,9 @@ def test_outputs(slow: bool, name: str) -> None:
         stand.context["outputs"] = stand.address(np.array([0, result.ctypes.data]))
         stand.context["row_sentences"] = stand.address(ORDER)
         place, tiles = stand.put(to_tiles(x, 16 if rows else 64))
-        params = stand.params(place, tiles[0].nbytes, 1, channels)
+        params = stand.params(
+            records.OUTPUT, **tiles_at(x=(place, tiles)), number=1, channels=channels
+        )
         stand.run(kernel(isa, name), params, 0, len(tiles))
         wanted = np.zeros_like(result)
         wanted[ORDER if rows else places] = x
@@ -362,15 +367,13 @@ def test_elementwise(slow: bool, x_kind: str, activation: str, y_kind: str) -> N
             place, tiles = stand.put(to_tiles(x))
             y, result = stand.room(tiles.shape, TYPES[y_kind])
             params = stand.params(
-                place,
-                tiles[0].nbytes,
-                y,
-                result[0].nbytes,
-                channels,
-                float(X.scale),
-                -X.scale * X.zero_point,
-                1 / OUTPUT.scale,
-                OUTPUT.zero_point + MAGIC,
+                records.ELEMENTWISE,
+                **tiles_at(x=(place, tiles), y=(y, result)),
+                channels=channels,
+                x_scale=float(X.scale),
+                x_shift=float(-X.scale * X.zero_point),
+                y_factor=1 / OUTPUT.scale,
+                y_zero=OUTPUT.zero_point + MAGIC,
             )
             stand.run(
                 kernel(isa, "elementwise", 64, x_kind, activation, y_kind), params, 0, len(tiles)
@@ -390,10 +393,14 @@ def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
         place, tiles = stand.put(to_tiles(x))
         y, result = stand.room(tiles.shape, TYPES[y_kind])
         params = stand.params(
-            ELEMENTWISE, x=place, x_tile=tiles[0].nbytes, y=y, y_tile=result[0].nbytes,
-            channels=12, x_scale=1.0, x_shift=0.0,
-            y_factor=1 / OUTPUT.scale, y_zero=OUTPUT.zero_point + MAGIC,
-        )  # fmt: skip
+            records.ELEMENTWISE,
+            **tiles_at(x=(place, tiles), y=(y, result)),
+            channels=12,
+            x_scale=1.0,
+            x_shift=0.0,
+            y_factor=1 / OUTPUT.scale,
+            y_zero=OUTPUT.zero_point + MAGIC,
+        )
         code = kernel(isa, "elementwise", 64, "f32", activation, y_kind)
         stand.run(code, params, 0, len(tiles))
         got = from_tiles(result, 70)
@@ -425,7 +432,10 @@ def test_quantize_tokens(slow: bool, lanes: int, width: int) -> None:
             y, result = stand.room(tiles.shape, np.uint8)
             at, scales = stand.room((len(tiles), 2, lanes), np.float32)
             params = stand.params(
-                place, tiles[0].nbytes, y, result[0].nbytes, channels, at, 8 * lanes
+                records.QUANTIZE_TOKENS,
+                **tiles_at(x=(place, tiles), y=(y, result)),
+                channels=channels,
+                **tiles_at(scales=(at, scales)),
             )
             stand.run(kernel(isa, "quantize_tokens", lanes, width), params, 0, len(tiles))
             np.testing.assert_array_equal(scales[:, 0].ravel()[:tokens], scale.ravel())
