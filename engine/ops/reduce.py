@@ -141,8 +141,7 @@ def layer_normalization(
     variance = np.mean(deviation * deviation, axes, keepdims=True)
     inverse = 1 / np.sqrt(variance + wide.dtype.type(epsilon))
     y = deviation * inverse * scale
-    y = np.asarray(y if bias is None else y + bias, x.dtype)
-    return y, mean + rest, inverse
+    return np.asarray(y if bias is None else y + bias, x.dtype), mean + rest, inverse
 
 
 def normalised_axes(x: Array, axis: int) -> tuple[int, ...]:

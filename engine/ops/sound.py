@@ -162,15 +162,20 @@ def _result(
     else:
         was_stored = not row.follows or node.attributes.get(row.inputs[0].stored) is not None
         dtype, is_ours = ("float32" if was_stored else first.dtype), True
-    shape: tuple[int | str, ...] | None = None
-    if "..." not in row.output:
-        shape = tuple(_length(name, lengths, {}) for name in row.output)
-    if first.shape is not None:
-        letters = tuple(name for name in row.output if name != "...")
-        named = dict(zip(row.inputs[0].shape[::-1], first.shape[::-1], strict=False))
-        front = first.shape[: len(first.shape) - len(letters)] if "..." in row.output else ()
-        shape = (*front, *(_length(name, lengths, named) for name in letters))
-    return Known(dtype, shape, how, is_ours)
+    return Known(dtype, _shape(row, first, lengths), how, is_ours)
+
+
+def _shape(
+    row: Declaration, first: Known, lengths: Mapping[str, int]
+) -> tuple[int | str, ...] | None:
+    """Of the result; first: what is known of the first input."""
+    if first.shape is None:
+        known = None if "..." in row.output else row.output
+        return known and tuple(_length(name, lengths, {}) for name in known)
+    letters = tuple(name for name in row.output if name != "...")
+    named = dict(zip(row.inputs[0].shape[::-1], first.shape[::-1], strict=False))
+    front = first.shape[: len(first.shape) - len(letters)] if "..." in row.output else ()
+    return (*front, *(_length(name, lengths, named) for name in letters))
 
 
 def _length(letter: str, lengths: Mapping[str, int], named: Mapping[str, int | str]) -> int | str:

@@ -202,15 +202,22 @@ def attention_constants(node: Node) -> Array:
     constants["probability_factor"] = 1 / probabilities.scale
     constants["value_scale"] = np.float64(probabilities.scale) * value.scale / output.scale
     constants["output_zero"] = output.zero_point + MAGIC
-    product = np.float64(query.scale) * key.scale
+    product, scale = np.float64(query.scale) * key.scale, node.attributes["scale"]
+    _fill_scores(constants, product, scores, scale)
+    return constants
+
+
+def _fill_scores(
+    constants: Array, product: np.float64, scores: Quantization | None, scale: float
+) -> None:
+    """product: a step of sums of products of queries and keys."""
     if scores is None:
-        constants["score_scale"] = product * node.attributes["scale"]
-        return constants
+        constants["score_scale"] = product * scale
+        return
     constants["score_scale"] = product / scores.scale
     constants["score_shift"] = scores.zero_point + MAGIC
-    step = np.arange(-15, 1) * np.float64(scores.scale) * node.attributes["scale"]
+    step = np.arange(-15, 1) * np.float64(scores.scale) * scale
     constants["coarse"], constants["fine"] = np.exp(16 * step), np.exp(step)
-    return constants
 
 
 # --- layer norm
