@@ -35,11 +35,3 @@ CONTEXT = record(
     Field("generation", "int64", "of the last call it has taken part in"),
     Field("first_row", "int64", "of the pack's first sentence: earlier packs' rows may wait"),
 )
-
-# What kernels that were not converted yet call the fields.
-ARENA, TOKENS, TILES, SENTENCES, ROW_TILES = (
-    CONTEXT.arena, CONTEXT.tokens, CONTEXT.tiles, CONTEXT.sentences, CONTEXT.row_tiles,
-)  # fmt: skip
-STARTS, IDS, TYPES, POSITIONS = CONTEXT.starts, CONTEXT.ids, CONTEXT.types, CONTEXT.positions
-SCRATCH, ROW_SENTENCES, PLACES = CONTEXT.scratch, CONTEXT.row_sentences, CONTEXT.places
-OUTPUTS, FIRST_ROW = CONTEXT.outputs, CONTEXT.first_row

@@ -8,6 +8,7 @@ import numba as nb
 
 from ..codegen.lower import routine
 from ..codegen.simd import (
+    BYTES,
     MAGIC,
     bytes_to_float,
     fma,
@@ -26,7 +27,6 @@ from .context import CONTEXT
 from .params import ELEMENTWISE
 
 f32 = nb.float32
-SIZE = {"u8": 1, "f32": 4}
 
 
 def _load(lanes, kind):
@@ -66,7 +66,7 @@ def _store(lanes, kind):
 def elementwise(lanes, x_type, activation, y_type):
     """See the head of the file; types are "u8" or "f32"."""
     load, act, put = _load(lanes, x_type), ACTIVATIONS[activation](lanes), _store(lanes, y_type)
-    x_row, y_row = lanes * SIZE[x_type], lanes * SIZE[y_type]
+    x_row, y_row = lanes * BYTES[x_type], lanes * BYTES[y_type]
 
     def kernel(params, context, begin, end):
         arena, channels = load_i64(context + CONTEXT.arena), load_i64(params + ELEMENTWISE.channels)
