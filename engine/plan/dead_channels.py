@@ -78,7 +78,7 @@ def _is_attention(node: Node) -> bool:
 
 
 def _weight(graph: Graph, node: Node | None) -> Array | None:
-    """int8 [outputs, inputs] of a Linear from bytes to bytes."""
+    """int8 [outputs, inputs] of a Linear that reads bytes."""
     if node is None or node.kind != "engine.Linear":
         return None
     weight = graph.constants.get(node.weight)
@@ -94,11 +94,12 @@ def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
     for node in graph:
         if not _is_attention(node) or (attention_is_bytes(node) and not in_bytes):
             continue
-        heads, makers = (
-            int(node.attributes["heads"]),
-            [producer.get(n) for n in (node.query, node.key)],
-        )
-        varying = _of_weights(graph, makers, in_bytes=attention_is_bytes(node))
+        heads = int(node.attributes["heads"])
+        query, key = producer.get(node.query), producer.get(node.key)
+        if attention_is_bytes(node):
+            varying = _varying_in_bytes(_made_of(graph, query), _made_of(graph, key))
+        else:
+            varying = _outputs_with_weights(graph, key)
         if varying is None or len(varying) % (4 * heads):
             continue
         fours = varying.reshape(heads, -1, 4).any(axis=2)
@@ -107,21 +108,24 @@ def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
     return found
 
 
-def _of_weights(graph: Graph, makers: list[Node | None], *, in_bytes: bool) -> Array | None:
-    """bool [channels]: those in which scores differ from key to key; None where it is not known."""
-    if in_bytes:
-        query, key = (
-            None if maker is None or maker.attributes.get("output") is None
-            else _weight(graph, maker)
-            for maker in makers
-        )  # fmt: skip
-        if query is None or key is None or len(query) != len(key):
-            return None
-        return np.asarray(query.any(axis=1) | key.any(axis=1))
-    if makers[1] is None or makers[1].kind != "engine.Linear":
+def _made_of(graph: Graph, node: Node | None) -> Array | None:
+    """int8 [outputs, inputs] of a Linear that makes bytes of bytes."""
+    output = None if node is None else node.attributes.get("output")
+    return None if output is None else _weight(graph, node)
+
+
+def _varying_in_bytes(query: Array | None, key: Array | None) -> Array | None:
+    """bool [channels]: those in which queries or keys have weights; None where it is not known."""
+    if query is None or key is None or len(query) != len(key):
         return None
-    weight = graph.constants.get(makers[1].weight)
-    return None if weight is None else np.asarray(weight.any(axis=1))
+    return np.asarray(query.any(axis=1) | key.any(axis=1))
+
+
+def _outputs_with_weights(graph: Graph, node: Node | None) -> Array | None:
+    """bool [outputs] of a Linear; None where it is not known."""
+    if node is None or node.kind != "engine.Linear" or node.weight not in graph.constants:
+        return None
+    return np.asarray(graph.constants[node.weight].any(axis=1))
 
 
 def constant_scores(graph: Graph, node: Node, fours: Array) -> Array:
@@ -135,16 +139,12 @@ def constant_scores(graph: Graph, node: Node, fours: Array) -> Array:
 
 def _of_no_weights(graph: Graph, node: Node) -> Array:
     """int64 [outputs]: the bytes a Linear makes where its weights are zero."""
-    weight, scale, bias = (
-        graph.constants[name] if name else None
-        for name in (node.weight, node.weight_scale, node.bias)
+    weight, source = graph.constants[node.weight], node.attributes["input"]
+    scale, bias = (
+        graph.constants[name] if name else None for name in (node.weight_scale, node.bias)
     )
-    assert weight is not None
-    a = node.attributes
-    x = np.full((1, weight.shape[1]), a["input"].zero_point, a["input"].dtype)
-    made = linear(
-        x, np.zeros_like(weight), scale, bias,
-        input=a["input"], product=a.get("product"), output=a["output"],
-        activation=a.get("activation"),
-    )  # fmt: skip
+    x = np.full((1, weight.shape[1]), source.zero_point, source.dtype)
+    names = ("input", "product", "output", "activation")
+    how: dict[str, Any] = {name: node.attributes.get(name) for name in names}
+    made = linear(x, np.zeros_like(weight), scale, bias, **how)
     return made[0].astype(np.int64)
