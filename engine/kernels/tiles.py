@@ -6,7 +6,8 @@
         tdpbf16ps  a bf16 [m][k][2], b bf16 [k][n][2], dst float32
 
 So with weights as a (rows: outputs) and activations as b (columns: tokens) the sums lie as all our
-activations do, [output][token], and b is what `interleave` makes of 4 rows of bytes.
+activations do, [output][token], and b is what `interleave` makes of 4 rows of bytes: k4, as VNNI
+has it.
 
 A tile's number is part of the instruction: functions are made for a number (`zeros(3)`).  LLVM ends
 the process where an instruction is asked for that the target lacks; here it is an IsaError.
@@ -145,7 +146,17 @@ def products(name, target, left, right):
 
 
 def every(functions):
-    """One function without arguments that calls all of them."""
+    """One routine without arguments that calls all of them."""
     scope = {f"do{i}": function for i, function in enumerate(functions)}
     exec("\n".join(["def all_of_them():", *(f"    {name}()" for name in scope)]), scope)
+    return routine(scope["all_of_them"])
+
+
+def side_by_side(functions):
+    """One routine (address, bytes from row to row) that calls all of them, each a tile's width
+    further.
+    """
+    scope = {f"do{i}": function for i, function in enumerate(functions)}
+    calls = [f"    {name}(at + {ROW_BYTES * i}, stride)" for i, name in enumerate(scope)]
+    exec("\n".join(["def all_of_them(at, stride):", *calls]), scope)
     return routine(scope["all_of_them"])

@@ -1,28 +1,19 @@
 """Products on AMX tiles: y[n, t] = f_n(sum over k of w[n, k] x[k, t]); x u8, w s8 or both bfloat16.
 
-A tile of weights is 16 outputs x 64 bytes (64 inputs of int8, 32 of bfloat16: a block), a tile of
-x 16 rows of interleaved inputs (a quad of bytes, a pair of bfloat16) x 16 tokens.  Two kernels:
+An AMX tile of weights is 16 outputs x 64 bytes (64 inputs of int8, 32 of bfloat16: a block), one of
+x 16 rows of interleaved inputs (k4 of bytes, k2 of bfloat16) x 16 tokens.  Two kernels:
 
-dense   x comes interleaved: [input / 4][token][4] from interleave_rows (bytes.py; width as
-        lanes) or [input / 2][token][2] from round_rows (floats.py; "pairs"), whole blocks.
-        Panels of 32 outputs times half a tile of tokens: 2 x 2 tiles of sums, 4 loads for 4
-        products.  A block of 32 outputs whose weights are all zero is no step: what pruning of
-        heads or neurons leaves costs nothing.
+dense   x comes interleaved in whole blocks (rearrange.py: interleave_rows with width as lanes, or
+        round_rows "pairs").  A panel is 32 outputs, times half a tile of tokens: 2 x 2 AMX tiles of
+        sums, 4 loads for 4 products.  A block of 32 outputs whose weights are all zero is no step:
+        what pruning of heads or neurons leaves costs nothing.
 16x1    weights in blocks of 16 outputs x 1 input: a panel of 16 outputs has its own list of inputs;
         64 (32) of them are interleaved for each step, that of the next while this one's products
-        run, and times 16 outputs x 64 tokens make 1 x 4 tiles of sums.  x as everywhere; bfloat16
-        from round_rows ("rows").
+        run, and times 16 outputs x 64 tokens make 1 x 4 AMX tiles of sums.  x as it lies; bfloat16
+        from round_rows "rows".
 
-Sums go through scratch to the epilogues of bytes_4x1.py (int8; lanes in quad order) or floats.py
-(bfloat16; lanes in token order).
-
-A unit is (tile, part).  params: 0 x, 1 bytes of an x tile, 2 y, 3 bytes of a y tile, 4 parts,
-5 address of the parts' rows.
-A part's row: panels, addresses of headers, offsets, weights, records, tables.
-header (16 bytes): int32 steps, first output's offset in a y tile, groups of 4 outputs, unused.
-offsets: dense: u16 number of the block, one a step; 16x1: u16 8 * input, 64 (32) a step and a step
-more at the end.  weights: tiles of 1024 bytes, two a step (dense) or one.  records and tables:
-those of the epilogue, a record for 4 outputs.
+Sums go through scratch to the epilogues.  A unit is (tile, part).  Parameters: LINEAR; a panel has
+a TILE_HEADER, and a record for every 4 outputs; offsets and weights: pack/amx.py.
 """
 
 from ...codegen.lower import routine
@@ -38,7 +29,18 @@ from ...codegen.simd import (
 )  # fmt: skip
 from ..buffers import tile_of
 from ..context import CONTEXT
-from ..tiles import configures, every, products, release, tile_loads, tile_stores, zeros
+from ..tiles import (
+    ROW_BYTES,
+    ROWS,
+    configures,
+    every,
+    products,
+    release,
+    side_by_side,
+    tile_loads,
+    tile_stores,
+    zeros,
+)
 from .epilogues import SIZE, epilogue_of, start_of, sums_of
 from .records import (
     LINEAR,
@@ -62,7 +64,7 @@ class Int8:
 
     @staticmethod
     def gathers(lanes):
-        """A routine (x, offsets): rows of x, interleaved."""
+        """A routine (x, 4 offsets): rows of x, interleaved."""
         load, stretch = loads("u8", lanes), lanes // 8
 
         def gather(x, offsets):
@@ -81,7 +83,7 @@ class Bfloat16:
 
     @staticmethod
     def gathers(lanes):
-        """The same, in token order."""
+        """The same of 2 offsets, in token order."""
         load, stretch = loads("bf16", lanes), lanes // 4
 
         def gather(x, offsets):
@@ -93,89 +95,61 @@ class Bfloat16:
 
 # --- tiles: 0-3 sums, then operands
 def _square(product, lanes):
-    """2 panels of 16 outputs x 2 (64 lanes) or 1 (16 lanes) groups of 16 tokens, all steps."""
+    """A routine: all steps of 2 x 16 outputs times 2 (64 lanes) or 1 (16 lanes) x 16 tokens."""
     columns = 2 if lanes == 64 else 1
     sums = [2 * n + t for n in range(2) for t in range(columns)]
     clear = every([zeros(tile) for tile in sums])
     multiply = every([products(product, tile, 4 + tile // 2, 6 + tile % 2) for tile in sums])
-    left, right, first, second = (tile_loads(tile) for tile in range(4, 8))
-    a, b, c, d = (tile_stores(tile) for tile in range(4))
+    upper, lower = tile_loads(4), tile_loads(5)
+    load_x = side_by_side([tile_loads(6 + t) for t in range(columns)])
+    save_upper = side_by_side([tile_stores(t) for t in range(columns)])
+    save_lower = side_by_side([tile_stores(2 + t) for t in range(columns)])
     row = 4 * lanes
 
-    def two_columns(x, offsets, weights, steps, sums):
+    def sum_up(x, offsets, weights, steps, sums):
         clear()
         for _ in range(steps):
-            at = x + 16 * row * load_u16(offsets)
-            left(weights, 64)
-            right(weights + TILE_BYTES, 64)
-            first(at, row)
-            second(at + 64, row)
+            upper(weights, ROW_BYTES)
+            lower(weights + TILE_BYTES, ROW_BYTES)
+            load_x(x + 16 * row * load_u16(offsets), row)
             multiply()
             offsets, weights = offsets + 2, weights + 2 * TILE_BYTES
-        a(sums, row)
-        b(sums + 64, row)
-        c(sums + 16 * row, row)
-        d(sums + 16 * row + 64, row)
+        save_upper(sums, row)
+        save_lower(sums + 16 * row, row)
 
-    def one_column(x, offsets, weights, steps, sums):
-        clear()
-        for _ in range(steps):
-            left(weights, 64)
-            right(weights + TILE_BYTES, 64)
-            first(x + 16 * row * load_u16(offsets), row)
-            multiply()
-            offsets, weights = offsets + 2, weights + 2 * TILE_BYTES
-        a(sums, row)
-        c(sums + 16 * row, row)
-
-    return routine(two_columns if columns == 2 else one_column)
+    return routine(sum_up)
 
 
 def _strip(product, lanes):
-    """16 outputs x all tokens, one step: (x, weights)."""
-    columns = lanes // 16
-    weights_tile, x_tile = tile_loads(4), tile_loads(5)
-    a, b, c, d = (products(product, t, 4, 5) for t in range(4))
-    row = 4 * lanes
+    """Routines on the sums of 16 outputs x all tokens: clear them; do a step, (x, weights); store
+    them, (address).
+    """
+    columns, row = lanes // 16, 4 * lanes
+    load_weights, load_x = tile_loads(4), tile_loads(5)
 
-    def four_columns(x, weights):
-        weights_tile(weights, 64)
-        x_tile(x, row)
-        a()
-        x_tile(x + 64, row)
-        b()
-        x_tile(x + 128, row)
-        c()
-        x_tile(x + 192, row)
-        d()
+    def column(tile):
+        multiply = products(product, tile, 4, 5)
 
-    def one_column(x, weights):
-        weights_tile(weights, 64)
-        x_tile(x, row)
-        a()
+        def load_and_multiply(x, stride):
+            load_x(x, stride)
+            multiply()
 
-    return routine(four_columns if columns == 4 else one_column)
+        return routine(load_and_multiply)
 
+    every_column = side_by_side([column(tile) for tile in range(columns)])
+    save = side_by_side([tile_stores(tile) for tile in range(columns)])
 
-def _strip_ends(lanes):
-    """Routines that clear and (address) store the sums of a strip."""
-    row = 4 * lanes
-    clear = every([zeros(tile) for tile in range(lanes // 16)])
-    a, b, c, d = (tile_stores(tile) for tile in range(4))
+    def step(x, weights):
+        load_weights(weights, ROW_BYTES)
+        every_column(x, row)
 
-    def four_columns(sums):
-        a(sums, row)
-        b(sums + 64, row)
-        c(sums + 128, row)
-        d(sums + 192, row)
+    def store_sums(sums):
+        save(sums, row)
 
-    def one_column(sums):
-        a(sums, row)
-
-    return clear, routine(four_columns if lanes == 64 else one_column)
+    return every([zeros(tile) for tile in range(columns)]), routine(step), routine(store_sums)
 
 
-WHOLE_TILES = ((16, 64),) * 8
+WHOLE_TILES = ((ROWS, ROW_BYTES),) * 8
 
 
 # --- the loops
@@ -231,8 +205,7 @@ def _blocks_16x1(kind, lanes, epilogue, activation):
     row, inputs = 4 * lanes, kind.inputs
     gathered = kind.gathers(lanes)
     finish = _finish_panel(lanes, epilogue, activation)
-    strip, configure = _strip(kind.product, lanes), configures(WHOLE_TILES)
-    clear, save = _strip_ends(lanes)
+    configure, (clear, strip, save) = configures(WHOLE_TILES), _strip(kind.product, lanes)
     together, step_bytes = SUMS + 32 * row, 16 * row
 
     def gather(x, offsets, out):

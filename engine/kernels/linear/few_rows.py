@@ -5,13 +5,9 @@ one: the inputs that 16 blocks of a group read are looked up in 256 bytes of x (
 time for each of 4 outputs, so that one dot4 does 64 multiply-adds of one row.  The sums of 16
 outputs end in lanes of one vector.
 
-A unit is (tile, part), as in bytes_4x1.py: a part of the layer's blocks of 16 outputs.
-params: 0..5 those of bytes_4x1.py, 6 inputs, 7 blocks, then addresses of 8 steps (int32 a block), 9
-places, 10 weights, 11 records, 12 tables.
-place (80 bytes a step): 4 groups x 16 inputs (u8), then int32 [4]: where the 256 bytes of x begin.
-weights (256 bytes a step): 4 groups x 4 outputs x 16 inputs.  record (384 bytes a block), of output
-o of group g at 4 * o + g: float32 scale[16]; int32 start[16]; float32 shift[16]; int32 bytes from a
-y tile's start[16]; int32 offset of its table[16]; float32 a, b; int32 flip; unused.
+A unit is (tile, part), as in bytes_4x1.py: a part of the layer's blocks of 16 outputs.  Parameters:
+FEW_ROWS; a block's steps have FEW_ROWS_PLACES and 256 bytes of weights each, the block a record
+FEW_ROWS_OUTPUT.
 """
 
 import numba as nb

@@ -1,10 +1,10 @@
-"""The loops around a 1x4 product: panel after panel of inputs (pack/vectors.py), sums in scratch.
+"""The loops around a 1x4 product: panel after panel of inputs, sums in scratch between them.
 
-Parts go through a panel together as far as their sums fit a cache.
-
-The parts' rows: one with the number of panels, then for each part a row for each panel, as
-bytes_4x1.py has them.  Records of the first panel hold where sums start, those of the last one, in
-its own order, what the epilogue needs.
+A 1x4 product loads x as often as it multiplies, so that the first-level cache has to hold what it
+reads: inputs are cut into panels (pack/vectors.py), and parts go through a panel together as far as
+their sums fit the second-level cache.  Parameters: LINEAR, whose parts begin with PANELS; a group
+has a PANEL_HEADER.  Records of the first panel hold where sums start, those of the last one, in its
+own order, what the epilogue needs.
 """
 
 import numba as nb
