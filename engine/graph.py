@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from .errors import ModelError
 
-__all__ = ["Graph", "Node", "Quantization", "Value"]
+__all__ = ["BLOCKS", "Graph", "Node", "Quantization", "Value"]
 
 Array = NDArray[Any]
+BLOCKS = {"4x1": (4, 1), "1x4": (1, 4)}  # pattern of a pruned weight -> outputs, inputs of a block
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
 

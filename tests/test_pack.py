@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from engine.graph import BLOCKS
 from engine.pack.vectors import (
     PER_PRODUCT,
     STEPS_AHEAD,
@@ -65,7 +66,7 @@ def unpacked(packed: list[Packed], shape: tuple[int, int], m: int) -> Array:
 @st.composite
 def layers(draw: st.DrawFn, pattern: str) -> tuple[Array, int, int]:
     """A weight of small whole numbers, zero in blocks; parts; panels."""
-    height, width = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}[pattern]
+    height, width = BLOCKS.get(pattern, (1, 1))
     rows, columns = draw(st.integers(1, 6)), draw(st.integers(1, 40))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     keep = random.random((rows, columns)) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from engine.errors import EngineError, IntegrityError, ModelError
 from engine.formats import blocks, store
-from engine.graph import Graph, Node, Quantization, Value
+from engine.graph import BLOCKS, Graph, Node, Quantization, Value
 from engine.ops.numbers import round_to_bfloat16
 
 PLAIN_TYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
@@ -24,7 +24,7 @@ FAST = settings(max_examples=60, deadline=None)
 def pruned(shape: tuple[int, int], pattern: str, dtype: str = "int8") -> np.ndarray:
     """A weight of which one block in eight is not zero."""
     random = np.random.default_rng(3)
-    block = blocks.SHAPES[pattern]
+    block = BLOCKS[pattern]
     mask = random.random((shape[0] // block[0], shape[1] // block[1])) < 1 / 8
     return (random.integers(-127, 128, shape) * np.kron(mask, np.ones(block))).astype(dtype)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.graph import Graph, Node, Value
+from engine.graph import BLOCKS, Graph, Node, Value
 
 CHANNELS, HEADS, INNER = 64, 2, 128
 
@@ -12,7 +12,7 @@ CHANNELS, HEADS, INNER = 64, 2, 128
 def sparse(random: np.random.Generator, outputs: int, inputs: int, pattern: str) -> np.ndarray:
     """Every fourth block is there."""
     weight = random.normal(size=(outputs, inputs)).astype(np.float32)
-    block = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}[pattern]
+    block = BLOCKS.get(pattern, (1, 1))
     keep = random.random((outputs // block[0], inputs // block[1])) < 0.25
     if pattern == "dense":
         keep[:] = True

@@ -79,6 +79,12 @@ class Isa:
         """32-bit lanes of a register."""
         return self.width // 32
 
+    def block_width(self, lanes: int = 64) -> int:
+        """Tokens of a register block, of which a tile has this many: 4 outputs x 64 tokens fill
+        half of 32 registers of 512 bits.
+        """
+        return min(lanes, 64 if self.width == 512 else 16)
+
     def __str__(self) -> str:
         return self.name
 

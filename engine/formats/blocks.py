@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SHAPES", "Blocks", "count_lines", "expand", "extract", "fits"]
+from ..graph import BLOCKS
+
+__all__ = ["Blocks", "count_lines", "expand", "extract", "fits"]
 
 Array = NDArray[Any]
-SHAPES = {"4x1": (4, 1), "1x4": (1, 4)}  # pattern -> outputs, inputs of a block
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Blocks:
 def fits(shape: tuple[int, ...], pattern: str) -> bool:
     """A weight of this shape divides into the pattern's blocks."""
     return (
-        pattern in SHAPES
+        pattern in BLOCKS
         and len(shape) == 2
-        and all(n > 0 and n % b == 0 for n, b in zip(shape, SHAPES[pattern], strict=True))
+        and all(n > 0 and n % b == 0 for n, b in zip(shape, BLOCKS[pattern], strict=True))
     )
 
 
 def count_lines(shape: tuple[int, ...], pattern: str) -> tuple[int, int]:
     """Lines, and places for a block in each."""
-    outputs, inputs = SHAPES[pattern]
+    outputs, inputs = BLOCKS[pattern]
     return shape[0] // outputs, shape[1] // inputs
 
 
@@ -52,7 +53,7 @@ def column_type(places: int) -> np.dtype[Any]:
 def extract(weight: Array, pattern: str) -> Blocks:
     """The blocks that are not all zero; -0.0, which a mask leaves of a negative weight, is zero."""
     lines, places = count_lines(weight.shape, pattern)
-    outputs, inputs = SHAPES[pattern]
+    outputs, inputs = BLOCKS[pattern]
     blocks = weight.reshape(lines, outputs, places, inputs).transpose(0, 2, 1, 3)
     blocks = np.ascontiguousarray(blocks).reshape(lines, places, 4)
     kept = blocks.any(axis=2)
@@ -64,7 +65,7 @@ def extract(weight: Array, pattern: str) -> Blocks:
 def expand(blocks: Blocks, shape: tuple[int, ...], pattern: str) -> Array:
     """The dense weight."""
     lines, places = count_lines(shape, pattern)
-    outputs, inputs = SHAPES[pattern]
+    outputs, inputs = BLOCKS[pattern]
     dense = np.zeros((lines, places, 4), blocks.values.dtype)
     line = np.repeat(np.arange(lines), np.diff(blocks.starts))
     dense[line, blocks.columns] = blocks.values

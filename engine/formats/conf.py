@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from ..errors import FOREIGN, IntegrityError, ModelError, UnsupportedError
-from ..graph import Graph, Node, Quantization, Value
+from ..graph import BLOCKS, Graph, Node, Quantization, Value
 from ..ops import TYPES, find, fits_meaning
 from . import blocks
 
@@ -30,7 +30,7 @@ ALIGNMENT = 64
 DEEPEST = 32  # lists and maps in one another; libyaml takes quadratic time for more
 LONGEST = 3 << 10  # letters of a word: a number of a million digits takes seconds to make
 MOST_AXES, MOST_ELEMENTS = 32, 1 << 48  # of a tensor's shape: NumPy can hold it
-FORMS = ("raw", *blocks.SHAPES)
+FORMS = ("raw", *BLOCKS)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codegen import isa
+from ..graph import BLOCKS
 from ..kernels import KERNELS, kernel, kernel_name
 from ..kernels.context import TILE
 from ..kernels.harness import Stand
 from ..kernels.linear.records import DYNAMIC_LINEAR, OUTPUT
-from ..pack.vectors import X_BYTES, pack_linear, pack_panels, piece_width
+from ..pack.vectors import X_BYTES, pack_linear, pack_panels
 from ..plan.operands import panel_count, part_count, placed
 from .peaks import Peaks, fitting
 
@@ -30,7 +31,6 @@ SHAPES = (  # outputs, inputs
     (256, 256), (1024, 256), (256, 1024), (768, 768),
     (3072, 768), (768, 3072), (1024, 1024), (4096, 1024),
 )  # fmt: skip
-BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
 PRECISIONS = {"int8": "u8s8", "bfloat16": "bf16", "float32": "f32"}
 REPEATS = 3  # in a row, so that weights are in the cache that the shape allows
 
@@ -91,7 +91,7 @@ def cases(
 
 
 def _weight(case: Case, random: np.random.Generator) -> Array:
-    outputs, inputs = BLOCKS[case.pattern]
+    outputs, inputs = BLOCKS.get(case.pattern, (1, 1))
     kept = random.random((case.outputs // outputs, case.inputs // inputs)) >= case.zeros
     mask = np.kron(kept, np.ones((outputs, inputs), bool))
     whole = random.integers(1, 127, (case.outputs, case.inputs))
@@ -109,7 +109,7 @@ class _Prepared:
 
 def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
     weight = _weight(case, np.random.default_rng(0))
-    width = piece_width(chosen.width)
+    width = chosen.block_width()
     row, *variant = case.kernel(width)
     out_bytes = 1 if case.precision == "int8" else 4
     parts = part_count(weight, case.pattern)

@@ -40,7 +40,6 @@ __all__ = [
     "Packed",
     "pack_linear",
     "pack_panels",
-    "piece_width",
     "to_bfloat16",
 ]
 
@@ -101,13 +100,6 @@ def to_bfloat16(x: Array) -> Array:
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(x), bits >> 16 | 0x40, rounded).astype(np.uint16)
-
-
-def piece_width(bits: int) -> int:
-    """Tokens of a register block, and of a piece of x where a kernel reads x in pieces: 4 outputs x
-    64 tokens fill half of 32 registers of 512 bits.
-    """
-    return 64 if bits == 512 else 16
 
 
 def _deal(steps: Array, parts: int) -> list[Array]:

@@ -10,13 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..graph import Graph, Node
+from ..graph import BLOCKS, Graph, Node
 
 __all__ = ["THRESHOLD", "sparsity", "zero_ratios"]
 
 Array = NDArray[Any]
 THRESHOLD = 0.7
-BLOCKS = {"4x1": (4, 1), "1x4": (1, 4)}
 
 
 def sparsity(graph: Graph) -> Graph:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ..codegen.elements import MAGIC
 from ..graph import Node
 from .choose import Activation, ElementwiseChoice
 from .memory import Buffer
 from .planner import Planner
-from .quantized import MAGIC
 
 __all__ = ["emit_elementwise", "in_floats"]
 

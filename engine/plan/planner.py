@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..codegen.isa import Isa
 from ..graph import Graph, Node
 from ..kernels import KERNELS
-from .choose.facts import block_width
 from .memory import FORMS, Buffer
 from .steps import Step
 
@@ -93,7 +92,7 @@ class Planner:
             scales = Buffer(f"{name}.scales", x.domain, 2, "f32")
             params = {"x": x, "y": y, "channels": x.channels, "scales": scales}
             node = Node("QuantizeTokens", (x.name,), (name,), name=name)
-            width = block_width(self.isa, x.lanes)
+            width = self.isa.block_width(x.lanes)
             self.emit(node, "quantize_tokens", (x.lanes, width), params, x.domain)
             self.made[name], self.made[scales.name] = y, scales
         return self.made[name], self.made[f"{name}.scales"]

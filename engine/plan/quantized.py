@@ -20,7 +20,6 @@ from ..kernels.attention.records import CONSTANTS
 from ..ops.fused import ACTIVATIONS
 
 __all__ = [
-    "MAGIC",
     "ExactNorm",
     "OutputConstants",
     "attention_constants",

@@ -18,7 +18,6 @@ from ..kernels.context import TILE
 from ..kernels.harness import Stand
 from .choose import Activation, Choices, LinearChoice, ThroughFloats, choices_of
 from .choose.amx_cycles import tile_patterns
-from .choose.facts import block_width
 from .choose.linear import DENSE_ROWS, LINEAR_KERNELS, layer_of
 from .emit import emit_steps
 from .measured import Configuration, Layer, Measured
@@ -117,7 +116,7 @@ def shortest(call: Callable[[], object], seconds: float) -> float:
 def candidates(isa: Isa, layer: Layer) -> list[Configuration]:
     """The graph's own first, then all patterns that have a kernel, in every width."""
     divides = {"4x1": layer.outputs % 4 == 0, "1x4": layer.inputs % 4 == 0, "dense": True}
-    widest = block_width(isa, layer.lanes)
+    widest = isa.block_width(layer.lanes)
     found = [Configuration(layer.pattern, 0)]
     for precision, pattern in LINEAR_KERNELS:
         if precision != layer.precision or not divides[pattern]:

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.formats import models, store
-from engine.graph import Graph, Quantization
+from engine.graph import BLOCKS, Graph, Quantization
 from engine.ops.numbers import round_to_bfloat16
 from tests import original_writer
 
@@ -199,7 +199,7 @@ def pruned(graph: Graph, pattern: str) -> Graph:
     for node in graph:
         if node.op == "Linear" and len(constants[node.inputs[1]]) > 2:
             weight = constants[node.inputs[1]].copy()
-            rows, columns = {"4x1": (4, 1), "1x4": (1, 4)}[pattern]
+            rows, columns = BLOCKS[pattern]
             blocks = np.indices((weight.shape[0] // rows, weight.shape[1] // columns)).sum(0) % 4
             weight *= np.kron(blocks == 0, np.ones((rows, columns))).astype(weight.dtype)
             constants[node.inputs[1]] = weight

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.codegen import isa as instruction_sets
 from engine.codegen.isa import Isa
+from engine.graph import BLOCKS
 from engine.kernels import KERNELS, kernel
 from engine.kernels.context import ROWS, TILE
 from engine.kernels.harness import Stand, from_tiles, in_order, to_tiles
@@ -18,7 +19,6 @@ from engine.kernels.linear.records import DYNAMIC_LINEAR
 from engine.plan.operands import Operands
 
 Array = NDArray[Any]
-BLOCKS = {"4x1": (4, 1), "1x4": (1, 4), "dense": (1, 1)}
 KINDS = ("sparse", "full", "zero", "empty rows")  # of weights
 SETS = [isa for isa in instruction_sets.detected() if not isa.name.startswith("amx")]
 USUAL = [isa for isa in SETS if isa.name in ("avx2", SETS[-1].name)]
@@ -47,7 +47,7 @@ def rows_of(table: Iterable[tuple[Any, ...]], slow: Iterable[tuple[Any, ...]]) -
 
 def mask_of(random: np.random.Generator, shape: tuple[int, int], pattern: str, kind: str) -> Array:
     """Which weights are there."""
-    outputs, inputs = BLOCKS[pattern]
+    outputs, inputs = BLOCKS.get(pattern, (1, 1))
     blocks = (-(-shape[0] // outputs), -(-shape[1] // inputs))
     keep = (
         random.random(blocks) < {"sparse": 0.3, "full": 2.0, "zero": -1.0, "empty rows": 0.5}[kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.graph import Graph
+from engine.graph import BLOCKS, Graph
 from engine.passes.linear import linear
 from engine.passes.sparsity import sparsity, zero_ratios
 from tests.passes.sketch import Array, Sketch, normal, only
@@ -13,7 +13,7 @@ from tests.passes.sketch import Array, Sketch, normal, only
 
 def pruned(pattern: str, ratio: float, shape: tuple[int, int] = (16, 32)) -> Array:
     """A random weight [outputs, inputs] of which a share of the blocks is zero."""
-    rows, columns = {"4x1": (4, 1), "1x4": (1, 4)}[pattern]
+    rows, columns = BLOCKS[pattern]
     rng = np.random.default_rng(0)
     blocks = rng.permutation(shape[0] * shape[1] // 4) >= round(ratio * shape[0] * shape[1] / 4)
     mask = blocks.reshape(shape[0] // rows, shape[1] // columns).repeat(rows, 0).repeat(columns, 1)

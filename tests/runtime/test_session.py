@@ -17,6 +17,7 @@ import engine
 from engine import settings
 from engine.errors import InputError
 from engine.formats import models
+from engine.graph import BLOCKS
 from engine.ops import reference
 from engine.runtime import stepwise
 
@@ -48,7 +49,7 @@ FORMS: dict[str, Callable[[Path, Path], Any]] = {
 
 def pruned(model: Any, pattern: str, ratio: float = 0.8) -> Any:
     """Every encoder Linear without the smallest blocks."""
-    shape = (4, 1) if pattern == "4x1" else (1, 4)
+    shape = BLOCKS[pattern]
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear) and ".encoder." in name:
             weight = layer.weight.detach()

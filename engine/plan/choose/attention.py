@@ -13,7 +13,7 @@ from ...graph import Node
 from ..heads import WHOLE
 from ..ranges import attention_is_bytes, softmax_of, why_not_bytes
 from ..steps import Unplanned
-from .facts import Activation, Choice, Facts, block_width
+from .facts import Activation, Choice, Facts
 
 __all__ = ["AttentionChoice", "choose_attention", "forms_read"]
 
@@ -106,7 +106,7 @@ def _floats(
     if attributes.get("output") is not None:
         floats = facts.result(f"{name}.float", query.buffer.domain, query.buffer.channels, None)
     kernel = "attention_bf16" if forms[0] else "attention_f32"
-    variant: tuple[int, ...] = (depth, block_width(facts.isa, query.buffer.lanes))
+    variant: tuple[int, ...] = (depth, facts.isa.block_width(query.buffer.lanes))
     if query.buffer.domain == "rows":
         kernel, variant = "attention_f32_rows", (depth,)
     live = _live(facts, node, y) if floats is None else None

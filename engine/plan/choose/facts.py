@@ -16,7 +16,7 @@ from ..memory import FORMS, LINE, Buffer
 from ..quantized import stored
 from ..steps import Refusal, Unplanned
 
-__all__ = ["Activation", "Choice", "Facts", "LinearKernel", "block_width", "row_values"]
+__all__ = ["Activation", "Choice", "Facts", "LinearKernel", "row_values"]
 
 Array = NDArray[Any]
 MOST_CHANNELS = (1 << 23) - LINE  # of a value: places in a tile and tables of outputs are int32
@@ -130,8 +130,3 @@ class Facts:
         """bool [channels of the buffer]: those that are read; None for all."""
         live = self.live.get(y.buffer.name)
         return None if live is None else np.pad(live, (0, y.buffer.channels - len(live)))
-
-
-def block_width(isa: Isa, lanes: int) -> int:
-    """Tokens of a register block of four outputs: as many as registers hold."""
-    return min(lanes, 64 if isa.width == 512 else 16)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...graph import Graph, Node
 from ...kernels import KERNELS
 from ...kernels.context import ROWS, TILE
-from ...pack.vectors import MOST_INPUTS, piece_width
+from ...pack.vectors import MOST_INPUTS
 from ..measured import Configuration, Layer
 from ..operands import panel_count
 from ..ranges import sums_in_range
@@ -193,7 +193,7 @@ def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> Li
         raise Unplanned(f"no kernel for {precision} weights, {pattern}")
     if kernel == WIDE:
         kernel = _of_bytes_4x1(facts, dynamic=dynamic, few=few)
-    width = min(configuration.width or piece_width(facts.isa.width), lanes)
+    width = min(configuration.width or facts.isa.block_width(), lanes)
     panels = panel_count(weight, precision, width) if pattern == "1x4" else 1
     return LinearKernel(kernel, form, pattern, width, panels=panels)
 
