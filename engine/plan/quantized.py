@@ -107,55 +107,59 @@ def of_bytes(
     as attention reads its values.
     """
     product, output = stored(node.attributes.get("product")), stored(node.attributes.get("output"))
-    activation = node.attributes.get("activation") or "none"
-    outputs = len(weight)
+    outputs, activation = len(weight), node.attributes.get("activation") or "none"
     scale = np.broadcast_to(np.float64(source.scale) * weight_scale.astype(np.float64), outputs)
     start = (-source.zero_point * weight.sum(1, dtype=np.int64)).astype(np.int32)
     shift = np.zeros(outputs) if bias is None else bias.astype(np.float64)
-    flipped = FLIP if flip else 0
-
-    def made(epilogue: str, scale: Array, shift: Any, **more: Any) -> OutputConstants:
-        return OutputConstants(
-            epilogue,
-            activation,
-            scale.astype(np.float32),
-            start,
-            np.broadcast_to(shift, outputs).astype(np.float32),
-            **more,
-        )
-
+    made = OutputConstants("floats", activation, scale, start, shift)
     if product is not None and output is not None:
-        every = _table(product, output, shift, activation)
-        table, which = np.unique(every, axis=0, return_inverse=True)
-        made_activation = made(
-            "table",
-            scale / product.scale,
-            np.float64(product.zero_point + MAGIC),
-            table=table ^ np.uint8(128) if flip else table,
-            which=which.ravel(),
-        )
-        return replace(made_activation, activation="none")
-    if product is not None:
-        return made(
-            "rounded",
-            scale / product.scale,
-            shift - product.zero_point * product.scale,
-            a=product.scale,
-            b=product.zero_point + MAGIC,
-        )
-    if output is None:
-        return made("floats", scale, shift)
-    if bias is None and activation == "none":
-        return made(
-            "plain", scale / output.scale, np.float64(output.zero_point + MAGIC), flip=flipped
-        )
-    if activation == "none":
-        return made(
-            "bytes", scale / output.scale, shift / output.scale + output.zero_point, flip=flipped
-        )
-    return made(
-        "bytes", scale, shift, a=1 / output.scale, b=output.zero_point + MAGIC, flip=flipped
+        made = _in_table(made, product, output, flip=flip)
+    elif product is not None:
+        made = _of_product(made, product)
+    elif output is not None:
+        made = _of_result(replace(made, flip=FLIP if flip else 0), output, biased=bias is not None)
+    shift = np.broadcast_to(made.shift, outputs)
+    return replace(made, scale=made.scale.astype(np.float32), shift=shift.astype(np.float32))
+
+
+def _in_table(
+    made: OutputConstants, product: Quantization, output: Quantization, *, flip: bool
+) -> OutputConstants:
+    """Bias, activation and the second rounding are a function of the product's byte."""
+    every = _table(product, output, made.shift, made.activation)
+    table, which = np.unique(every, axis=0, return_inverse=True)
+    return replace(
+        made,
+        epilogue="table",
+        activation="none",
+        scale=made.scale / product.scale,
+        shift=np.array(product.zero_point + MAGIC),
+        table=table ^ np.uint8(128) if flip else table,
+        which=which.ravel(),
     )
+
+
+def _of_product(made: OutputConstants, product: Quantization) -> OutputConstants:
+    """The product is rounded, the result float32."""
+    return replace(
+        made,
+        epilogue="rounded",
+        scale=made.scale / product.scale,
+        shift=made.shift - product.zero_point * product.scale,
+        a=product.scale,
+        b=product.zero_point + MAGIC,
+    )
+
+
+def _of_result(made: OutputConstants, output: Quantization, *, biased: bool) -> OutputConstants:
+    """The result alone is rounded: without an activation by the same factor as the sums."""
+    if made.activation != "none":
+        return replace(made, epilogue="bytes", a=1 / output.scale, b=output.zero_point + MAGIC)
+    scale = made.scale / output.scale
+    if biased:
+        shift = made.shift / output.scale + output.zero_point
+        return replace(made, epilogue="bytes", scale=scale, shift=shift)
+    return replace(made, epilogue="plain", scale=scale, shift=np.array(output.zero_point + MAGIC))
 
 
 def _table(product: Quantization, output: Quantization, bias: Array, activation: str) -> Array:
