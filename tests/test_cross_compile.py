@@ -17,6 +17,7 @@ from engine.codegen import compile as compiler
 from engine.codegen import isa
 from engine.errors import IsaError
 from engine.kernels import KERNELS, builder, kernel, kernel_name
+from engine.kernels.table import AXES
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 TARGETS = {  # CPU as LLVM calls it -> triple and the instruction set that detection would choose
@@ -31,39 +32,16 @@ TARGETS = {  # CPU as LLVM calls it -> triple and the instruction set that detec
 }
 LIBRARY = {"sched_yield", "memset", "memcpy", "memmove"}  # all that code may call
 
-# What a variant is made of, by the name in its row; several where the code differs much.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "lanes": (64,),
-    "epilogue": ("bytes",),
-    "activation": ("gelu",),
-    "output": ("u8", "f32"),
-    "normalised": (True,),
-    "form": ("pairs", "rows"),
-    "depth": (64,),
-    "softmax": ("bytes", "floats"),
-    "channels": ("all", "some"),
-    "x_type": ("u8",),
-    "y_type": ("f32",),
-    "residual_type": ("f32",),
-    "kind": ("u8", "f32"),
-    "profiled": (False,),
-}
-OWN_CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("peak", "what"): ("u8", "bf16", "f32"),
-    ("peak", "lanes"): (16,),
-    ("read", "lanes"): (16,),
-}
-
-
-OF_TILES = {name for name in KERNELS if name.startswith("amx_") and "transpose" not in name}
-
 
 def variants(name: str, which: isa.Isa) -> list[tuple[Any, ...]]:
     """Representative variants of a kernel."""
-    width = (64 if which.width == 512 else 16,)
-    choices = {**CHOICES, "width": width}
-    fields = KERNELS[name].variant
-    return list(product(*(OWN_CHOICES.get((name, field)) or choices[field] for field in fields)))
+    choices = {**AXES, "width": (which.block_width(),)}
+    return list(product(*(choices[axis] for axis in KERNELS[name].variant)))
+
+
+def can_be(name: str, which: isa.Isa) -> bool:
+    """Whether the set has what the kernel is made of."""
+    return all(map(which.has, KERNELS[name].needs))
 
 
 @cache
@@ -134,7 +112,7 @@ GOLDEN = [  # kernel and the end of its variant, CPU, a line that its code must 
 )
 def test_the_instructions_it_is_about_are_used(name, end, cpu, line):
     wide = isa.named(TARGETS[cpu][1]).width == 512
-    width = () if name.startswith("amx") else (64 if wide else 16,)
+    width = (64 if wide else 16,) if "width" in KERNELS[name].variant else ()
     text, binary = code(name, (64, *width, *end), cpu)
     check(text, binary, cpu)
     assert re.search(line, text)
@@ -145,8 +123,8 @@ def test_the_instructions_it_is_about_are_used(name, end, cpu, line):
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_kernel_compiles_for_every_cpu(name, cpu):
     which = isa.named(TARGETS[cpu][1])
-    if name in OF_TILES and not which.has("amx-tile"):
-        with pytest.raises(IsaError, match="amx-tile"):
+    if not can_be(name, which):
+        with pytest.raises(IsaError, match=KERNELS[name].needs[0]):
             code(name, variants(name, which)[0], cpu)
         return
     for variant in variants(name, which):

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from ..codegen import isa
 from ..graph import BLOCKS
-from ..kernels import KERNELS, kernel, kernel_name
+from ..kernels import KERNELS, PRODUCTS, kernel, kernel_name
 from ..kernels.context import TILE
 from ..kernels.harness import Stand
 from ..kernels.linear.records import DYNAMIC_LINEAR, OUTPUT
 from ..pack.vectors import X_BYTES, pack_linear, pack_panels
 from ..plan.operands import panel_count, part_count, placed
-from .peaks import Peaks, fitting
+from .peaks import Peaks
 
 __all__ = ["PRECISIONS", "SHAPES", "Case", "Timing", "best", "cases", "measure"]
 
@@ -31,7 +31,8 @@ SHAPES = (  # outputs, inputs
     (256, 256), (1024, 256), (256, 1024), (768, 768),
     (3072, 768), (768, 3072), (1024, 1024), (4096, 1024),
 )  # fmt: skip
-PRECISIONS = {"int8": "u8s8", "bfloat16": "bf16", "float32": "f32"}
+PRECISIONS = ("int8", "bfloat16", "float32")
+NARROW = "narrow_dot_u8s8_4x1"  # where a register block is no whole tile
 REPEATS = 3  # in a row, so that weights are in the cache that the shape allows
 
 
@@ -46,17 +47,20 @@ class Case:
     pattern: str
     precision: str
 
+    @property
+    def peak(self) -> str:
+        """That bounds it."""
+        return PRODUCTS[self.precision, self.pattern].multiplies
+
     def kernel(self, width: int) -> tuple[Any, ...]:
         """Row and variant; width: tokens of a register block."""
-        kind = "dense_dot" if self.pattern == "dense" else "sparse_dot"
-        suffix = "" if self.pattern == "dense" else f"_{self.pattern}"
-        row = f"{kind}_{PRECISIONS[self.precision]}{suffix}"
-        if self.precision != "int8":
-            return row, TILE, width, "f32", "none"
-        if self.pattern == "4x1" and width == TILE:
-            return row, TILE, "bytes", "none"
-        row = "narrow_dot_u8s8_4x1" if self.pattern == "4x1" else row
-        return row, TILE, width, "bytes", "none"
+        row = PRODUCTS[self.precision, self.pattern]
+        end = ("bytes" if self.precision == "int8" else "f32", "none")
+        if "width" in row.variant:
+            return row.name, TILE, width, *end
+        if width == TILE:
+            return row.name, TILE, *end
+        return NARROW, TILE, width, *end
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,13 @@ def measure(group: tuple[Case, ...], rounds: int = 12) -> list[Timing]:
                 least[number] = min(least[number], _took(each.call))
                 calling = min(calling, _took(each.nothing))
     return [
-        Timing(case, each.kernel, seconds - calling, each.macs, rates[fitting(each.kernel)])
+        Timing(
+            case,
+            each.kernel,
+            seconds - calling,
+            each.macs,
+            rates[PRODUCTS[case.precision, case.pattern].multiplies],
+        )
         for case, seconds, each in zip(group, least, prepared, strict=True)
     ]
 

@@ -15,20 +15,13 @@ from ..kernels import kernel
 from ..kernels.params import PEAK
 from ..kernels.record import aligned
 
-__all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second", "fitting"]
+__all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second"]
 
 PEAKS = {"u8": 4, "bf16": 2, "f32": 1}  # multiply-adds of a 32-bit lane in one product
 BYTES_PEAK = "bytes"
 CHAINS = {16: 16, 8: 8, 4: 8}  # by the lanes of a register, as kernels/peak.py has
 READ_BYTES = 1 << 18
 TURNS = {**dict.fromkeys(PEAKS, 100_000), BYTES_PEAK: 100}  # a fraction of a millisecond each
-
-
-def fitting(row: str) -> str:
-    """The peak of a kernel that multiplies, by its row of KERNELS; "" where AMX does it."""
-    if row.startswith("amx_"):
-        return ""
-    return next((name for name in PEAKS if f"_{name}" in row), "f32")
 
 
 class Peaks:

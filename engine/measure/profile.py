@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels import KERNELS
 from ..kernels.context import MOST_ROWS, ROWS, TILE
 from ..plan import Step
 from ..runtime import Session
 from ..runtime.session import Timed
-from .peaks import BYTES_PEAK, Peaks, cycles_per_second, fitting
+from .peaks import BYTES_PEAK, Peaks, cycles_per_second
 
 __all__ = ["Profile", "StepProfile", "Work", "chrome_trace", "profile", "work_of"]
 
@@ -114,7 +115,9 @@ def done_macs(step: Step, work: Work) -> int:
 
 def _turns(step: Step, work: Work) -> int:
     of_rows = step.domain == "rows"
-    if "attention" in step.kernel:  # a pair costs a product with each channel of a key and a value
+    if KERNELS[
+        step.kernel
+    ].of_pairs:  # a pair costs a product with each channel of a key and a value
         return work.tokens if of_rows else work.pairs
     return work.sentences if of_rows else work.tokens
 
@@ -123,7 +126,7 @@ def touched_bytes(step: Step, work: Work) -> int:
     """Bytes of activations and constants a step reads or writes."""
     tiles = {"tokens": work.token_tiles, "rows": work.row_tiles}
     activations = sum(buffer.tile_bytes * tiles[buffer.domain] for buffer in set(step.buffers()))
-    if step.kernel == "embedding":  # two rows of tables a token, the third's stays at hand
+    if KERNELS[step.kernel].looks_up:  # two rows of tables a token, the third's stays at hand
         return activations + 2 * 4 * step.buffers()[0].channels * work.tokens
     return activations + step.weight_bytes * work.packs
 
@@ -167,7 +170,7 @@ def profile(session: Session, feeds: Feeds, iterations: int = 50) -> Profile:
 
 def _step(step: Step, work: Work, seconds: float, calls: int, peaks: Peaks) -> StepProfile:
     macs = done_macs(step, work)
-    peak = fitting(step.kernel) if macs else BYTES_PEAK
+    peak = KERNELS[step.kernel].multiplies if macs else BYTES_PEAK
     return StepProfile(
         step.name,
         step.kernel_name,

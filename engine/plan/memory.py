@@ -9,17 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..codegen.elements import BYTES
+from ..kernels import KERNELS
 from ..kernels.context import ROWS, TILE
 
 __all__ = ["FORMS", "LINE", "Buffer", "place"]
 
 LINE = 64
 FORMS = {  # a form of x -> the kernel that makes it, and its type
-    "quads": ("interleave_rows", "u8"),
-    "rows": ("round_rows", "bf16"),
-    "pairs": ("round_rows", "bf16"),
-    "pieces": ("round_rows", "f32"),
-    "words": ("round_rows", "bf16"),
+    form: (row.name, dtype) for row in KERNELS.values() for form, dtype in row.makes.items()
 }
 
 

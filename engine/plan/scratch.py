@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..codegen.elements import BYTES
+from ..kernels import KERNELS
 from ..kernels.context import OUTPUTS_OF_ROWS, ROWS, TILE
 from .steps import Step
 
@@ -21,8 +22,8 @@ CONFIGURATION = 64  # bytes, of AMX
 
 def scratch_bytes(step: Step, tokens: int) -> int:
     """tokens: of the longest sentence."""
-    family = next((name for name in USES if step.kernel.startswith(name)), None)
-    return 0 if family is None else USES[family](step, tokens)
+    use = KERNELS[step.kernel].scratch
+    return USES[use](step, tokens) if use else 0
 
 
 def _depth(step: Step) -> int:
@@ -110,21 +111,18 @@ def _output_tokens(step: Step, tokens: int) -> int:
     return 3 * FLOATS * 16 * 16
 
 
-USES: Mapping[str, Callable[[Step, int], int]] = {  # by the beginning of a kernel's name
-    "attention_u8_rows": _bytes_rows,
-    "attention_u8": _bytes_attention,
-    "attention_f32_rows": _float_rows,
-    "attention_f32": _float_attention,
-    "attention_bf16": _float_attention,
-    "amx_attention": _amx_attention,
-    "amx_transpose_keys": _amx_transposition,
-    "amx_dot": _amx_product,
+USES: Mapping[str, Callable[[Step, int], int]] = {  # Kernel.scratch -> what that takes
+    "byte_attention": _bytes_attention,
+    "byte_rows": _bytes_rows,
+    "float_attention": _float_attention,
+    "float_rows": _float_rows,
+    "tile_attention": _amx_attention,
+    "turned_keys": _amx_transposition,
+    "tile_products": _amx_product,
     "embedding": _embedding,
-    "layer_norm_floats": _values,
-    "sparse_dot_u8s8_1x4": _sums,
-    "sparse_dot_f32_1x4": _sums,
-    "sparse_dot_bf16_1x4": _sums,
-    "rows_dot": _few_rows,
+    "tile_of_x": _values,
+    "sums": _sums,
+    "few_rows": _few_rows,
     "dense_rows": _dense_rows,
     "output_tokens": _output_tokens,
 }

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization
+from ..kernels import PRODUCTS
 from ..kernels.context import TILE
 from ..kernels.harness import Stand
 from .choose import Activation, Choices, LinearChoice, ThroughFloats, choices_of
 from .choose.amx_cycles import tile_patterns
-from .choose.linear import DENSE_ROWS, LINEAR_KERNELS, layer_of
+from .choose.linear import DENSE_ROWS, layer_of
 from .emit import emit_steps
 from .measured import Configuration, Layer, Measured
 from .memory import Buffer
@@ -118,8 +119,8 @@ def candidates(isa: Isa, layer: Layer) -> list[Configuration]:
     divides = {"4x1": layer.outputs % 4 == 0, "1x4": layer.inputs % 4 == 0, "dense": True}
     widest = isa.block_width(layer.lanes)
     found = [Configuration(layer.pattern, 0)]
-    for precision, pattern in LINEAR_KERNELS:
-        if precision != layer.precision or not divides[pattern]:
+    for precision, pattern in PRODUCTS:
+        if precision != layer.precision or not divides.get(pattern):
             continue
         widths = (0, 64, 32, 16) if (precision, pattern) != ("int8", "4x1") else (0,)
         found += [Configuration(pattern, width) for width in widths if width <= widest]

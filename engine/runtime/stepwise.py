@@ -19,7 +19,7 @@ from ..codegen.elements import DTYPES
 from ..codegen.isa import chosen
 from ..errors import CheckError
 from ..graph import Graph, Node, Quantization
-from ..kernels import kernel
+from ..kernels import KERNELS, kernel
 from ..kernels.call import CALL, PACK, STEP
 from ..kernels.harness import from_tiles, in_order
 from ..ops import Trait, kinds, reference
@@ -34,7 +34,6 @@ from .workers import Worker
 __all__ = ["StepValue", "check", "quantizations", "values"]
 
 Array = NDArray[Any]
-RESULTS = ("output_tokens", "output_rows")  # they only read
 LESS_128 = np.uint8(128)
 STEPS_OF_8_BITS = 2  # near the middle of two a value may be rounded either way
 RELATIVE = {"float32": 2e-3, "bfloat16": 2e-2}  # of the largest value
@@ -109,7 +108,7 @@ class Stepwise:
     def _keep(self, number: int, offsets: Mapping[Buffer, int], shape: tuple[int, int]) -> None:
         """Copy what step `number` has made."""
         step = self._plan.steps[number]
-        if step.kernel in RESULTS:
+        if KERNELS[step.kernel].only_reads:
             return
         for buffer in dict.fromkeys(step.buffers()):
             if self._plan.first_use(buffer) == number and buffer.name in self._widths:

@@ -26,7 +26,7 @@ from engine.codegen import isa as instruction_sets
 from engine.codegen.isa import Isa
 from engine.errors import IsaError
 from engine.kernels import KERNELS, kernel_name
-from tests.test_cross_compile import OF_TILES, function, variants
+from tests.test_cross_compile import can_be, function, variants
 
 KEPT = (".text", ".ltext", ".rodata", ".lrodata")  # how names begin; JIT code is in .ltext
 SECTIONS = "sections"  # the key under which a file says what its digests are of
@@ -36,7 +36,7 @@ def every(names: list[str]) -> Iterator[tuple[str, Isa, tuple[Any, ...]]]:
     """Kernels in their variants, on the sets that can hold them."""
     for name in names:
         for isa in instruction_sets.LADDER:
-            if name in OF_TILES and not isa.has("amx-int8"):
+            if not can_be(name, isa):
                 continue
             for variant in variants(name, isa):
                 yield name, isa, variant

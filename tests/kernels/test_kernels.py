@@ -16,7 +16,7 @@ BY_PROFILE = {"peak", "read", "clock"}  # tests/test_profile.py
 
 @pytest.mark.parametrize("row", KERNELS.values(), ids=list(KERNELS))
 def test_row_names_a_function_with_its_variant(row: Kernel) -> None:
-    function = getattr(importlib.import_module(f"engine.kernels.{row.module}"), row.function)
+    function = getattr(importlib.import_module(f"engine.kernels.{row.module}"), row.name)
     assert len(inspect.signature(function).parameters) == len(row.variant)
 
 

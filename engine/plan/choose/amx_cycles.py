@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...codegen.isa import Isa
+from ...kernels import PRODUCTS
 from ...pack.amx import BLOCKS, PANEL
 from ...pack.vectors import PER_PRODUCT
 
 __all__ = [
     "PACKINGS",
-    "TILE_KERNELS",
     "modelled_cycles",
     "modelled_pattern",
     "tile_patterns",
@@ -31,15 +31,8 @@ Array = NDArray[Any]
 PRODUCT, STORE = 16, 16  # cycles of a tile product; a tile load (8) is hidden behind a product
 RELOAD = 32  # cycles to load 16 outputs x 64 tokens of sums again, for the epilogue
 
-TILE_KERNELS = {  # precision, pattern -> kernel of linear/amx.py, and the form it reads x in
-    ("int8", "tiles"): ("amx_dot_u8s8", "quads"),
-    ("int8", "tiles 16x1"): ("amx_dot_u8s8_16x1", ""),
-    ("bfloat16", "tiles"): ("amx_dot_bf16", "pairs"),
-    ("bfloat16", "tiles 16x1"): ("amx_dot_bf16_16x1", "rows"),
-}
 PACKINGS = {"tiles": "dense", "tiles 16x1": "16x1"}  # pattern -> how pack/amx.py packs it
 MOST_BLOCKS = 1 << 16  # of inputs: their numbers are u16
-_FEATURE = {"int8": "amx-int8", "bfloat16": "amx-bf16"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,8 @@ def modelled_cycles(weight: Array, precision: str, pattern: str) -> dict[str, fl
 
 def tile_patterns(isa: Isa, precision: str, inputs: int) -> tuple[str, ...]:
     """Those that the layer could run in; the dense kernel reads whole blocks only."""
-    if precision not in _FEATURE or not isa.has(_FEATURE[precision]):
+    row = PRODUCTS.get((precision, "tiles"))
+    if row is None or not all(map(isa.has, row.needs)):
         return ()
     whole = inputs % BLOCKS[precision] == 0 and inputs // BLOCKS[precision] <= MOST_BLOCKS
     return tuple(PACKINGS) if whole else ("tiles 16x1",)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graph import Graph, Node
-from ...kernels import KERNELS
+from ...kernels import PRODUCTS
 from ...kernels.context import ROWS, TILE
 from ...pack.vectors import MOST_INPUTS
 from ..measured import Configuration, Layer
 from ..operands import panel_count
 from ..ranges import sums_in_range
 from ..steps import Refusal, Unplanned
-from .amx_cycles import PACKINGS, TILE_KERNELS, modelled_pattern
+from .amx_cycles import PACKINGS, modelled_pattern
 from .attention import forms_read
 from .elementwise import ThroughFloats, through_floats
 from .facts import Activation, Choice, Facts, LinearKernel
@@ -24,7 +24,6 @@ from .facts import Activation, Choice, Facts, LinearKernel
 __all__ = [
     "DENSE_ROWS",
     "FEW_ROWS",
-    "LINEAR_KERNELS",
     "SIXTEEN_BITS",
     "WIDE",
     "LinearChoice",
@@ -35,17 +34,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-LINEAR_KERNELS = {  # precision and pattern -> kernel, and the form in which it reads x
-    ("int8", "4x1"): ("sparse_dot_u8s8_4x1", ""),
-    ("int8", "1x4"): ("sparse_dot_u8s8_1x4", "quads"),
-    ("int8", "dense"): ("dense_dot_u8s8", "quads"),
-    ("float32", "4x1"): ("sparse_dot_f32_4x1", ""),
-    ("float32", "1x4"): ("sparse_dot_f32_1x4", "pieces"),
-    ("float32", "dense"): ("dense_dot_f32", ""),
-    ("bfloat16", "4x1"): ("sparse_dot_bf16_4x1", "rows"),
-    ("bfloat16", "1x4"): ("sparse_dot_bf16_1x4", "pairs"),
-    ("bfloat16", "dense"): ("dense_dot_bf16", "pairs"),
-}
 WIDE = "sparse_dot_u8s8_4x1"  # the 4x1 kernel for 512 bits, a whole tile at a time
 NARROW = "narrow_dot_u8s8_4x1"  # in pieces of a tile: few registers, or scales of tokens
 SIXTEEN_BITS = "sparse_dot_u8s16_4x1"  # where no instruction multiplies bytes exactly
@@ -187,10 +175,11 @@ def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> Li
     if weight.shape[1] > MOST_INPUTS and pattern in OF_16_BITS:
         pattern, tiles = "dense", False
     if tiles:
-        return LinearKernel(*TILE_KERNELS[precision, pattern], PACKINGS[pattern], lanes, True)
-    kernel, form = LINEAR_KERNELS.get((precision, pattern), ("", ""))
-    if kernel not in KERNELS:
+        row = PRODUCTS[precision, pattern]
+        return LinearKernel(row.name, row.reads, PACKINGS[pattern], lanes, True)
+    if (precision, pattern) not in PRODUCTS:
         raise Unplanned(f"no kernel for {precision} weights, {pattern}")
+    kernel, form = PRODUCTS[precision, pattern].name, PRODUCTS[precision, pattern].reads
     if kernel == WIDE:
         kernel = _of_bytes_4x1(facts, dynamic=dynamic, few=few)
     width = min(configuration.width or facts.isa.block_width(), lanes)
