@@ -218,7 +218,7 @@ def test_what_is_no_file_is_none(own_cache: Path, place: Path, kind: str) -> Non
 WRITER = """
 import sys
 from pathlib import Path
-from engine import cache
+from engine.files import cache
 for turn in range(60):
     assert cache.write(Path(sys.argv[1]), sys.argv[2].encode() * 9999)
 """
@@ -243,7 +243,7 @@ def works() -> bool:
     """A kernel does what it should, as a new process gets it."""
     compiler._loaded.clear()
     stand = Stand(64)
-    told = stand.params(0)
+    told = stand.params()
     stand.run(kernel(chosen(), "clock"), told, 0, 0)
     return bool(told[0] > 0)
 

@@ -217,7 +217,7 @@ def values(
     for name, array in INPUTS.items():
         stand.arena[PLACE[name] : PLACE[name] + array.nbytes] = np.ravel(array).view(np.uint8)
     code = compiled(f"test_simd_{kind}", kernel_of([expression for expression, _ in rows]), isa)
-    stand.run(code, stand.params(0), 0, 1)
+    stand.run(code, stand.params(), 0, 1)
     found = []
     for number, (expression, meaning) in enumerate(rows):
         wanted = np.ascontiguousarray(meaning())

@@ -88,9 +88,9 @@ class Stand:
         self.kept.append(copy)
         return int(copy.ctypes.data)
 
-    def params(self, record: Any, *rest: int | float, **named: int | float) -> Array:
-        """The parameters of a kernel, by the names of its record."""
-        values = tuple(record.pack(**named).values()) if named else (record, *rest)
+    def params(self, record: Any = None, **named: int | float) -> Array:
+        """The parameters of a kernel, by the names of its record; None for one that has none."""
+        values = tuple(record.pack(**named).values()) if record is not None else ()
         block = aligned(max(len(values), 1), np.int64)
         for slot, value in enumerate(values):
             if isinstance(value, float | np.floating):

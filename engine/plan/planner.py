@@ -33,23 +33,22 @@ class Planner:
         node: Node,
         kernel: str,
         variant: tuple[Any, ...],
-        params: tuple[Any, ...] | Mapping[str, Any],
+        params: Mapping[str, Any],
         domain: str,
         **how: Any,
     ) -> None:
         """Add a step; params: by the names of the kernel's record, buffers without the bytes of
         their tiles; how: further fields of the Step.
         """
-        if isinstance(params, Mapping):
-            record = KERNELS[kernel].params
-            sizes = {
-                f"{each}_tile": param.tile_bytes
-                for each, param in params.items()
-                if isinstance(param, Buffer) and f"{each}_tile" in record.names
-            }
-            params = tuple(record.pack(**params, **sizes).values())
+        record = KERNELS[kernel].params
+        sizes = {
+            f"{each}_tile": param.tile_bytes
+            for each, param in params.items()
+            if isinstance(param, Buffer) and f"{each}_tile" in record.names
+        }
+        packed = record.pack(**params, **sizes)
         name = node.name or node.outputs[0]
-        self.steps.append(Step(name, kernel, variant, params, domain, **how))
+        self.steps.append(Step(name, kernel, variant, packed, domain, **how))
 
     def layer(self, node: Node, **facts: Any) -> None:
         """A line of describe(), for the step emitted last."""

@@ -130,7 +130,7 @@ class Plan:
         codes, blocks = [], []
         for row, step, who in zip(rows, self.steps, after, strict=True):
             code = kernel(self.isa, step.kernel, *step.variant)
-            params = np.array([_slot(param, offsets) for param in step.params], np.int64)
+            params = np.array([_slot(param, offsets) for param in step.params.values()], np.int64)
             codes.append(code)
             blocks.append(params)
             row["kernel"], row["params"] = code.address, params.ctypes.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +32,14 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call.  params: an int, a float32, a Buffer (its offset) or an array (its address),
-    one slot each.
+    """One kernel call.  params: by name, in the order of the kernel's record; an int, a float32, a
+    Buffer (its offset) or an array (its address).
     """
 
     name: str  # of the node it came from
     kernel: str
     variant: tuple[Any, ...]
-    params: tuple[Any, ...]
+    params: Mapping[str, Any]
     domain: str  # "tokens" or "rows": the tiles that units are counted in
     units: int = 1  # of each tile
     macs: int = 0  # multiply-adds for each token (row; pair of tokens): weights that are not zero
@@ -61,7 +62,7 @@ class Step:
         """Of weights and tables."""
         if self.operands is not None:
             return self.operands.nbytes
-        return sum(param.nbytes for param in self.params if isinstance(param, np.ndarray))
+        return sum(param.nbytes for param in self.params.values() if isinstance(param, np.ndarray))
 
     @property
     def alone(self) -> bool:
@@ -70,4 +71,4 @@ class Step:
 
     def buffers(self) -> list[Buffer]:
         """Those it reads or writes."""
-        return [param for param in self.params if isinstance(param, Buffer)]
+        return [param for param in self.params.values() if isinstance(param, Buffer)]

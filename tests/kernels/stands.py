@@ -90,7 +90,7 @@ class Layer:
         buffer[...] = 0xFF  # NaN in every type
         tile = inputs * self.lanes * bytes_
         named, record = {**self.source, "y": place, "y_tile": tile, **more}, KERNELS[name].params
-        block = self.stand.params(record, **named) if record else self.stand.params(*named.values())
+        block = self.stand.params(record, **named)
         self.stand.run(kernel(isa, name, *variant), block, 0, self.tiles)
         return {"x": place, "x_tile": tile}
 

@@ -41,7 +41,7 @@ def run(name: str, isa: Isa, x: Array) -> Array:
 
     stand = Stand(x.nbytes)
     _, buffer = stand.put(x)
-    stand.run(compiled(f"test_{name}_{LANES}", build, isa), stand.params(0), 0, len(x) // LANES)
+    stand.run(compiled(f"test_{name}_{LANES}", build, isa), stand.params(), 0, len(x) // LANES)
     return buffer.copy()
 
 

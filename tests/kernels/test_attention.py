@@ -14,6 +14,7 @@ from engine.graph import Node, Quantization
 from engine.kernels import kernel
 from engine.kernels.attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
 from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.kernels.linear.records import REARRANGE
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
 from engine.plan.operands import aligned_copy
@@ -57,7 +58,9 @@ def rounded(
     """Place and bytes of a tile of what round_rows makes of tokens."""
     tiles = -(-int(stand.starts[-1]) // 64)
     y, _ = stand.room((tiles, channels, 64), np.uint16)
-    block = stand.params(*place, y, 128 * channels, channels)
+    block = stand.params(
+        REARRANGE, x=place[0], x_tile=place[1], y=y, y_tile=128 * channels, inputs=channels
+    )
     stand.run(kernel(isa, "round_rows", 64, 64, form), block, 0, tiles)
     return y, 128 * channels
 

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[2]
 MEASURE = """
 import sys, time
 from pathlib import Path
-from engine import bench
+from engine.measure import instances
 
-bench.LOCK = Path(sys.argv[1])
-with bench._machine_to_itself(print):
+instances.LOCK = Path(sys.argv[1])
+with instances._machine_to_itself(print):
     print(time.perf_counter_ns())
     time.sleep(0.3)
     print(time.perf_counter_ns())
