@@ -247,7 +247,7 @@ def test_permissions_are_as_the_umask_says(tmp_path: Path) -> None:
 def test_reading_and_writing_files_needs_no_compiler() -> None:
     """Steps of the workflow import this in environments that have neither LLVM nor onnx."""
     code = "import sys; sys.modules.update(dict.fromkeys(['llvmlite', 'numba', 'onnx', 'yaml']))\n"
-    code += "import engine, engine.files.replacing; engine.EngineError; print(hasattr(engine, 'fly'))"
+    code += "import engine.files.replacing; engine.EngineError; print(hasattr(engine, 'fly'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
