@@ -19,7 +19,7 @@ from engine.codegen import compile as compiler
 from engine.codegen.isa import chosen
 from engine.files import cache
 from engine.kernels import kernel
-from engine.kernels.harness import Stand
+from engine.kernels.harness import Harness
 
 CONTENT = bytes(range(256)) * 40
 OTHER = 12345  # a user
@@ -242,9 +242,9 @@ def test_two_processes_write_at_once(own_cache: Path, place: Path) -> None:
 def works() -> bool:
     """A kernel does what it should, as a new process gets it."""
     compiler._loaded.clear()
-    stand = Stand(64)
-    told = stand.params()
-    stand.run(kernel(chosen(), "clock"), told, 0, 0)
+    harness = Harness(64)
+    told = harness.params()
+    harness.run(kernel(chosen(), "clock"), told, 0, 0)
     return bool(told[0] > 0)
 
 

@@ -17,9 +17,9 @@ from engine.codegen import isa as instruction_sets
 from engine.codegen.compile import compiled
 from engine.codegen.isa import Isa
 from engine.kernels.context import CONTEXT
-from engine.kernels.harness import Stand
+from engine.kernels.harness import Harness
 
-from .kernels.stands import SPECIALS
+from .kernels.fixtures import SPECIALS
 
 Array = NDArray[Any]
 L = 64  # lanes
@@ -213,16 +213,16 @@ def _named(text: str, name: str, scope: dict[str, Any]) -> str:
 def values(
     rows: list[tuple[str, Callable[[], Array]]], isa: Isa, kind: str
 ) -> list[tuple[str, Array, Array]]:
-    stand = Stand(INPUT_BYTES + 512 * len(rows))
+    harness = Harness(INPUT_BYTES + 512 * len(rows))
     for name, array in INPUTS.items():
-        stand.arena[PLACE[name] : PLACE[name] + array.nbytes] = np.ravel(array).view(np.uint8)
+        harness.arena[PLACE[name] : PLACE[name] + array.nbytes] = np.ravel(array).view(np.uint8)
     code = compiled(f"test_simd_{kind}", kernel_of([expression for expression, _ in rows]), isa)
-    stand.run(code, stand.params(), 0, 1)
+    harness.run(code, harness.params(), 0, 1)
     found = []
     for number, (expression, meaning) in enumerate(rows):
         wanted = np.ascontiguousarray(meaning())
         at = INPUT_BYTES + 512 * number
-        got = stand.arena[at : at + wanted.nbytes].view(wanted.dtype).reshape(wanted.shape)
+        got = harness.arena[at : at + wanted.nbytes].view(wanted.dtype).reshape(wanted.shape)
         found.append((expression, got.copy(), wanted))
     return found
 

@@ -15,7 +15,7 @@ from ..codegen.compile import Compiled
 from .context import CONTEXT, ROWS, TILE
 from .record import aligned
 
-__all__ = ["Stand", "aligned", "from_tiles", "in_order", "to_tiles"]
+__all__ = ["Harness", "aligned", "from_tiles", "in_order", "to_tiles"]
 
 Array = NDArray[Any]
 SCRATCH_BYTES = 32 << 20  # of addresses: what a kernel never writes takes no memory
@@ -47,7 +47,7 @@ def in_order(flat: Array, shape: tuple[int, int, int], form: str = "") -> Array:
     return flat.reshape(shape)
 
 
-class Stand:
+class Harness:
     """Memory for a few buffers, and the context of a pack of sentences of the given lengths."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Stand:
         """A buffer in the arena: its offset and its array."""
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
         offset, self.used = self.used, self.used + -(-count // 64) * 64
-        assert self.used <= len(self.arena), "the stand's arena is too small"
+        assert self.used <= len(self.arena), "the harness's arena is too small"
         return offset, self.arena[offset : offset + count].view(dtype).reshape(tuple(shape))
 
     def put(self, x: Array) -> tuple[int, Array]:
@@ -82,7 +82,7 @@ class Stand:
         return offset, buffer
 
     def address(self, x: Array) -> int:
-        """Address of an aligned copy of x that lives as long as the stand."""
+        """Address of an aligned copy of x that lives as long as the harness."""
         copy = aligned(x.shape, x.dtype)
         copy[...] = x
         self.kept.append(copy)

@@ -18,7 +18,7 @@ from ..codegen import isa
 from ..graph import BLOCKS
 from ..kernels import KERNELS, PRODUCTS, kernel, kernel_name
 from ..kernels.context import TILE
-from ..kernels.harness import Stand
+from ..kernels.harness import Harness
 from ..kernels.linear.records import DYNAMIC_LINEAR, OUTPUT
 from ..pack.vectors import X_BYTES, pack_linear, pack_panels
 from ..plan.operands import panel_count, part_count, placed
@@ -125,21 +125,22 @@ def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
         packed = [pack_linear(weight, case.pattern, **how)]
     tiles = -(-case.tokens // TILE)
     x_bytes, y_bytes = X_BYTES[case.precision] * case.inputs * TILE, out_bytes * case.outputs * TILE
-    stand = Stand(tiles * (x_bytes + y_bytes) + 4096)
-    x, buffer = stand.room((tiles, x_bytes), np.uint8)
+    harness = Harness(tiles * (x_bytes + y_bytes) + 4096)
+    x, buffer = harness.room((tiles, x_bytes), np.uint8)
     buffer.fill(1)  # memory never written is one page of zeros, which caches take another way
-    y, _ = stand.room((tiles, y_bytes), np.uint8)
+    y, _ = harness.room((tiles, y_bytes), np.uint8)
     records = np.zeros(len(packed[0].headers) + 1, OUTPUT.dtype)
     table, held = placed(packed, [records] * len(packed), None)
     activations = {"x": x, "x_tile": x_bytes, "y": y, "y_tile": y_bytes}
-    params = {**activations, "part_count": parts, "parts": stand.address(table)}
+    params = {**activations, "part_count": parts, "parts": harness.address(table)}
     params |= {"scales": 0, "scales_tile": 0} if KERNELS[row].params is DYNAMIC_LINEAR else {}
-    block = stand.params(KERNELS[row].params, **params)
+    block = harness.params(KERNELS[row].params, **params)
     call, nothing = (
-        stand.caller(kernel(chosen, row, *variant), block, 0, units) for units in (tiles * parts, 0)
+        harness.caller(kernel(chosen, row, *variant), block, 0, units)
+        for units in (tiles * parts, 0)
     )
     macs = int(np.count_nonzero(weight)) * case.tokens
-    return _Prepared((stand, held), call, nothing, kernel_name(row, *variant), macs)
+    return _Prepared((harness, held), call, nothing, kernel_name(row, *variant), macs)
 
 
 def measure(group: tuple[Case, ...], rounds: int = 12) -> list[Timing]:

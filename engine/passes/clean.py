@@ -163,12 +163,12 @@ def drop_idle(graph: Graph) -> Graph:
     idle = {
         node.outputs[0]: node.inputs[0]
         for node in graph.nodes
-        if IDLE.get(node.kind, never)(node, graph, facts) and unread(node, graph)
+        if IDLE.get(node.kind, never)(node, graph, facts) and is_dead(node, graph)
     }
     return substitute(graph, idle)
 
 
-def unread(node: Node, graph: Graph) -> bool:
+def is_dead(node: Node, graph: Graph) -> bool:
     """Only the first output is used."""
     used = (
         {name for other in graph.nodes for name in other.inputs} if len(node.outputs) > 1 else set()

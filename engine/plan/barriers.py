@@ -18,12 +18,12 @@ __all__ = ["barriers", "ranges_between_barriers"]
 
 
 def barriers(
-    steps: Sequence[Step], lives: Mapping[Buffer, tuple[int, int]], late: int
+    steps: Sequence[Step], live_ranges: Mapping[Buffer, tuple[int, int]], late: int
 ) -> list[int]:
     """Where workers wait after each step: everywhere after the last one and before step `late`,
-    where the next pack begins.  lives: the first and last step of each buffer.
+    where the next pack begins.  live_ranges: the first and last step of each buffer.
     """
-    made = {buffer: first for buffer, (first, _) in lives.items()}
+    made = {buffer: first for buffer, (first, _) in live_ranges.items()}
     after = [NOWHERE] * len(steps)
     met, all_met = 0, 0  # the steps before have been waited for: where tiles are uneven, everywhere
     for number, step in enumerate(steps):
@@ -49,12 +49,14 @@ def _own_tiles(step: Step, buffer: Buffer) -> bool:
 
 
 def ranges_between_barriers(
-    lives: Mapping[Buffer, tuple[int, int]], after: Sequence[int]
+    live_ranges: Mapping[Buffer, tuple[int, int]], after: Sequence[int]
 ) -> dict[Buffer, tuple[int, int]]:
-    """Lives counted in intervals between barriers: within one, a worker may be steps ahead of
+    """Live ranges counted in intervals between barriers: within one, a worker may be steps ahead of
     another, so that no memory may change hands.
     """
     interval = [0]
     for who in after:
         interval.append(interval[-1] + (who == EVERYWHERE))
-    return {buffer: (interval[first], interval[last]) for buffer, (first, last) in lives.items()}
+    return {
+        buffer: (interval[first], interval[last]) for buffer, (first, last) in live_ranges.items()
+    }

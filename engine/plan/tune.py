@@ -16,7 +16,7 @@ from ..codegen.isa import Isa
 from ..graph import Graph, Node, Quantization
 from ..kernels import PRODUCTS
 from ..kernels.context import TILE
-from ..kernels.harness import Stand
+from ..kernels.harness import Harness
 from .choose import Activation, Choices, LinearChoice, ThroughFloats, choices_of
 from .choose.amx_cycles import tile_patterns
 from .choose.linear import DENSE_ROWS, layer_of
@@ -91,15 +91,15 @@ def planned_linear(
 def _ready(isa: Isa, steps: tuple[Step, ...], tokens: int) -> PlannedLinear:
     plan = Plan(isa, steps, (), None, ("", "", ""), ())
     program, scratch = plan.program(-(-tokens // 64) * 64), plan.scratch_bytes(tokens)
-    stand = Stand(program.arena_bytes + GUARD, [1] * tokens, scratch_bytes=scratch)
-    floats = stand.arena[: len(stand.arena) // 4 * 4].view(np.float32)
+    harness = Harness(program.arena_bytes + GUARD, [1] * tokens, scratch_bytes=scratch)
+    floats = harness.arena[: len(harness.arena) // 4 * 4].view(np.float32)
     floats[:] = np.random.default_rng(0).normal(size=len(floats))
-    tiles = {"tokens": stand.context["tiles"], "rows": stand.context["row_tiles"]}
+    tiles = {"tokens": harness.context["tiles"], "rows": harness.context["row_tiles"]}
     calls = (
-        stand.caller(code, params, 0, step.units * int(tiles[step.domain]))
+        harness.caller(code, params, 0, step.units * int(tiles[step.domain]))
         for step, code, params in zip(steps, program.codes, program.params, strict=True)
     )
-    return PlannedLinear(steps, tuple(calls), (program, stand))
+    return PlannedLinear(steps, tuple(calls), (program, harness))
 
 
 def shortest(call: Callable[[], object], seconds: float) -> float:

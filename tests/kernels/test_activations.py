@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.codegen.compile import compiled
 from engine.codegen.isa import Isa
 from engine.kernels import activations, context
-from engine.kernels.harness import Stand
+from engine.kernels.harness import Harness
 from engine.ops import elementwise as ops
 
 from .stands import SETS, SPECIALS
@@ -39,9 +39,9 @@ def run(name: str, isa: Isa, x: Array) -> Array:
 
         return kernel
 
-    stand = Stand(x.nbytes)
-    _, buffer = stand.put(x)
-    stand.run(compiled(f"test_{name}_{LANES}", build, isa), stand.params(), 0, len(x) // LANES)
+    harness = Harness(x.nbytes)
+    _, buffer = harness.put(x)
+    harness.run(compiled(f"test_{name}_{LANES}", build, isa), harness.params(), 0, len(x) // LANES)
     return buffer.copy()
 
 

@@ -15,7 +15,7 @@ from engine.codegen import isa
 from engine.codegen.simd import MAGIC
 from engine.kernels import kernel
 from engine.kernels.attention.records import ATTENTION_BYTES, CONSTANTS, KEYS
-from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.kernels.harness import Harness, from_tiles, to_tiles
 from engine.kernels.linear.records import (
     FLOAT_OUTPUT,
     LINEAR,
@@ -64,7 +64,7 @@ def check_counts(amx: Any, packed: PackedTiles, *, tiles: int, lanes: int) -> No
 
 
 def prepared(
-    stand: Stand, which: isa.Isa, x_at: int, x: np.ndarray, *, form: str, lanes: int
+    harness: Harness, which: isa.Isa, x_at: int, x: np.ndarray, *, form: str, lanes: int
 ) -> tuple[int, int]:
     """Offset and bytes a tile of x, interleaved, or bfloat16 in this form."""
     if x.dtype == np.uint8:
@@ -73,10 +73,10 @@ def prepared(
         code = kernel(which, "round_rows", lanes, lanes, form)
     tiles, inputs = -(-len(x) // lanes), x.shape[1]
     row = -(-inputs // 4) * 4 * lanes * (1 if x.dtype == np.uint8 else 2)
-    at, _ = stand.room((tiles, row), np.uint8)
+    at, _ = harness.room((tiles, row), np.uint8)
     x_row = x.itemsize * inputs * lanes
-    params = stand.params(REARRANGE, x=x_at, x_tile=x_row, y=at, y_tile=row, inputs=inputs)
-    stand.run(code, params, 0, tiles)
+    params = harness.params(REARRANGE, x=x_at, x_tile=x_row, y=at, y_tile=row, inputs=inputs)
+    harness.run(code, params, 0, tiles)
     return at, row
 
 
@@ -95,18 +95,18 @@ def run_dot(
     tables: np.ndarray | None = None,
 ) -> np.ndarray:
     """y [tokens, outputs]."""
-    stand = Stand(1 << 24, [len(x)])
+    harness = Harness(1 << 24, [len(x)])
     row = x.itemsize * x.shape[1] * lanes
     tiles, rows = -(-len(x) // lanes), -(-outputs // 4) * 4
-    x_at, _ = stand.put(to_tiles(x, lanes))
+    x_at, _ = harness.put(to_tiles(x, lanes))
     if name.startswith("amx_dot") and name != "amx_dot_u8s8_16x1":
         form = "rows" if name.endswith("16x1") else "pairs"
-        x_at, row = prepared(stand, which, x_at, x, form=form, lanes=lanes)
-    y_at, y = stand.room((tiles, rows, lanes), dtype)
+        x_at, row = prepared(harness, which, x_at, x, form=form, lanes=lanes)
+    y_at, y = harness.room((tiles, rows, lanes), dtype)
     table, held = placed([packed], [records], tables)
     activations = {"x": x_at, "x_tile": row, "y": y_at, "y_tile": rows * lanes * y.itemsize}
-    params = stand.params(LINEAR, **activations, part_count=parts, parts=stand.address(table))
-    stand.run(kernel(which, name, lanes, *variant), params, 0, tiles * parts)
+    params = harness.params(LINEAR, **activations, part_count=parts, parts=harness.address(table))
+    harness.run(kernel(which, name, lanes, *variant), params, 0, tiles * parts)
     assert held  # read until here
     return from_tiles(y, len(x))[:, :outputs]
 
@@ -293,25 +293,25 @@ def attend(
     constants["value_scale"], constants["output_zero"] = 1 / 40, 100 + MAGIC
     step = np.arange(-15, 1) * 0.04
     constants["coarse"], constants["fine"] = np.exp(16 * step), np.exp(step)
-    stand = Stand(1 << 22, lengths)
+    harness = Harness(1 << 22, lengths)
     row = channels * 64
-    q, k, v = (stand.put(to_tiles(z))[0] for z in (query, key, value))
-    keys, _ = stand.room((tiles, channels, 64), np.uint8)
-    sums, _ = stand.room((tiles, heads, 64), np.int32)
-    y_at, y = stand.room((tiles, channels, 64), np.uint8)
-    extra = stand.address(np.full(heads, depth * 120 * 131, np.int32))
-    fours = stand.address(fours_of(None, heads, depth))
-    turned = stand.params(
+    q, k, v = (harness.put(to_tiles(z))[0] for z in (query, key, value))
+    keys, _ = harness.room((tiles, channels, 64), np.uint8)
+    sums, _ = harness.room((tiles, heads, 64), np.int32)
+    y_at, y = harness.room((tiles, channels, 64), np.uint8)
+    extra = harness.address(np.full(heads, depth * 120 * 131, np.int32))
+    fours = harness.address(fours_of(None, heads, depth))
+    turned = harness.params(
         KEYS, k=k, k_tile=row, keys=keys, key_sums=sums, heads=heads, flip=FLIP, factor=-120,
         extra=extra, fours=fours,
     )  # fmt: skip
     channels = () if names[0].startswith("amx") else ("all",)
-    stand.run(kernel(which, names[0], depth, *channels), turned, 0, tiles * heads)
-    params = stand.params(
+    harness.run(kernel(which, names[0], depth, *channels), turned, 0, tiles * heads)
+    params = harness.params(
         ATTENTION_BYTES, q=q, q_tile=row, keys=keys, key_sums=sums, v=v, v_tile=row, y=y_at,
-        y_tile=row, heads=heads, constants=stand.address(constants), made=fours, fours=fours,
+        y_tile=row, heads=heads, constants=harness.address(constants), made=fours, fours=fours,
     )  # fmt: skip
-    stand.run(kernel(which, names[1], depth, softmax, *channels), params, 0, tiles * heads)
+    harness.run(kernel(which, names[1], depth, softmax, *channels), params, 0, tiles * heads)
     return from_tiles(y, tokens)
 
 

@@ -13,7 +13,7 @@ from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
 from engine.kernels import kernel
 from engine.kernels.attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
-from engine.kernels.harness import Stand, from_tiles, to_tiles
+from engine.kernels.harness import Harness, from_tiles, to_tiles
 from engine.kernels.linear.records import REARRANGE
 from engine.ops.fused import attention
 from engine.plan.attention import fours_of
@@ -45,23 +45,23 @@ def meaning(lengths: list[int], q: Array, k: Array, v: Array, attributes: dict[s
     return np.concatenate(found)
 
 
-def put(stand: Stand, x: Array, lanes: int, rest: Any) -> tuple[int, int]:
+def put(harness: Harness, x: Array, lanes: int, rest: Any) -> tuple[int, int]:
     """Place and bytes of a tile; `rest` in the lanes after the last token."""
     tiles = to_tiles(x, lanes).copy()
     tiles[to_tiles(np.ones(x.shape, bool), lanes) == 0] = rest
-    return stand.put(tiles)[0], tiles[0].nbytes
+    return harness.put(tiles)[0], tiles[0].nbytes
 
 
 def rounded(
-    stand: Stand, isa: Isa, place: tuple[int, int], channels: int, form: str
+    harness: Harness, isa: Isa, place: tuple[int, int], channels: int, form: str
 ) -> tuple[int, int]:
     """Place and bytes of a tile of what round_rows makes of tokens."""
-    tiles = -(-int(stand.starts[-1]) // 64)
-    y, _ = stand.room((tiles, channels, 64), np.uint16)
-    block = stand.params(
+    tiles = -(-int(harness.starts[-1]) // 64)
+    y, _ = harness.room((tiles, channels, 64), np.uint16)
+    block = harness.params(
         REARRANGE, x=place[0], x_tile=place[1], y=y, y_tile=128 * channels, inputs=channels
     )
-    stand.run(kernel(isa, "round_rows", 64, 64, form), block, 0, tiles)
+    harness.run(kernel(isa, "round_rows", 64, 64, form), block, 0, tiles)
     return y, 128 * channels
 
 
@@ -81,17 +81,17 @@ def run_floats(
     """varying, read: as in run_bytes; what is in other channels nobody may read."""
     lanes, channels = (64 if width else 16), q.shape[1]
     depth = channels // heads
-    stand = Stand((sum(lengths) + 64) * channels * 40 + (1 << 14), lengths)
-    y, result = stand.room((-(-len(q) // lanes), channels, lanes), np.float32)
+    harness = Harness((sum(lengths) + 64) * channels * 40 + (1 << 14), lengths)
+    y, result = harness.room((-(-len(q) // lanes), channels, lanes), np.float32)
     if varying is not None:
         q, k = (np.where(varying.ravel().repeat(4), x, np.float32(np.nan)) for x in (q, k))
     if read is not None:
         v = np.where(read.ravel().repeat(4), v, np.float32(np.nan))
-    places = [put(stand, x, n, np.nan) for x, n in ((q, lanes), (k, 64), (v, 64))]
+    places = [put(harness, x, n, np.nan) for x, n in ((q, lanes), (k, 64), (v, 64))]
     if name == "attention_bf16":
         forms = zip(places, ("pairs", "pairs", "words"), strict=True)
-        places = [rounded(stand, isa, place, channels, form) for place, form in forms]
-    made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
+        places = [rounded(harness, isa, place, channels, form) for place, form in forms]
+    made, fours = (harness.address(fours_of(mask, heads, depth)) for mask in (read, varying))
     operands = {
         **dict(zip(("q", "q_tile", "k", "k_tile", "v", "v_tile"), sum(places, ()), strict=True)),
         "y": y,
@@ -99,9 +99,9 @@ def run_floats(
         "heads": heads,
         "scale": depth**-0.5,
     }
-    block = stand.params(ATTENTION_FLOATS, **operands, made=made, fours=fours)
+    block = harness.params(ATTENTION_FLOATS, **operands, made=made, fours=fours)
     variant = (depth, width) if width else (depth,)
-    stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
+    harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 
 
@@ -161,8 +161,8 @@ def run_bytes(
     """
     lanes, channels, heads = (16 if rows else 64), q.shape[1], node.attributes["heads"]
     depth, tiles = channels // heads, -(-sum(lengths) // 64)
-    stand = Stand((sum(lengths) + 64) * channels * 8 + (1 << 15), lengths)
-    y, result = stand.room((-(-len(q) // lanes), channels, lanes), np.uint8)
+    harness = Harness((sum(lengths) + 64) * channels * 8 + (1 << 15), lengths)
+    y, result = harness.room((-(-len(q) // lanes), channels, lanes), np.uint8)
     factor, extra = key_factors(node, np.full(heads, depth))
     if varying is not None:
         same = ~varying.ravel().repeat(4)
@@ -172,26 +172,26 @@ def run_bytes(
         q, k = np.where(same, np.uint8(0xA5), q), np.where(same, np.uint8(0x7E), k)
     if read is not None:
         v = np.where(read.ravel().repeat(4), v, np.uint8(0xC3))
-    places = [put(stand, x, n, 0x5A) for x, n in ((q, lanes), (k, 64), (v ^ np.uint8(128), 64))]
-    keys, _ = stand.room((tiles, channels, 64), np.uint8)
-    sums, _ = stand.room((tiles, heads, 64), np.int32)
-    made, fours = (stand.address(fours_of(mask, heads, depth)) for mask in (read, varying))
-    extra_at = stand.address(extra.astype(np.int32))
-    turn = stand.params(
+    places = [put(harness, x, n, 0x5A) for x, n in ((q, lanes), (k, 64), (v ^ np.uint8(128), 64))]
+    keys, _ = harness.room((tiles, channels, 64), np.uint8)
+    sums, _ = harness.room((tiles, heads, 64), np.int32)
+    made, fours = (harness.address(fours_of(mask, heads, depth)) for mask in (read, varying))
+    extra_at = harness.address(extra.astype(np.int32))
+    turn = harness.params(
         KEYS, k=places[1][0], k_tile=places[1][1], keys=keys, key_sums=sums, heads=heads,
         flip=-0x7F7F7F80, factor=factor, extra=extra_at, fours=fours,
     )  # fmt: skip
     which = "all" if varying is None and read is None else "some"
-    stand.run(kernel(isa, "interleave_keys", depth, which), turn, 0, tiles * heads)
+    harness.run(kernel(isa, "interleave_keys", depth, which), turn, 0, tiles * heads)
     constants = aligned_copy(attention_constants(node))
-    block = stand.params(
+    block = harness.params(
         ATTENTION_BYTES, q=places[0][0], q_tile=places[0][1], keys=keys, key_sums=sums,
         v=places[2][0], v_tile=places[2][1], y=y, y_tile=lanes * channels, heads=heads,
         constants=constants.ctypes.data, made=made, fours=fours,
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     variant = (depth, softmax_of(node), which)[: 2 if rows else 3]
-    stand.run(kernel(isa, name, *variant), block, 0, heads * len(result))
+    harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 
 

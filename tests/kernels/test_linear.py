@@ -201,8 +201,8 @@ def test_few_rows(slow: bool, epilogue: str, activation: str) -> None:
             wanted = tile.run(isa, "sparse_dot_u8s8_4x1", (ROWS, *variant), tile.source, operands)
             for first, last in ((0, 1), (0, FEW), (0, 40), (3, 3 + FEW + 1), (15, 17), (16, 33)):
                 layer = Layer(x, outputs, np.uint8, ROWS)
-                layer.stand.context["first_row"] = first
-                layer.stand.context["sentences"] = last - first
+                layer.harness.context["first_row"] = first
+                layer.harness.context["sentences"] = last - first
                 got = layer.run(isa, "rows_dot_u8s8_4x1", variant, layer.source, operands, **few)
                 case = f"{isa.name} {kind} {first}..{last}"
                 np.testing.assert_array_equal(got[first:last], wanted[first:last], err_msg=case)
@@ -239,7 +239,7 @@ def run_dynamic(
     x, weight, scale, bias = operands
     outputs = len(weight)
     layer = Layer(x, outputs, np.float32, lanes)
-    scales, _ = layer.stand.room((layer.tiles, 2, lanes), np.float32)
+    scales, _ = layer.harness.room((layer.tiles, 2, lanes), np.float32)
     # rows of zeros, of scales: quantised as [K][lanes] bytes
     of_tokens = {"scales": scales, "scales_tile": 8 * lanes}
     inputs = x.shape[1]

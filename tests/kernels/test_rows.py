@@ -13,7 +13,7 @@ from engine.codegen.simd import MAGIC
 from engine.graph import Quantization
 from engine.kernels import kernel
 from engine.kernels import params as records
-from engine.kernels.harness import Stand, aligned, from_tiles, to_tiles
+from engine.kernels.harness import Harness, aligned, from_tiles, to_tiles
 from engine.ops import fused
 from engine.ops.numbers import quantized
 from engine.ops.quantized import dynamic_quantize_linear
@@ -59,12 +59,12 @@ def layer_norm(
     """By the kernel that the planner would take."""
     tokens, channels = x.shape
     tiles = -(-tokens // lanes)
-    stand = Stand(tiles * lanes * channels * 16 + 4096)
+    harness = Harness(tiles * lanes * channels * 16 + 4096)
     given: dict[str, Any] = dict.fromkeys(("residual", "residual_tile"), 0)
     for name, each in (("x", x), ("residual", residual)):
         if each is not None:
-            given |= tiles_at(**{name: stand.put(to_tiles(each, lanes))})
-    place, result = stand.room((tiles, channels, lanes), TYPES[output])
+            given |= tiles_at(**{name: harness.put(to_tiles(each, lanes))})
+    place, result = harness.room((tiles, channels, lanes), TYPES[output])
     given |= tiles_at(y=(place, result), floats=(place, result))
     sources = [
         X if x.dtype == np.uint8 else None,
@@ -78,20 +78,20 @@ def layer_norm(
     scaled[...] = norm
     given |= {"channels": channels, "norm": scaled.ctypes.data, "share": 1 / channels}
     if exact is not None:
-        params = stand.params(
+        params = harness.params(
             records.LAYER_NORM_BYTES,
             **given,
-            bias=stand.address(exact.bias),
+            bias=harness.address(exact.bias),
             weights=exact.weights,
             epsilon=float(exact.epsilon),
         )
         code = kernel(isa, "layer_norm_bytes", lanes, output)
     else:
         floats, scales = float_bias(sources, bias, channels)
-        params = stand.params(
+        params = harness.params(
             records.LAYER_NORM_FLOATS,
             **given,
-            bias=stand.address(np.asarray(floats)),
+            bias=harness.address(np.asarray(floats)),
             x_scale=float(scales[0]),
             residual_scale=float(scales[1]),
             epsilon=1e-12,
@@ -101,7 +101,7 @@ def layer_norm(
             for e in (x, residual)
         ]
         code = kernel(isa, "layer_norm_floats", lanes, *kinds, output)
-    stand.run(code, params, 0, tiles)
+    harness.run(code, params, 0, tiles)
     return from_tiles(result, tokens)
 
 
@@ -202,16 +202,16 @@ def embedding(
     """columns: word, type and position of each token; norm: gamma and beta."""
     tokens, channels = columns.shape[1], tables[0].shape[1]
     rest, tiles = -channels % 64, -(-tokens // 64)
-    stand = Stand(tiles * 64 * (channels + rest) * 12 + 4096, [tokens])
-    y, result = stand.room((tiles, channels + rest, 64), TYPES[output])
+    harness = Harness(tiles * 64 * (channels + rest) * 12 + 4096, [tokens])
+    y, result = harness.room((tiles, channels + rest, 64), TYPES[output])
     scaled = np.stack([np.ones(channels), np.zeros(channels)]) if norm is None else norm
     if output == "u8":
         scaled = scaled / OUTPUT.scale + np.array([[0], [OUTPUT.zero_point]])
     for name, column in zip(("ids", "types", "positions"), columns, strict=True):
-        stand.context[name] = stand.address(column.astype(np.int32))
+        harness.context[name] = harness.address(column.astype(np.int32))
     operands = [np.pad(each, ((0, 0), (0, rest))) for each in (*tables, scaled)]
-    words, positions, types, scaled = (stand.address(x.astype(np.float32)) for x in operands)
-    params = stand.params(
+    words, positions, types, scaled = (harness.address(x.astype(np.float32)) for x in operands)
+    params = harness.params(
         records.EMBEDDING,
         words=words,
         positions=positions,
@@ -223,7 +223,7 @@ def embedding(
         share=1 / channels,
         last=64 - rest,
     )
-    stand.run(kernel(isa, "embedding", output, norm is not None), params, 0, tiles)
+    harness.run(kernel(isa, "embedding", output, norm is not None), params, 0, tiles)
     return from_tiles(result, tokens)[:, :channels]
 
 
@@ -269,22 +269,22 @@ def test_select(slow: bool, kind: str) -> None:
     lengths = [5, 64, 1, 37] * 5
     x = quantise(np.random.default_rng(0), (sum(lengths), 12), kind)
     for isa in sets(slow=slow):
-        stand = Stand(1 << 17, lengths)
-        place, tiles = stand.put(to_tiles(x))
-        y, result = stand.room((2, 12, 16), TYPES[kind])
-        params = stand.params(
+        harness = Harness(1 << 17, lengths)
+        place, tiles = harness.put(to_tiles(x))
+        y, result = harness.room((2, 12, 16), TYPES[kind])
+        params = harness.params(
             records.SELECT,
             **tiles_at(x=(place, tiles), y=(y, result)),
             channels=12,
             index=0,
         )
-        stand.run(kernel(isa, "select", kind), params, 0, 2)
-        np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[stand.starts[:-1]])
+        harness.run(kernel(isa, "select", kind), params, 0, 2)
+        np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[harness.starts[:-1]])
 
-        result[...], stand.context["first_row"] = 7, 9  # rows of other packs wait
-        stand.run(kernel(isa, "select", kind), params, 0, 2)
+        result[...], harness.context["first_row"] = 7, 9  # rows of other packs wait
+        harness.run(kernel(isa, "select", kind), params, 0, 2)
         rows = from_tiles(result, 9 + len(lengths))
-        np.testing.assert_array_equal(rows[9:], x[stand.starts[:-1]])
+        np.testing.assert_array_equal(rows[9:], x[harness.starts[:-1]])
         assert (rows[:9] == 7).all()
 
 
@@ -303,20 +303,20 @@ def test_dense_rows(slow: bool, kind: str, activation: str) -> None:
                           input=X if kind == "u8" else None,
                           activation=None if activation == "none" else activation)  # fmt: skip
     for isa in sets(slow=slow):
-        stand = Stand(1 << 17, [1] * sentences)
-        place, tiles = stand.put(to_tiles(x, 16))
+        harness = Harness(1 << 17, [1] * sentences)
+        place, tiles = harness.put(to_tiles(x, 16))
         padded = operand.shape[1]
-        y, result = stand.room((2, padded, 16), np.float32)
-        params = stand.params(
+        y, result = harness.room((2, padded, 16), np.float32)
+        params = harness.params(
             records.DENSE_ROWS,
             **tiles_at(x=(place, tiles), y=(y, result)),
             inputs=inputs,
             outputs=padded,
-            weights=stand.address(operand),
+            weights=harness.address(operand),
             x_scale=float(X.scale),
             x_zero=X.zero_point,
         )
-        stand.run(kernel(isa, "dense_rows", kind, activation), params, 0, 4)
+        harness.run(kernel(isa, "dense_rows", kind, activation), params, 0, 4)
         close(from_tiles(result, sentences)[:, :outputs], wanted, isa.name)
 
 
@@ -332,15 +332,15 @@ def test_outputs(slow: bool, name: str) -> None:
     )
     places = np.concatenate([100 * n + np.arange(count) for n, count in enumerate(lengths)])
     for isa in sets(slow=slow):
-        stand, result = Stand(1 << 17, lengths), np.zeros((300, channels), np.float32)
-        stand.context["places"] = stand.address(places.astype(np.int32))
-        stand.context["outputs"] = stand.address(np.array([0, result.ctypes.data]))
-        stand.context["row_sentences"] = stand.address(ORDER)
-        place, tiles = stand.put(to_tiles(x, 16 if rows else 64))
-        params = stand.params(
+        harness, result = Harness(1 << 17, lengths), np.zeros((300, channels), np.float32)
+        harness.context["places"] = harness.address(places.astype(np.int32))
+        harness.context["outputs"] = harness.address(np.array([0, result.ctypes.data]))
+        harness.context["row_sentences"] = harness.address(ORDER)
+        place, tiles = harness.put(to_tiles(x, 16 if rows else 64))
+        params = harness.params(
             records.OUTPUT, **tiles_at(x=(place, tiles)), number=1, channels=channels
         )
-        stand.run(kernel(isa, name), params, 0, len(tiles))
+        harness.run(kernel(isa, name), params, 0, len(tiles))
         wanted = np.zeros_like(result)
         wanted[ORDER if rows else places] = x
         np.testing.assert_array_equal(result, wanted)
@@ -363,10 +363,10 @@ def test_elementwise(slow: bool, x_kind: str, activation: str, y_kind: str) -> N
             wanted = np.rint(wanted / np.float32(OUTPUT.scale)) + OUTPUT.zero_point
             wanted = np.clip(wanted, 0, 255).astype(np.uint8)
         for isa in sets(slow=slow):
-            stand = Stand(1 << 18)
-            place, tiles = stand.put(to_tiles(x))
-            y, result = stand.room(tiles.shape, TYPES[y_kind])
-            params = stand.params(
+            harness = Harness(1 << 18)
+            place, tiles = harness.put(to_tiles(x))
+            y, result = harness.room(tiles.shape, TYPES[y_kind])
+            params = harness.params(
                 records.ELEMENTWISE,
                 **tiles_at(x=(place, tiles), y=(y, result)),
                 channels=channels,
@@ -375,7 +375,7 @@ def test_elementwise(slow: bool, x_kind: str, activation: str, y_kind: str) -> N
                 y_factor=1 / OUTPUT.scale,
                 y_zero=OUTPUT.zero_point + MAGIC,
             )
-            stand.run(
+            harness.run(
                 kernel(isa, "elementwise", 64, x_kind, activation, y_kind), params, 0, len(tiles)
             )
             close(from_tiles(result, tokens), wanted, (isa.name, tokens))
@@ -389,10 +389,10 @@ def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
     with np.errstate(all="ignore"):
         wanted = fused.activation_of(None if activation == "none" else activation, x)
     for y_kind in ("f32", "u8"):
-        stand = Stand(1 << 18)
-        place, tiles = stand.put(to_tiles(x))
-        y, result = stand.room(tiles.shape, TYPES[y_kind])
-        params = stand.params(
+        harness = Harness(1 << 18)
+        place, tiles = harness.put(to_tiles(x))
+        y, result = harness.room(tiles.shape, TYPES[y_kind])
+        params = harness.params(
             records.ELEMENTWISE,
             **tiles_at(x=(place, tiles), y=(y, result)),
             channels=12,
@@ -402,7 +402,7 @@ def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
             y_zero=OUTPUT.zero_point + MAGIC,
         )
         code = kernel(isa, "elementwise", 64, "f32", activation, y_kind)
-        stand.run(code, params, 0, len(tiles))
+        harness.run(code, params, 0, len(tiles))
         got = from_tiles(result, 70)
         if y_kind == "u8":
             np.testing.assert_array_equal(got, quantized(wanted, OUTPUT))
@@ -427,17 +427,17 @@ def test_quantize_tokens(slow: bool, lanes: int, width: int) -> None:
             stored, scale, zero = dynamic_quantize_linear(x, axis=-1)
         scale = np.where(np.isfinite(scale), scale, np.float32(np.nan))
         for isa in sets(slow=slow):
-            stand = Stand(1 << 18)
-            place, tiles = stand.put(to_tiles(x, lanes))
-            y, result = stand.room(tiles.shape, np.uint8)
-            at, scales = stand.room((len(tiles), 2, lanes), np.float32)
-            params = stand.params(
+            harness = Harness(1 << 18)
+            place, tiles = harness.put(to_tiles(x, lanes))
+            y, result = harness.room(tiles.shape, np.uint8)
+            at, scales = harness.room((len(tiles), 2, lanes), np.float32)
+            params = harness.params(
                 records.QUANTIZE_TOKENS,
                 **tiles_at(x=(place, tiles), y=(y, result)),
                 channels=channels,
                 **tiles_at(scales=(at, scales)),
             )
-            stand.run(kernel(isa, "quantize_tokens", lanes, width), params, 0, len(tiles))
+            harness.run(kernel(isa, "quantize_tokens", lanes, width), params, 0, len(tiles))
             np.testing.assert_array_equal(scales[:, 0].ravel()[:tokens], scale.ravel())
             got = from_tiles(result, tokens), scales[:, 1].view(np.int32).ravel()[:tokens]
             for found, wanted in zip(got, (stored, zero.ravel()), strict=True):

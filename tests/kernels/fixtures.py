@@ -14,7 +14,7 @@ from engine.codegen.isa import Isa
 from engine.graph import BLOCKS
 from engine.kernels import KERNELS, kernel
 from engine.kernels.context import ROWS, TILE
-from engine.kernels.harness import Stand, from_tiles, in_order, to_tiles
+from engine.kernels.harness import Harness, from_tiles, in_order, to_tiles
 from engine.kernels.linear.records import DYNAMIC_LINEAR
 from engine.plan.operands import Operands
 
@@ -64,17 +64,17 @@ def tiles_at(**buffers: tuple[int, Array]) -> dict[str, int]:
 
 
 class Layer:
-    """A stand with x in tiles; y starts with other bits than any result has."""
+    """A harness with x in tiles; y starts with other bits than any result has."""
 
     def __init__(self, x: Array, outputs: int, dtype: Any, lanes: int = TILE) -> None:
         self.tokens, self.inputs = x.shape
         self.lanes, self.tiles = lanes, -(-self.tokens // lanes)
         self.rows = -(-outputs // 4) * 4
         places = self.tiles * lanes
-        self.stand = Stand(places * (self.rows * 4 + self.inputs * 12 + 512) + 8192)
-        place, _ = self.stand.put(to_tiles(x, lanes))
+        self.harness = Harness(places * (self.rows * 4 + self.inputs * 12 + 512) + 8192)
+        place, _ = self.harness.put(to_tiles(x, lanes))
         self.source = {"x": place, "x_tile": lanes * self.inputs * x.itemsize}
-        self.y, self.result = self.stand.room((self.tiles, self.rows, lanes), dtype)
+        self.y, self.result = self.harness.room((self.tiles, self.rows, lanes), dtype)
         self.y_bytes = lanes * self.rows * self.result.itemsize
         self.result.view(np.uint8)[...] = 0xA5
         self.outputs = outputs
@@ -86,12 +86,12 @@ class Layer:
         by name.
         """
         inputs = -(-self.inputs // 4) * 4
-        place, buffer = self.stand.room((self.tiles, inputs, self.lanes * bytes_), np.uint8)
+        place, buffer = self.harness.room((self.tiles, inputs, self.lanes * bytes_), np.uint8)
         buffer[...] = 0xFF  # NaN in every type
         tile = inputs * self.lanes * bytes_
         named, record = {**self.source, "y": place, "y_tile": tile, **more}, KERNELS[name].params
-        block = self.stand.params(record, **named)
-        self.stand.run(kernel(isa, name, *variant), block, 0, self.tiles)
+        block = self.harness.params(record, **named)
+        self.harness.run(kernel(isa, name, *variant), block, 0, self.tiles)
         return {"x": place, "x_tile": tile}
 
     def run(
@@ -110,10 +110,10 @@ class Layer:
         given["parts"] = operands.parts.ctypes.data
         if record is DYNAMIC_LINEAR and not more:
             given |= {"scales": 0, "scales_tile": 0}
-        block = self.stand.params(record, **given)
+        block = self.harness.params(record, **given)
         units, compiled = self.tiles * parts, kernel(isa, name, *variant)
-        self.stand.run(compiled, block, units // 2, units)
-        self.stand.run(compiled, block, 0, units // 2)
+        self.harness.run(compiled, block, units // 2, units)
+        self.harness.run(compiled, block, 0, units // 2)
         tiles = in_order(self.result.reshape(-1), self.result.shape, form)
         return from_tiles(tiles, self.tokens)[:, : self.outputs].copy()
 
