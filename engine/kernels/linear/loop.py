@@ -60,27 +60,12 @@ def dense_product(load, multiply, step_bytes, x_bytes, *variant):
     return _product(routine(accumulate), 0, x_bytes, *variant)
 
 
-def _part_product(accumulate, offset_bytes, lanes, width, epilogue, activation):
-    """A routine: all groups of a part for `width` tokens; see `_product`."""
-    finish, begun = epilogue_of_four(lanes, width, epilogue, activation), start_of(width, epilogue)
-
-    def sum_up(part, source, target, table):
-        header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
-        weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
-        for _ in range(load_i64(part + PART.groups)):
-            steps, start = load_i32(header + HEADER.steps), record + OUTPUT.start
-            a, b, c, d = begun(start), begun(start + 4), begun(start + 8), begun(start + 12)
-            a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
-            finish(target + load_i32(header + HEADER.output), a, b, c, d, record, table)
-            offsets, weights = offsets + offset_bytes * steps, weights + STEP_BYTES * steps
-            header, record = header + HEADER_BYTES, record + OUTPUT_BYTES
-
-    return routine(sum_up)
-
-
 def _product(accumulate, offset_bytes, x_bytes, lanes, width, epilogue, activation):
-    """accumulate: routine (x, steps, offsets, weights, a, b, c, d) -> the sums of four outputs."""
-    sum_up = _part_product(accumulate, offset_bytes, lanes, width, epilogue, activation)
+    """accumulate: routine (x, steps, offsets, weights, a, b, c, d) -> the sums of four outputs.
+
+    A routine for the groups of a part would be inlined twice, and the code be twice as long.
+    """
+    finish, begun = epilogue_of_four(lanes, width, epilogue, activation), start_of(width, epilogue)
     size, dynamic = SIZE[epilogue], epilogue == "dynamic"
 
     def kernel(params, context, begin, end):
@@ -90,11 +75,20 @@ def _product(accumulate, offset_bytes, x_bytes, lanes, width, epilogue, activati
         parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
         for unit in range(begin, end):
             tile, part = unit // count, parts + PART_BYTES * (unit % count)
-            table = load_i64(part + PART.tables)
             for token in range(0, lanes, width):
                 at = x_bytes * token if x_bytes else x_tile * token // lanes
+                source, target = x + tile * x_tile + at, y + tile * y_tile + size * token
+                header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
+                weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
+                table = load_i64(part + PART.tables)
                 if dynamic:
                     table = tile_of(arena, params + DYNAMIC_LINEAR.scales, tile) + 4 * token
-                sum_up(part, x + tile * x_tile + at, y + tile * y_tile + size * token, table)
+                for _ in range(load_i64(part + PART.groups)):
+                    steps, start = load_i32(header + HEADER.steps), record + OUTPUT.start
+                    a, b, c, d = begun(start), begun(start + 4), begun(start + 8), begun(start + 12)
+                    a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
+                    finish(target + load_i32(header + HEADER.output), a, b, c, d, record, table)
+                    offsets, weights = offsets + offset_bytes * steps, weights + STEP_BYTES * steps
+                    header, record = header + HEADER_BYTES, record + OUTPUT_BYTES
 
     return kernel
