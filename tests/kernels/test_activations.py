@@ -15,7 +15,7 @@ from engine.kernels import activations, context
 from engine.kernels.harness import Harness
 from engine.ops import elementwise as ops
 
-from .stands import SETS, SPECIALS
+from .fixtures import SETS, SPECIALS
 
 Array = NDArray[Any]
 LANES = 16

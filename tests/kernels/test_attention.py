@@ -21,7 +21,7 @@ from engine.plan.operands import aligned_copy
 from engine.plan.quantized import attention_constants, key_factors
 from engine.plan.ranges import softmax_of
 
-from .stands import SETS, rows_of, sets
+from .fixtures import SETS, rows_of, sets
 
 Array = NDArray[Any]
 PACKS = ([1], [31], [37, 1, 128], [200], [5, 16, 16, 27, 64, 70])

@@ -18,7 +18,7 @@ from engine.plan.memory import Buffer
 from engine.plan.operands import few_rows_params, linear_operands
 from engine.plan.quantized import dynamic_constants, float_constants, of_bytes
 
-from .stands import DOMAINS, KINDS, SPECIALS, Layer, mask_of, rows_of, sets
+from .fixtures import DOMAINS, KINDS, SPECIALS, Layer, mask_of, rows_of, sets
 
 Array = NDArray[Any]
 SHAPES = ((1, 4, 4), (31, 12, 5), (37, 16, 67), (128, 20, 32), (200, 36, 131))  # tokens, N, K

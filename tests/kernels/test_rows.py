@@ -20,7 +20,7 @@ from engine.ops.quantized import dynamic_quantize_linear
 from engine.plan.operands import rows_operand
 from engine.plan.quantized import float_bias, norm_of_bytes
 
-from .stands import NANS, SPECIALS, rows_of, sets, tiles_at
+from .fixtures import NANS, SPECIALS, rows_of, sets, tiles_at
 
 Array = NDArray[Any]
 TOKENS = (1, 31, 37, 128, 200)
