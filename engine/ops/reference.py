@@ -131,16 +131,23 @@ def check_shapes(graph: Graph, arrays: Mapping[str, Array]) -> None:
     expected = {value.name: value for value in graph.inputs}
     lengths: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():
-        value = expected[name]
-        if array.ndim != len(value.shape):
-            raise InputError(f"input '{name}': shape {array.shape}, expected {value.shape}")
-        for found, wanted in zip(array.shape, value.shape, strict=True):
-            known, source = (
-                (wanted, "the model")
-                if isinstance(wanted, int)
-                else lengths.setdefault(wanted, (found, f"'{name}'"))
+        _check_shape(name, array.shape, expected[name].shape, lengths)
+
+
+def _check_shape(
+    name: str,
+    shape: tuple[int, ...],
+    expected: tuple[int | str, ...],
+    lengths: dict[str, tuple[int, str]],
+) -> None:
+    """lengths: those that have names, and who said so."""
+    if len(shape) != len(expected):
+        raise InputError(f"input '{name}': shape {shape}, expected {expected}")
+    for found, wanted in zip(shape, expected, strict=True):
+        known, source = wanted, "the model"
+        if isinstance(wanted, str):
+            known, source = lengths.setdefault(wanted, (found, f"'{name}'"))
+        if found != known:
+            raise InputError(
+                f"input '{name}': shape {shape}, but '{wanted}' is {known} by {source}"
             )
-            if found != known:
-                raise InputError(
-                    f"input '{name}': shape {array.shape}, but '{wanted}' is {known} by {source}"
-                )

@@ -112,8 +112,8 @@ def around(
     out, names, nodes = node.outputs[0], [], []
     for i, operand in enumerate(operands):
         names.append(f"{out}.operand{i}")
-        attributes = {"axis": axis} if i else {}
-        nodes.append(Node("DequantizeLinear", tuple(operand), (names[-1],), attributes, node.name))
+        given, attributes = tuple(operand), {"axis": axis} if i else {}
+        nodes.append(Node("DequantizeLinear", given, (names[-1],), attributes, node.name))
     if bias:  # int32, in steps of the product of both scales, which the constant holds already
         names.append(float_bias(constants, bias, operands[0][1], operands[1][1]))
     floating = f"{out}.float" if result[0] else out

@@ -89,10 +89,7 @@ class Session:
         """threads: workers, the caller among them (default: the setting, 1); cpus: where they are
         pinned, worker n to cpus[n % len] (default: those the process has), if the system lets it.
         """
-        threads = settings.current().threads if threads is None else threads
-        if threads < 1:
-            raise InputError(f"threads is {threads}: expected 1 or more")
-        self.graph, self.threads = graph, threads
+        self.graph, self.threads = graph, _checked_threads(threads)
         self.isa = isa.chosen()
         with loading:
             self.plan: Plan | None = make_plan(
@@ -101,7 +98,7 @@ class Session:
         self._check = bool(settings.current().check)
         if self.plan is not None:
             self._inputs = Inputs(graph, self.plan)
-            self._caller = Caller(self.plan, self._inputs, threads, tuple(cpus))
+            self._caller = Caller(self.plan, self._inputs, self.threads, tuple(cpus))
             self._names = [result.name for result in self.plan.results]
         _sessions.add(self)
 
@@ -210,6 +207,13 @@ class Session:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["graph"], threads=state["threads"])  # type: ignore[misc]
+
+
+def _checked_threads(threads: int | None) -> int:
+    threads = settings.current().threads if threads is None else threads
+    if threads < 1:
+        raise InputError(f"threads is {threads}: expected 1 or more")
+    return threads
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()  # for the children of a fork
