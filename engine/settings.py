@@ -20,7 +20,7 @@ __all__ = ["DESCRIPTIONS", "Settings", "current", "override"]
 
 log = logging.getLogger(__name__)
 
-DESCRIPTIONS = {  # the table of README.md is made from it
+DESCRIPTIONS = {  # a line each, for people
     "isa": "cap on the instruction set, a name that `engine isa` lists; A@B: kernels and choices of"
     " A in instructions of B",
     "debug": "0 quiet, 1 counts per pass, 2 a line per step, 3 graph after each pass, 4 LLVM IR,"
