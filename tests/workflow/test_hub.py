@@ -59,7 +59,7 @@ def run(hub, tmp_path):
         command = [
             sys.executable,
             "-m",
-            f"workflow.scripts.{script}",
+            f"workflow.scripts.fetch.{script}",
             "--source",
             json.dumps(about),
         ]
