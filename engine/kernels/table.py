@@ -153,7 +153,7 @@ KERNELS: Mapping[str, Kernel] = {
         Kernel("interleave_keys", "attention.byte_scores", ("depth", "channels"), KEYS),
         Kernel("amx_transpose_keys", "attention.amx", ("depth",), KEYS, scratch="turned_keys"),
         _attention(
-            "attention_u8", "bytes", ("depth", "softmax", "channels"), "u8",
+            "attention_u8", "bytes", ("depth", "width", "softmax", "channels"), "u8",
             scratch="byte_attention",
         ),
         _attention("attention_u8_rows", "rows", ("depth", "softmax"), "u8", scratch="byte_rows"),

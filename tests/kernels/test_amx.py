@@ -305,13 +305,15 @@ def attend(
         KEYS, k=k, k_tile=row, keys=keys, key_sums=sums, heads=heads, flip=FLIP, factor=-120,
         extra=extra, fours=fours,
     )  # fmt: skip
-    channels = () if names[0].startswith("amx") else ("all",)
-    harness.run(kernel(which, names[0], depth, *channels), turned, 0, tiles * heads)
+    keys_variant, variant = (depth, "all"), (depth, which.block_width(), softmax, "all")
+    if names[0].startswith("amx"):
+        keys_variant, variant = (depth,), (depth, softmax)
+    harness.run(kernel(which, names[0], *keys_variant), turned, 0, tiles * heads)
     params = harness.params(
         ATTENTION_BYTES, q=q, q_tile=row, keys=keys, key_sums=sums, v=v, v_tile=row, y=y_at,
         y_tile=row, heads=heads, constants=harness.address(constants), made=fours, fours=fours,
     )  # fmt: skip
-    harness.run(kernel(which, names[1], depth, softmax, *channels), params, 0, tiles * heads)
+    harness.run(kernel(which, names[1], *variant), params, 0, tiles * heads)
     return from_tiles(y, tokens)
 
 

@@ -190,7 +190,8 @@ def run_bytes(
         constants=constants.ctypes.data, made=made, fours=fours,
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
-    variant = (depth, softmax_of(node), which)[: 2 if rows else 3]
+    softmax = softmax_of(node)
+    variant = (depth, softmax) if rows else (depth, isa.block_width(), softmax, which)
     harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 

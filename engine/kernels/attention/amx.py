@@ -12,6 +12,8 @@ A unit is (tile, head).  Depth is a power of two from 16 to 128; softmax as in b
 params of both kernels: those of interleave_keys and attention_u8; all channels count.
 """
 
+from functools import partial
+
 import numba as nb
 
 from ...codegen.lower import routine
@@ -255,17 +257,15 @@ def _context(depth, lanes):
     return routine(finish)
 
 
-def _block(depth, lanes, softmax):
-    """One sentence's keys for `lanes` queries; first, last: the lanes that are its tokens."""
+def _block(depth, softmax, lanes):
+    """A routine: one sentence for `lanes` queries."""
     scores, quantise = _scores(depth, lanes, softmax), _quantise(lanes)
     context = _context(depth, lanes)
     splat, whole, row = splats("f32", lanes), splats("i32", lanes), 4 * lanes
 
-    def attend(operands, sentence):
+    def attend(operands, start, end, at, first, last):
         (queries, sums), key, (values, v_tile), (constants, exps, out) = operands
-        start, end, first, last = sentence
-        at = first // lanes * lanes
-        query, to = (queries + 4 * at, sums + 4 * at), (out + at, first - at, last - at)
+        query, to = (queries + 4 * at, sums + 4 * at), (out + at, first, last)
         base = start & ~63
         held = ((end + 63) & ~63) - base  # keys, with neighbours' in the first and last tile
         probabilities = exps + held * row
@@ -286,7 +286,7 @@ def _block(depth, lanes, softmax):
 def amx_attention_u8(depth, softmax):
     """Every token is a query."""
     turn, configure = interleave_queries(depth, TILE, "all"), configures(_shapes(depth))
-    visit = for_each_sentence(*(_block(depth, lanes, softmax) for lanes in (16, 32, 64)))
+    visit = for_each_sentence(partial(_block, depth, softmax), TILE)
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)

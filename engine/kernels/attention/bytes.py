@@ -26,6 +26,8 @@ sentence's own keys is taken off before exp.  Scratch: queries and their sums, t
 bytes a key of the longest sentence: exps, and a quarter of it for probabilities (plan/scratch.py).
 """
 
+from functools import partial
+
 import numba as nb
 
 from ...codegen.lower import routine
@@ -74,21 +76,18 @@ def fetch(keys, k_tile, fours, values, v_tile, made, start, end):
                 prefetch(line)
 
 
-def block(depth, lanes, softmax, channels):
-    """A routine: one sentence for the `lanes` of a tile that its queries, first .. last - 1, are
-    among.  Exps go to scratch, then probabilities, then the context of each channel to the tile.
+def block(depth, softmax, channels, lanes):
+    """A routine: one sentence for `lanes` queries.  Exps go to scratch, then probabilities, then
+    the context of each channel to the tile.
     """
     exponentiate = exps_of(depth, lanes, softmax, channels)
     splat, whole = splats("f32", lanes), splats("i32", lanes)
     load_queries, load_floats = loads("u8", 4 * lanes), loads("f32", lanes)
     row, (count, place) = 4 * lanes, listed(depth, channels)
 
-    def attend(operands, sentence):
+    def attend(operands, start, end, at, first, last):
         (queries, sums, fours), keys, (values, v_tile, made), (constants, scratch, out) = operands
-        start, end, first, last = sentence
-        at = first // lanes * lanes
         query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
-        first, last = first - at, last - at
         groups = (end + 3) // 4
         exps, probabilities = scratch, scratch + 4 * row * (groups - start // 4)
         totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
@@ -150,11 +149,14 @@ def fetches(depth):
     return before
 
 
-def attention_u8(depth, softmax, channels):
-    """Every token is a query; channels "all" or "some" (byte_scores.py: listed)."""
+def attention_u8(depth, width, softmax, channels):
+    """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer);
+    channels "all" or "some" (byte_scores.py: listed).
+    """
     turn = interleave_queries(depth, TILE, channels)
-    blocks = (block(depth, lanes, softmax, channels) for lanes in (16, 32, 64))
-    visit = for_each_sentence(*blocks, before=fetches(depth))
+    visit = for_each_sentence(
+        partial(block, depth, softmax, channels), width, before=fetches(depth)
+    )
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)

@@ -23,6 +23,8 @@ a v tile, 6 y (float32), 7 bytes of a y tile, 8 heads, 9 float32 scale, then add
 and k to multiply.  Scratch: 256 bytes a key of the longest sentence.
 """
 
+from functools import partial
+
 import numba as nb
 
 from ...codegen.lower import routine
@@ -215,16 +217,14 @@ def four_sums_of_pairs(lanes):
     return routine(sums)
 
 
-def attend(kind, lanes):
-    """A routine: one sentence for blocks of `lanes` queries, as many as it has some among; only its
-    own lanes are stored.
-    """
+def block(kind, lanes):
+    """A routine: one sentence for `lanes` queries, of which only its own are stored."""
     make_scores = score(kind, lanes)
     make_exps = exps_of(kind, lanes)
     sums_of = four_sums_of_pairs(lanes) if kind == "bf16" else four_sums_of_floats(lanes)
     splat, v_row = splats("f32", lanes), V_ROW[kind]
 
-    def one_block(operands, start, end, at, first, last):
+    def attend(operands, start, end, at, first, last):
         (queries, fours), (keys, k_tile), (values, v_tile), (out, made), (scale, scratch) = operands
         greatest = make_scores(queries + 4 * at, keys, k_tile, start, end, scratch, fours)
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
@@ -237,19 +237,12 @@ def attend(kind, lanes):
             store_lanes(to + 2 * ROW, mul(c, factor), first, last)
             store_lanes(to + 3 * ROW, mul(d, factor), first, last)
 
-    one_block = routine(one_block)
-
-    def blocks(operands, sentence):
-        start, stop, first, last = sentence
-        for at in range(first // lanes * lanes, last, lanes):
-            one_block(operands, start, stop, at, max(first - at, 0), min(last - at, lanes))
-
-    return routine(blocks)
+    return routine(attend)
 
 
 def attention(kind, depth, width):
     """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
-    visit = for_each_sentence(*(attend(kind, min(width, lanes)) for lanes in (16, 32, 64)))
+    visit = for_each_sentence(partial(block, kind), width)
     key_bytes = ROW * depth // PER_WORD[kind]  # of a head in a tile
     value_bytes, result_bytes = V_ROW[kind] * depth, ROW * depth
 

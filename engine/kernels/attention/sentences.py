@@ -12,20 +12,31 @@ def channels_of(lists, depth, head):
     return load_i64(lists) + (CHANNELS.first + depth) * head
 
 
-def for_each_sentence(quarter, half, whole, before=None):
-    """A routine (context, tile, operands, ahead): each sentence of the tile for the 16, 32 or 64
-    lanes that its queries are among.
+def for_each_sentence(block, width, before=None):
+    """A routine (context, tile, operands, ahead): each sentence of the tile for blocks of the 16,
+    32 or 64 lanes that its queries are among, at most `width`.
 
-    Sentences are packed without padding, so a tile holds parts of several.  The three are routines
-    (operands, sentence) with sentence = (start, stop, first, last): its tokens in the pack, which
-    of the tile's lanes are its own.  before: a routine (operands, ahead, tile, start, stop), called
-    ahead of each sentence if there is one; ahead is for it.
+    Sentences are packed without padding, so a tile holds parts of several.  block: makes the
+    routine for so many lanes (operands, start, stop, at, first, last): the sentence's tokens in the
+    pack, the lane of the tile at which the block begins, which of the block's lanes are the
+    sentence's.  before: a routine (operands, ahead, tile, start, stop), called ahead of each
+    sentence if there is one; ahead is for it.
     """
 
     def nothing(operands, ahead, tile, start, stop):
         return
 
-    begin = routine(before or nothing)
+    def in_blocks(lanes):
+        attend = block(lanes)
+
+        def blocks(operands, start, stop, first, last):
+            for at in range(first // lanes * lanes, last, lanes):
+                attend(operands, start, stop, at, max(first - at, 0), min(last - at, lanes))
+
+        return routine(blocks)
+
+    begin, made = routine(before or nothing), {n: in_blocks(n) for n in (16, 32, 64) if n <= width}
+    quarter, half, whole = (made[min(lanes, width)] for lanes in (16, 32, 64))
 
     def visit(context, tile, operands, ahead):
         starts = load_i64(context + CONTEXT.starts)
@@ -36,11 +47,11 @@ def for_each_sentence(quarter, half, whole, before=None):
                 continue
             begin(operands, ahead, tile, start, stop)
             first, last = max(start, low) - low, min(stop, high) - low
-            if first // 16 == (last - 1) // 16:
-                quarter(operands, (start, stop, first, last))
-            elif first // 32 == (last - 1) // 32:
-                half(operands, (start, stop, first, last))
+            if width == 16 or first // 16 == (last - 1) // 16:
+                quarter(operands, start, stop, first, last)
+            elif width == 32 or first // 32 == (last - 1) // 32:
+                half(operands, start, stop, first, last)
             else:
-                whole(operands, (start, stop, first, last))
+                whole(operands, start, stop, first, last)
 
     return routine(visit)

@@ -81,7 +81,8 @@ def _bytes(
     live = None if in_rows or tiles else _live(facts, node, y)
     channels = "all" if varying is None and live is None else "some"
     keys: tuple[str, tuple[Any, ...]] = ("interleave_keys", (depth, channels))
-    kernel: tuple[str, tuple[Any, ...]] = ("attention_u8", (depth, softmax, channels))
+    width = facts.isa.block_width()
+    kernel: tuple[str, tuple[Any, ...]] = ("attention_u8", (depth, width, softmax, channels))
     if tiles:
         keys, kernel = ("amx_transpose_keys", (depth,)), ("amx_attention_u8", (depth, softmax))
     elif in_rows:
