@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 DESCRIPTIONS = {  # a line each, for people
     "isa": "cap on the instruction set, a name that `engine isa` lists; A@B: kernels and choices of"
     " A in instructions of B",
-    "debug": "0 quiet, 1 counts per pass, 2 a line per step, 3 graph after each pass, 4 LLVM IR,"
-    " 5 assembly",
+    "debug": "logged: 0 nothing, 1 counts of each pass, 2 a plan's steps, 3 the graph after each"
+    " pass, 4 where the LLVM IR of each kernel is, 5 its assembly; each with those before",
     "check": "1: after each pass and each step, compare with the operator's NumPy meaning",
     "cache": "folder of compiled kernels, packed weights and measured choices; empty: nothing is"
     " kept on disk",
@@ -151,6 +151,9 @@ def current() -> Settings:
     """The settings in force: the innermost override, else the environment's."""
     if not _stack:
         _stack.append(_from_environment())
+        if _stack[0].debug:  # asked for: shown also where the program sets no logging up
+            logging.basicConfig(format="%(message)s")
+            logging.getLogger("engine").setLevel(logging.INFO)
     return _stack[-1]
 
 

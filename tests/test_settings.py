@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -105,3 +108,21 @@ def test_what_always_is_so_is_said(read, caplog, name: str) -> None:  # type: ig
 def test_what_is_refused(read, name: str, value: str, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SettingError, match=message):
         read(**{name: value})
+
+
+@pytest.mark.parametrize(("debug", "shown"), [("1", False), ("2", True)])
+def test_a_plan_shows_its_steps_to_a_program_without_logging(debug: str, shown: bool) -> None:
+    program = (
+        "from engine.runtime.session import Session; from tests.tiny import tiny_graph; "
+        "print([step.kernel_name for step in Session(tiny_graph('4x1')).plan.steps])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "ENGINE_DEBUG": debug},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ast.literal_eval(done.stdout):
+        assert (f"{name} for " in done.stderr) == shown, done.stderr

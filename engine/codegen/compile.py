@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import re
 import threading
@@ -25,11 +26,12 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from .. import settings
 from ..errors import IsaError
 from ..files import cache
 from .isa import Isa, missing
 
-__all__ = ["Compiled", "assembly", "compiled", "loading", "object_code", "source_hash"]
+__all__ = ["Compiled", "compiled", "loading", "object_code", "source_hash"]
 
 # Held while a model is read or a kernel made.  A fork waits for the end of it: locks of imports, of
 # LLVM and of Numba that another thread has would be locked for ever in the child.
@@ -38,6 +40,7 @@ os.register_at_fork(
     before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release
 )
 
+log = logging.getLogger(__name__)
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)  # params, context, begin, end
 
 
@@ -211,15 +214,26 @@ def object_code(name: str, build: Callable[[], Any], isa: Isa, **target: Any) ->
     """
     machine = target_machine(isa, **target)
     try:
-        return bytes(machine.emit_object(optimised_module(name, build, isa, machine)))
+        module = optimised_module(name, build, isa, machine)
+        _keep_listings(name, isa, module, machine)
+        return bytes(machine.emit_object(module))
     except RuntimeError as error:
         raise IsaError(f"kernel {name} for {isa}: {error}") from error
 
 
-def assembly(name: str, build: Callable[[], Any], isa: Isa, **target: Any) -> str:
-    """The same as text, for people and for tests that look for instructions."""
-    machine = target_machine(isa, **target)
-    return str(machine.emit_assembly(optimised_module(name, build, isa, machine)))
+def _keep_listings(name: str, isa: Isa, module: llvm.ModuleRef, machine: Any) -> None:
+    """LLVM IR and assembly, for people: files of the cache, which the log names."""
+    debug = settings.current().debug
+    if debug >= 4:
+        _keep_listing(name, isa, "LLVM IR", "ll", str(module))
+    if debug >= 5:
+        _keep_listing(name, isa, "assembly", "s", machine.emit_assembly(module))
+
+
+def _keep_listing(name: str, isa: Isa, what: str, ending: str, text: str) -> None:
+    path = cache.place("code", f"{name}.{isa}.{ending}")
+    kept = path is not None and cache.put(path, text.encode())
+    log.info("%s: %s %s", name, what, f"in {path}" if kept else "has no place: ENGINE_CACHE")
 
 
 @lru_cache(maxsize=1)
@@ -271,7 +285,7 @@ def _made(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
     if why := missing(isa):
         raise IsaError(f"kernel {name} for {isa}: {why}")
     path = _cached_path(name, isa)
-    code = cache.read(path)
+    code = b"" if settings.current().debug >= 4 else cache.read(path)  # made anew: it is listed
     if not code:
         code = object_code(name, build, isa)
         cache.write(path, code)

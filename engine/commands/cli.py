@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         chosen = settings.current()
-        logging.getLogger().setLevel(logging.INFO if chosen.debug else LEVELS[chosen.log])
+        logging.getLogger().setLevel(LEVELS[chosen.log])
         status: int = import_module(f"engine.commands.{arguments.command}").main(arguments)
         sys.stdout.flush()
         return status

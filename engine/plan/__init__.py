@@ -40,6 +40,9 @@ def make_plan(
     if choices.refusal:
         return None
     plan = plan_of(choices)
+    if settings.current().debug >= 2:
+        for number, step in enumerate(plan.steps):
+            log.info("%3d %s for %s", number, step.kernel_name, step.name or "what follows")
     packs = read_measured(isa).packs
     return replace(plan, pack_tokens=packs.get(plan.signature, PACK_TOKENS))
 

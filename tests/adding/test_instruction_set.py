@@ -50,8 +50,9 @@ def test_a_model_runs_on_it(added: isa.Isa, pattern: str) -> None:
 
 def test_its_own_instruction_is_used(added: isa.Isa, monkeypatch: pytest.MonkeyPatch) -> None:
     """LLVM finds pmaddwd in the plain body, too, and half of what is around it."""
-    text = compiler.assembly(kernel_name(*PRODUCT), builder(*PRODUCT), added)
+    machine, product = compiler.target_machine(added), (kernel_name(*PRODUCT), builder(*PRODUCT))
+    text = machine.emit_assembly(compiler.optimised_module(*product, added, machine))
     monkeypatch.setattr(sse41.products.sums_of_pairs, "_special", [])
-    plain = compiler.assembly(kernel_name(*PRODUCT), builder(*PRODUCT), added)
+    plain = machine.emit_assembly(compiler.optimised_module(*product, added, machine))
     assert 0 < text.count("pmaddwd") < plain.count("pmaddwd")
     assert "%ymm" not in text

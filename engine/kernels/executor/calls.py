@@ -134,9 +134,9 @@ def begin_together(params, control, workers):
     store_unaligned(control + CONTROL.finished, i64(0))
     fetch_add(control + CONTROL.generation, 1)
     for worker in range(1, workers):
-        state = control + CONTROL.size + LINE.size * worker
-        if load_shared(state) and exchange(state, 0):
-            call_kernel(load_i64(control + CONTROL.sem_post), state + LINE.semaphore, 0, 0, 0)
+        line = control + CONTROL.size + LINE.size * worker
+        if load_shared(line + LINE.state) and exchange(line + LINE.state, 0):
+            call_kernel(load_i64(control + CONTROL.sem_post), line + LINE.semaphore, 0, 0, 0)
 
 
 def call(profiled):

@@ -16,12 +16,12 @@ from .calls import work
 
 
 @routine
-def sleep(control, state, seen):
+def sleep(control, line, seen):
     """Until the caller wakes this worker (or a signal does) where no generation has come yet."""
-    exchange(state, 1)
+    exchange(line + LINE.state, 1)
     if load_shared(control + CONTROL.generation) == seen:
-        call_kernel(load_i64(control + CONTROL.sem_wait), state + LINE.semaphore, 0, 0, 0)
-    exchange(state, 0)
+        call_kernel(load_i64(control + CONTROL.sem_wait), line + LINE.semaphore, 0, 0, 0)
+    exchange(line + LINE.state, 0)
 
 
 def serve():
@@ -33,17 +33,17 @@ def serve():
     share = work(False)
 
     def kernel(control, context, begin, end):
-        state = control + CONTROL.size + LINE.size * begin
+        line = control + CONTROL.size + LINE.size * begin
         pin = load_i64(control + CONTROL.sched_setaffinity)
         if pin:  # this thread, where it may
-            call_kernel(pin, 0, CPUS_BYTES, state + LINE.cpus, 0)
+            call_kernel(pin, 0, CPUS_BYTES, line + LINE.cpus, 0)
         while True:
             seen, spins = load_i64(context + CONTEXT.generation), 0
             while load_shared(control + CONTROL.generation) == seen:
                 pause()
                 spins += 1
                 if spins > load_i64(control + CONTROL.spins):
-                    sleep(control, state, seen)
+                    sleep(control, line, seen)
                     spins = 0
             store_unaligned(context + CONTEXT.generation, load_shared(control + CONTROL.generation))
             if load_i64(control + CONTROL.call) == 0:
