@@ -14,7 +14,7 @@ from engine.errors import EngineError
 from engine.measure.instances import Load, Measurement, Split, measure, split_cores
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import read_json, run_main, write_json
-from workflow.scripts.measure.timings import Subject, rows, write_raw, write_table
+from workflow.scripts.measure.timings import Subject, rows, write_raw, write_times
 
 
 def split_for(mode: str, options: dict[str, Any]) -> Split:
@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
     seed = found[0].load.seed
     about = {"model": model, "dataset": dataset, "split": note, "sentences_drawn_by_seed": seed}
     write_json(arguments.run, {**about, **run})
-    write_table(arguments.table, arguments.mode, table)
+    write_times(arguments.table, arguments.mode, table)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Tables and their plots as one HTML page that needs no other file."""
 
 import base64
-import html
 import io
 from collections.abc import Iterable
 
-Row = dict[str, str]
-Table = tuple[str, list[str], list[Row]]  # title, columns, rows
+import pandas as pd
+
+Table = tuple[str, pd.DataFrame]  # title, cells of text
 
 STYLE = """
 body { font: 15px sans-serif; margin: 2em }
@@ -22,15 +22,13 @@ def as_html(tables: Iterable[Table]) -> str:
     return "\n".join([head, "<h1>Results</h1>", *sections])
 
 
-def _section(title: str, names: list[str], rows: list[Row]) -> str:
-    value = VALUES[title]
-    heads = "".join(f"<th>{html.escape(name)}" for name in names)
-    cells = ["".join(f"<td>{html.escape(row[name])}" for name in names) for row in rows]
-    body = "".join(f"<tr>{row}" for row in cells)
-    return f"<h2>{title}</h2>{_plot(rows, value)}<table><tr>{heads}{body}</table>"
+def _section(title: str, rows: pd.DataFrame) -> str:
+    with pd.option_context("display.max_colwidth", None):  # else long cells end in dots
+        table = rows.to_html(index=False, border=0, justify="left")
+    return f"<h2>{title}</h2>{_plot(rows, VALUES[title])}{table}"
 
 
-def _plot(rows: list[Row], value: str) -> str:
+def _plot(rows: pd.DataFrame, value: str) -> str:
     """A bar a row, as an image inside the page."""
     import matplotlib
 
@@ -40,9 +38,9 @@ def _plot(rows: list[Row], value: str) -> str:
 
     figure, axes = pyplot.subplots(figsize=(7, 0.6 + 0.4 * len(rows)), layout="constrained")
     places = range(len(rows))
-    bars = axes.barh(places, [float(row[value]) for row in rows], color="#4477aa")
+    bars = axes.barh(places, rows[value].astype(float), color="#4477aa")
     axes.bar_label(bars, padding=3)
-    axes.set_yticks(places, [_label(row) for row in rows])
+    axes.set_yticks(places, _labels(rows))
     axes.invert_yaxis()
     axes.set_xlabel(value)
     axes.margins(x=0.15)
@@ -53,6 +51,6 @@ def _plot(rows: list[Row], value: str) -> str:
     return f'<p><img alt="{value}" src="data:image/svg+xml;base64,{encoded}">'
 
 
-def _label(row: Row) -> str:
-    shape = f" {row['batch_size']}x{row['seq_len']}" if "batch_size" in row else ""
-    return f"{row['task']} {row['precision']}{shape}"
+def _labels(rows: pd.DataFrame) -> pd.Series:
+    shape = " " + rows["batch_size"] + "x" + rows["seq_len"] if "seq_len" in rows else ""
+    return rows["task"] + " " + rows["precision"] + shape

@@ -1,13 +1,15 @@
 """All results on one page: tables and plots, self-contained HTML; or as text on the terminal."""
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from workflow.rulebook.tables import read_table
 from workflow.rulebook.writing import StepError, read_json, run_main, whole
-from workflow.scripts.measure.page import Row, Table, as_html
+from workflow.scripts.measure.page import Table, as_html
 
 ACCURACY = [
     "task",
@@ -37,68 +39,53 @@ SPEED = [
     "cpu_model",
     "dataset",
 ]
+COLUMNS = {"accuracy": ACCURACY, "throughput": SPEED, "latency": SPEED}
 
 
-def read_results(paths: Sequence[Path]) -> tuple[list[Row], list[Row]]:
-    """Rows of accuracy and rows of speed (those for all instances together)."""
-    accuracy, speed = [], []
-    for path in paths:
-        try:
-            if path.suffix == ".json":
-                accuracy.append(_accuracy_row(read_json(path)))
-            else:
-                with path.open(newline="", encoding="utf-8") as file:
-                    speed += [row for row in csv.DictReader(file) if row["instance"] == "all"]
-        except (OSError, ValueError, KeyError) as error:
-            raise StepError(f"{path}: not a result of this workflow ({error!r})") from error
-    return accuracy, speed
+def read_result(path: Path) -> pd.DataFrame:
+    """The row of an accuracy, or those of speed that are for all instances together."""
+    try:
+        if path.suffix == ".json":
+            return pd.DataFrame([_accuracy_row(read_json(path))], dtype=str)
+        table = read_table(path)
+        return table.loc[table["instance"] == "all", SPEED]
+    except (OSError, ValueError, KeyError) as error:
+        raise StepError(f"{path}: not a result of this workflow ({error!r})") from error
 
 
-def _accuracy_row(result: dict[str, Any]) -> Row:
-    dataset = result["dataset"]
+def _accuracy_row(result: dict[str, Any]) -> dict[str, str]:
+    dataset, subset = result["dataset"], result.get("subset")
     fp32 = result["agreement_fp32"]["same_class"]
     same_file = result["agreement_onnxruntime_same_file"]["same_class"]
-    values = {
+    return {
+        "mode": "accuracy",
         "task": result["task"],
         "precision": result["precision"],
         "accuracy": f"{result['accuracy']:.4f}",
         "F1": f"{result['f1']:.4f}",
-        "sentences": _count(result),
+        "sentences": f"{result['sentences']}" + (f" of {subset['of']}" if subset else ""),
         "same class as fp32": f"{fp32:.4f}",
         "same class as ONNX Runtime": f"{same_file:.4f}",
         "dataset": f"{dataset['source']}:{dataset['name']}",
         "seconds": f"{result['seconds']:.2f}",
     }
-    return {name: str(value) for name, value in values.items()}
-
-
-def _count(result: dict[str, Any]) -> str:
-    subset = result.get("subset")
-    return f"{result['sentences']} of {subset['of']}" if subset else str(result["sentences"])
 
 
 def tables(paths: Sequence[Path]) -> list[Table]:
-    """(title, columns, rows) of each table that has rows."""
-    accuracy, speed = read_results(paths)
-    found = [("Accuracy", ACCURACY, accuracy)]
-    found += [
-        (mode.capitalize(), SPEED, [row for row in speed if row["mode"] == mode])
-        for mode in ("throughput", "latency")
-    ]
-    return [table for table in found if table[2]]
-
-
-# --- text ---
+    """(title, rows) of each table that has rows."""
+    rows = pd.concat(read_result(path) for path in paths)
+    found = [(mode, rows[rows["mode"] == mode]) for mode in COLUMNS]
+    return [(mode.capitalize(), own[COLUMNS[mode]]) for mode, own in found if len(own)]
 
 
 def as_text(paths: Sequence[Path]) -> str:
-    parts = []
-    for title, names, rows in tables(paths):
-        widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-        lines = ["  ".join(name.ljust(widths[name]) for name in names)]
-        lines += ["  ".join(row[name].ljust(widths[name]) for name in names) for row in rows]
-        parts.append("\n".join([title, *(line.rstrip() for line in lines)]))
-    return "\n\n".join(parts)
+    return "\n\n".join(f"{title}\n{_aligned(table)}" for title, table in tables(paths))
+
+
+def _aligned(table: pd.DataFrame) -> str:
+    cells = table.T.reset_index().T  # the header is the first row
+    padded = cells.apply(lambda column: column.str.ljust(column.str.len().max()))
+    return "\n".join(padded.agg("  ".join, axis="columns").str.rstrip())
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,16 +1,15 @@
 """Measurements as files: a table with a row per instance and one for all, and every single call."""
 
-import csv
-import gzip
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from engine.measure.instances import Measurement
+from workflow.rulebook.tables import write_table
 from workflow.rulebook.writing import whole
 
 COLUMNS = [
@@ -116,22 +115,25 @@ def _times(mode: str, milliseconds: np.ndarray) -> dict[str, Any]:
 # --- files ---
 
 
-def write_table(path: Path, mode: str, table: list[dict[str, Any]]) -> None:
-    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns(mode), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+def write_times(path: Path, mode: str, table: list[dict[str, Any]]) -> None:
+    write_table(path, pd.DataFrame(table, columns=columns(mode)))
 
 
 def write_raw(path: Path, measurements: list[Measurement]) -> None:
     """Every counted call: when it began after the common start, and how long it took."""
-    with whole(path) as partial, gzip.open(partial, "wb") as packed:
-        file = io.TextIOWrapper(packed, encoding="utf-8", newline="")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["batch_size", "seq_len", "instance", "iteration", "start_ns", "ns"])
-        for measured in measurements:
-            shape = (measured.load.batch_size, measured.load.seq_len)
-            for number, sample in enumerate(measured.samples):
-                calls = zip(sample.starts, sample.ends - sample.starts, strict=True)
-                writer.writerows((*shape, number, i, *call) for i, call in enumerate(calls))
-        file.flush()
+    calls = [
+        pd.DataFrame(
+            {
+                "batch_size": measured.load.batch_size,
+                "seq_len": measured.load.seq_len,
+                "instance": number,
+                "iteration": range(len(sample.starts)),
+                "start_ns": sample.starts,
+                "ns": sample.ends - sample.starts,
+            }
+        )
+        for measured in measurements
+        for number, sample in enumerate(measured.samples)
+    ]
+    with whole(path) as partial:
+        pd.concat(calls).to_csv(partial, index=False, compression="gzip")
