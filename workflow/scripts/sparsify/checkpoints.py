@@ -3,7 +3,6 @@
 All files are written under another name and renamed, so a killed run leaves whole ones.
 """
 
-import csv
 import hashlib
 import json
 import logging
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
+from workflow.rulebook.tables import write_table
 from workflow.rulebook.writing import whole
 
 log = logging.getLogger("sparsify")
-COLUMNS = ("step", "epoch", "loss", "accuracy", "sparsity", "learning_rate", "seconds")
 
 
 def identity(options: Mapping[str, object], *arrays: np.ndarray) -> str:
@@ -48,10 +48,7 @@ def write_checkpoint(path: Path, same: str, state: Mapping[str, Any]) -> None:
 
 def write_metrics(path: Path, rows: Sequence[dict]) -> None:
     """All lines anew: after a resume the file holds no line of the abandoned steps."""
-    with whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, pd.DataFrame(rows).astype(str))  # a loss may be nan
 
 
 def log_progress() -> None:

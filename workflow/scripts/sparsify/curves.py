@@ -1,40 +1,40 @@
 """Loss, development accuracy and sparsity over the steps of distillation and pruning, as a plot."""
 
 import argparse
-import csv
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 
+from workflow.rulebook.tables import read_table
 from workflow.rulebook.writing import StepError, run_main, whole
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first
 
 PANELS = (("loss", "loss"), ("accuracy", "development accuracy"), ("sparsity", "zero weights"))
+COLUMNS = ["step", *(name for name, _ in PANELS)]
 
 
-def read_metrics(paths: list[Path]) -> dict[str, list[float]]:
-    """Columns of the CSV files end to end; the steps of each go on where the last one ended."""
-    columns: dict[str, list[float]] = {"step": [], "loss": [], "accuracy": [], "sparsity": []}
+def read_metrics(paths: list[Path]) -> pd.DataFrame:
+    """The tables end to end; the steps of each go on where the last one ended."""
+    tables, before = [], 0.0
     for path in paths:
-        before = columns["step"][-1] if columns["step"] else 0.0
-        with path.open(newline="") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                for name, values in columns.items():
-                    try:
-                        value = float(row[name])
-                    except (KeyError, TypeError, ValueError):
-                        raise StepError(f"{path}, line {number}: no number for {name}") from None
-                    values.append(value + before if name == "step" else value)
-    return columns
+        try:
+            table = read_table(path)[COLUMNS].astype(float)
+        except (KeyError, ValueError) as error:
+            raise StepError(f"{path}: not a table of metrics ({error})") from error
+        table["step"] += before
+        before = table["step"].iloc[-1]
+        tables.append(table)
+    return pd.concat(tables)
 
 
-def draw(columns: dict[str, list[float]], path: Path) -> None:
+def draw(metrics: pd.DataFrame, path: Path) -> None:
     """Three panels above each other with one axis of steps."""
     figure, axes = pyplot.subplots(len(PANELS), sharex=True, figsize=(7, 7))
     for axis, (name, title) in zip(axes, PANELS, strict=True):
-        axis.plot(columns["step"], columns[name])
+        axis.plot(metrics["step"], metrics[name])
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("steps")
