@@ -93,8 +93,8 @@ def test_engine_and_peak_take_turns(tmp_path, feed, monkeypatch):
     assert list(record["failed"]) == ["absent fp32 2x8"]
     row = side_by_side.row("tiny", servers[1], 2, 8, 1)
     assert list(row) == [
-        "model", "contender", "precision", "version", "batch", "length", "threads", "min_ms", "p50_ms",
-        "calls", "logits",
+        "model", "contender", "precision", "version", "batch", "length", "threads", "min_ms",
+        "p50_ms", "calls", "logits",
     ]  # fmt: skip
     assert float(row["min_ms"]) > 0
 
