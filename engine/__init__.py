@@ -15,18 +15,19 @@ from .errors import EngineError
 if TYPE_CHECKING:
     from .runtime import Session, load
     from .runtime.inference_session import InferenceSession
+    from .runtime.io_binding import IOBinding
 
-__all__ = ["EngineError", "InferenceSession", "Session", "isa", "load"]
+__all__ = ["EngineError", "IOBinding", "InferenceSession", "Session", "isa", "load"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """What runs models is imported when it is asked for: those that only read or write files need
     neither LLVM nor onnx."""
-    if name == "InferenceSession":
-        from .runtime.inference_session import InferenceSession
+    if name in ("IOBinding", "InferenceSession"):
+        from .runtime import inference_session
 
-        return InferenceSession
+        return getattr(inference_session, name)
     if name in ("Session", "load"):
         from . import runtime
 

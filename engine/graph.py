@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import ModelError
 
-__all__ = ["BLOCKS", "Graph", "Node", "Quantization", "Value"]
+__all__ = ["BLOCKS", "Graph", "ModelMetadata", "Node", "Quantization", "Value"]
 
 Array = NDArray[Any]
 BLOCKS = {"4x1": (4, 1), "1x4": (1, 4)}  # pattern of a pruned weight -> outputs, inputs of a block
@@ -94,6 +94,19 @@ class Node:
 
 
 @dataclass(frozen=True)
+class ModelMetadata:
+    """What a model's file says of itself; the fields that ONNX Runtime shows."""
+
+    graph_name: str = ""
+    producer_name: str = "engine"
+    description: str = ""
+    graph_description: str = ""
+    domain: str = ""
+    version: int = 0
+    custom_metadata_map: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Graph:
     """Nodes in an order in which they can run."""
 
@@ -104,6 +117,7 @@ class Graph:
     constants: Mapping[str, Array]
     opset: int = 17
     has_bfloat16: bool = False  # the file stores some tensors so; their values are float32 here
+    metadata: ModelMetadata | None = None  # an IR has none
 
     def constant(self, name: str) -> Value:
         """Name, type and shape of a constant, for which blocks on disk are not expanded."""

@@ -1,6 +1,6 @@
 """A model of any kind by its path -> Graph of engine operators.
 
-ONNX file                 onnx_reader, then all passes
+ONNX file, or its bytes   onnx_reader, then all passes
 IR folder or conf.yaml    store; its model.bin beside it or given
 """
 
@@ -26,18 +26,18 @@ OPTIONAL_PASSES = {  # option of `compile` -> pass left out with it
 IR_SUFFIXES = (".yaml", ".yml")
 
 
-def read(path: str | Path, weight: str | Path | None = None) -> Graph:
+def read(source: str | Path | bytes, weight: str | Path | None = None) -> Graph:
     """The graph a session runs.
 
     Raises:
         ModelError: see `onnx_reader.read` and `store.read`.
     """
-    path = standing(path)
-    if path.is_dir() or path.suffix in IR_SUFFIXES:
-        return store.read(path, weight)
-    if weight is not None:
-        raise ModelError(f"{path}: weights in {weight} go with an IR's conf.yaml, not with ONNX")
-    return compiled(path)
+    if weight is None:
+        return compiled(source)
+    if isinstance(source, bytes) or not _is_ir(path := standing(source)):
+        name = onnx_reader.IN_MEMORY if isinstance(source, bytes) else source
+        raise ModelError(f"{name}: weights in {weight} go with an IR's conf.yaml, not with ONNX")
+    return store.read(path, weight)
 
 
 def forget(graph: Graph) -> None:
@@ -46,13 +46,18 @@ def forget(graph: Graph) -> None:
         graph.constants.forget()
 
 
-def compiled(path: str | Path, left_out: Collection[str] = ()) -> Graph:
-    """An ONNX file through the passes, but those left out; an IR, whoever wrote it, is through."""
-    path = standing(path)
-    if path.is_dir() or path.suffix in IR_SUFFIXES:
-        return store.read(path)
+def compiled(source: str | Path | bytes, left_out: Collection[str] = ()) -> Graph:
+    """ONNX through the passes, but those left out; an IR, whoever wrote it, is through."""
+    if not isinstance(source, bytes):
+        source = standing(source)
+        if _is_ir(source):
+            return store.read(source)
     pipeline = [run for run in PIPELINE if run.__name__ not in left_out]
-    return run_pipeline(onnx_reader.read(path), pipeline)
+    return run_pipeline(onnx_reader.read(source), pipeline)
+
+
+def _is_ir(path: Path) -> bool:
+    return path.is_dir() or path.suffix in IR_SUFFIXES
 
 
 def reasons(path: str | Path) -> list[str]:

@@ -3,7 +3,7 @@
 Constant nodes become constants, tensors arrays, types NumPy's names; bfloat16 becomes float32
 holding its values (Cast keeps the name "bfloat16", which rounds).  External data must lie in the
 model's folder, by its name and, links followed, where the model's file lies: both may be links, as
-in the hub's cache.
+in the hub's cache.  A model that comes as bytes has no folder.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 
 from ..errors import FOREIGN, EngineError, IntegrityError, ModelError, UnsupportedError
 from ..files.replacing import opened
-from ..graph import Graph, Node, Value
+from ..graph import Graph, ModelMetadata, Node, Value
 from ..ops import checked, find, fits_meaning
 
-__all__ = ["OPSETS", "from_model", "read", "with_every_value"]
+__all__ = ["IN_MEMORY", "OPSETS", "TYPES", "from_model", "read", "with_every_value"]
 
 Array = NDArray[Any]
 
 OPSETS = range(11, 29)  # after 21 operators only gain types, or have their own row in `ops`
 DOMAINS = {"ai.onnx": ""}  # another name of ONNX's own
+IN_MEMORY = "model in memory"  # its name where it has no path
 
 TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
@@ -42,31 +43,37 @@ WIDTH = {"bfloat16": 2}  # bytes; NumPy knows the others
 TYPE_ATTRIBUTES = {"to", "dtype", "output_dtype"}  # whole numbers in ONNX that name a type
 
 
-def read(path: str | Path) -> Graph:
-    """The graph of an ONNX file.
+def read(source: str | Path | bytes) -> Graph:
+    """The graph of an ONNX file, or of one's content.
 
     Raises:
-        ModelError: no such file, or not ONNX.
+        ModelError: no such file, or not ONNX; external data of a model that came as bytes.
         IntegrityError: truncated, or a tensor's bytes do not fit its shape.
         UnsupportedError: an operator, type or opset the engine does not have.
     """
-    path = Path(path)
+    if isinstance(source, bytes):
+        return from_model(_parsed(source, IN_MEMORY), IN_MEMORY)
+    path = Path(source)
     try:
         with opened(path) as file:
             content = file.read()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; expected an ONNX file") from error
+    return from_model(_parsed(content, str(path)), str(path), path)
+
+
+def _parsed(content: bytes, name: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
         raise IntegrityError(
-            f"{path}: its {len(content)} bytes are not a whole ONNX file;"
+            f"{name}: its {len(content)} bytes are not a whole ONNX file;"
             " expected one that is neither truncated, altered nor of another format"
         ) from error
     if not model.HasField("graph") or not model.graph.output:
-        raise ModelError(f"{path}: {len(content)} bytes hold no ONNX graph")
-    return from_model(model, str(path), path)
+        raise ModelError(f"{name}: {len(content)} bytes hold no ONNX graph")
+    return model
 
 
 def from_model(model: onnx.ModelProto, name: str = "model", path: Path | None = None) -> Graph:
@@ -99,8 +106,21 @@ def _graph(model: onnx.ModelProto, name: str, path: Path | None) -> Graph:
         constants,
         opset,
         any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer),
+        _metadata(model),
     )
     return checked(graph)
+
+
+def _metadata(model: onnx.ModelProto) -> ModelMetadata:
+    return ModelMetadata(
+        model.graph.name,
+        model.producer_name,
+        model.doc_string,
+        model.graph.doc_string,
+        model.domain,
+        model.model_version,
+        {item.key: item.value for item in model.metadata_props},
+    )
 
 
 # --- functions ---
@@ -324,7 +344,9 @@ def _beside(model: Path | None, location: str, place: str) -> Path:
     or to where the model's own file lies: in the hub's cache both are links into blobs/.
     """
     if model is None:
-        raise ModelError(f"{place}: is in file {location!r}, but no folder is known")
+        raise ModelError(
+            f"{place}: is in file {location!r}; expected a model's path, not its bytes"
+        )
     name = PurePosixPath(location)
     path = (model.parent / name).resolve() if "\0" not in location else model.parent
     roots = (model.parent.resolve(), model.resolve().parent)

@@ -33,13 +33,14 @@ Array = NDArray[Any]
 
 
 def load(
-    path: str | Path,
+    path: str | Path | bytes,
     *,
     threads: int | None = None,
     weight: str | Path | None = None,
     cpus: Sequence[int] = (),
 ) -> Session:
-    """A session for an ONNX file, an IR folder, or a conf.yaml with its model.bin (weight).
+    """A session for an ONNX file or its bytes, an IR folder, or a conf.yaml with its model.bin
+    (weight).
 
     Raises:
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and
