@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from engine.formats import store
@@ -132,9 +133,9 @@ def results():
     for each in CONTENDERS:
         factor = 1 if each.name == "engine" else 10
         for batch, length in side_by_side.SHAPES:
-            ms = str(batch * factor)
+            ms = float(batch * factor)
             rows.append({"model": "tiny", "contender": each.name, "precision": each.precision,
-                         "batch": str(batch), "length": str(length), "min_ms": ms})  # fmt: skip
+                         "batch": batch, "length": length, "min_ms": ms})  # fmt: skip
     macs = {"int8": 6e8, "bf16": 1e8, "fp32": 1e8}
     peaks = {"u8": 1e12, "bf16": 5e11, "f32": 2e11, "bytes": 1e11}
     counts = {"macs": macs, "done": {**macs, "int8": 3e8}, "peaks": peaks}
@@ -150,7 +151,7 @@ def results():
                 "python_bytes_a_call": 9, "grown_bytes": 0}  # fmt: skip
     cores = {"one_core_ms": 1.0, "two_cores_ms": 0.7, "time_ratio": 0.7, "one_instance_per_s": 10.0,
              "two_instances_per_s": 19.5, "rate_ratio": 1.95}  # fmt: skip
-    return rows, run, {"model": "tiny", "start": start_up, "two_cores": cores}
+    return pd.DataFrame(rows), run, {"model": "tiny", "start": start_up, "two_cores": cores}
 
 
 def test_the_page_says_what_holds():
@@ -160,12 +161,12 @@ def test_the_page_says_what_holds():
     profile = {"steps": [step, step], "work": {"sentences": 1}, "seconds": 4e-6, "macs": 200,
                "roofline_seconds": 1e-6, "roofline_share": 0.25}  # fmt: skip
     many = {**profile, "work": {"sentences": 32}}
-    shared = {"outputs": "4", "inputs": "8", "tokens": "128", "precision": "int8", "us": "1"}
-    kernels = [{**shared, "pattern": "dense", "zeros": "0.0", "share": "0.9", "us": "7"},
-               {**shared, "pattern": "4x1", "zeros": "0.9", "share": "0.7"}]  # fmt: skip
+    shared = {"outputs": 4, "inputs": 8, "tokens": 128, "precision": "int8", "us": 1.0}
+    kernels = [{**shared, "pattern": "dense", "zeros": 0.0, "share": 0.9, "us": 7.0},
+               {**shared, "pattern": "4x1", "zeros": 0.9, "share": 0.7}]  # fmt: skip
     text = performance.page(
         (ROOT / "workflow/scripts/side_by_side/performance.md").read_text(),
-        [performance.Times(rows)], [run], [whole], [("one", profile), ("many", many)], kernels,
+        [rows], [run], [whole], [("one", profile), ("many", many)], pd.DataFrame(kernels),
     )  # fmt: skip
     assert "| batch 1, ITREX's time / ours | 10.00 | >= 2.6 | >= 3.5 | yes |" in text
     assert "| two cores, time / that of one | 0.70 | <= 0.6 |  | **no** |" in text
@@ -183,8 +184,8 @@ def test_the_page_says_what_holds():
 
 def test_without_peers_their_lines_are_left_out():
     rows, run, whole = results()
-    own = [row for row in rows if row["contender"] in ("engine", "ONNX Runtime")]
-    text = json.dumps(performance.demands(performance.Times(own), run, whole))
+    own = rows[rows["contender"].isin(["engine", "ONNX Runtime"])]
+    text = performance.demands(own, run, whole).to_csv()
     assert "ONNX Runtime" in text and "ITREX" not in text and "DeepSparse" not in text
 
 

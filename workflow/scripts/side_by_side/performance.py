@@ -1,126 +1,111 @@
 """docs/performance.md from the results of make bench: tables into a template."""
 
 import argparse
-import csv
-import json
+import operator
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
+import pandas as pd
+
+from workflow.rulebook.tables import markdown, read_table
 from workflow.rulebook.writing import read_json, run_main, whole
 
-Row = dict[str, str]
 OURS = ("engine", "int8")
 PEAK_OF = {"int8": "u8", "bf16": "bf16", "fp32": "f32"}
+NEEDED = "multiply-adds needed / peak of vpdpbusd"
+COMPARED = {">=": operator.ge, "<=": operator.le}
+VERDICT = {True: "yes", False: "**no**"}
+
+Demand = tuple[str, float, str, float, str]
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """The first columns start at the left, numbers end at the right."""
-    rule = ["---" if i < left else "---:" for i in range(len(head))]
-    lines = (head, rule, *(tuple(map(str, row)) for row in rows))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def section(title: str, table: pd.DataFrame, left: int = 1) -> str:
+    return f"### {title}\n\n{markdown(table, left)}\n"
 
 
-class Times:
-    """Shortest milliseconds of every contender of one model."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self.rows = list(rows)
-        self.name = self.rows[0]["model"]
-        self._ms = {
-            (row["contender"], row["precision"], row["batch"], row["length"]): float(row["min_ms"])
-            for row in self.rows
-        }
-
-    def ms(self, contender: str, precision: str, batch: int, length: int = 128) -> float:
-        """nan where it was not measured."""
-        return self._ms.get((contender, precision, str(batch), str(length)), float("nan"))
-
-    def shapes(self) -> list[tuple[int, int]]:
-        return list(dict.fromkeys((int(r["batch"]), int(r["length"])) for r in self.rows))
-
-    def contenders(self) -> list[tuple[str, str]]:
-        return list(dict.fromkeys((row["contender"], row["precision"]) for row in self.rows))
-
-    def better(self, contender: str, batch: int) -> float:
-        """Of a contender's precisions."""
-        every = [self.ms(name, p, batch) for name, p in self.contenders() if name == contender]
-        return min(every, default=float("nan"))
+def shortest(
+    times: pd.DataFrame, batch: int, contender: str, *precisions: str, length: int = 128
+) -> float:
+    """Milliseconds of a call in the fastest of the precisions; nan where none was measured."""
+    which = "batch == @batch and length == @length and contender == @contender"
+    return times.query(f"{which} and precision in @precisions")["min_ms"].min()
 
 
-def times_table(times: Times) -> str:
-    head = ["engine", "precision", *(f"{batch} x {length}" for batch, length in times.shapes())]
+def times_table(times: pd.DataFrame) -> str:
+    """A line per contender and precision, a column per shape; in brackets, times of our own."""
+    names = ["contender", "precision"]
+    grid = times.pivot_table("min_ms", names, ["batch", "length"], sort=False)
+    grid = grid.loc[times.set_index(names).index.unique()]  # pivoting puts contenders together
+    cells, others = grid.map("{:.3f}".format), grid.index != OURS
+    ratios = grid / grid.reindex([OURS]).iloc[0]
+    cells[others] += ratios[others].map(" ({:.1f}x)".format)
+    cells = cells.where(grid.notna(), "").rename_axis(["engine", "precision"])
+    cells.columns = [f"{batch} x {length}" for batch, length in grid]
+    return section(times["model"].iloc[0], cells.reset_index(), 2)
+
+
+# --- what is asked of it: what, measured, how it is compared, must, goal ---
+
+
+def demands(times: pd.DataFrame, run: dict[str, Any], whole_run: dict[str, Any]) -> pd.DataFrame:
+    """Those that could be measured."""
     rows = [
-        [name, precision, *(_cell(times, name, precision, *shape) for shape in times.shapes())]
-        for name, precision in times.contenders()
+        *_times_demands(times),
+        *(
+            (f"batch {batch}, {NEEDED}", needed_share(run, batch, 128), ">=", 0.58, ">= 0.75")
+            for batch in (1, 8, 32)
+        ),
+        *_whole_demands(whole_run),
     ]
-    return f"### {times.name}\n\n{markdown(head, rows, 2)}\n"
-
-
-def _cell(times: Times, name: str, precision: str, batch: int, length: int) -> str:
-    own, ms = times.ms(*OURS, batch, length), times.ms(name, precision, batch, length)
-    if ms != ms:
-        return ""
-    return f"{ms:.3f}" if (name, precision) == OURS else f"{ms:.3f} ({ms / own:.1f}x)"
-
-
-# --- what is asked of it ---
-
-
-def demands(times: Times, run: dict[str, Any], whole_run: dict[str, Any]) -> list[list[str]]:
-    """Rows: what, measured, must, goal; those that could be measured."""
-    own = times.ms(*OURS, 1)
-    many = times.ms(*OURS, 32)
-
-    def faster(value: float, must: float, goal: float, what: str) -> list[str]:
-        return [what, f"{value:.2f}", f">= {must:g}", f">= {goal:g}", _verdict(value >= must)]
-
-    fp32 = times.ms("DeepSparse", "fp32", 1)
-    found = [
-        faster(times.ms("ITREX sparse", "int8", 1) / own, 2.6, 3.5, "batch 1, ITREX's time / ours"),
-        faster(times.better("DeepSparse", 1) / own, 4.6, 6, "batch 1, DeepSparse's better one"),
-        faster(times.ms("ONNX Runtime", "int8", 1) / own, 11, 14, "batch 1, ONNX Runtime int8"),
-        faster(times.ms("ITREX sparse", "int8", 32) / many, 4, 5.2, "batch 32, ITREX"),
-        faster(times.better("DeepSparse", 32) / many, 5.5, 7, "batch 32, DeepSparse's better one"),
-        faster(times.ms("ONNX Runtime", "int8", 32) / many, 12, 16, "batch 32, ONNX Runtime int8"),
-        faster(fp32 / times.ms("engine", "fp32", 1), 1.15, 1.5, "batch 1, DeepSparse fp32 / fp32"),
-        faster(fp32 / times.ms("engine", "bf16", 1), 1.7, 2.5, "batch 1, DeepSparse fp32 / bf16"),
-        _at_most(times.ms(*OURS, 8) / 8 / own, 1.1, "a sentence at batch 8 / at batch 1", "1.0"),
-        _at_most(many / 32 / own, 1.1, "a sentence at batch 32 / at batch 1", "1.0"),
+    lines = [
+        (what, f"{ours:.2f}", f"{sign} {must:g}", goal, VERDICT[COMPARED[sign](ours, must)])
+        for what, ours, sign, must, goal in rows
+        if ours == ours
     ]
-    for batch in (1, 8, 32):
-        share, what = needed_share(run, batch, 128), f"batch {batch}, multiply-adds needed"
-        found.append(faster(share, 0.58, 0.75, f"{what} / peak of vpdpbusd"))
-    found += _whole_demands(whole_run)
-    return [row for row in found if "nan" not in row[1]]
+    return pd.DataFrame(lines, columns=["what", "measured", "must", "goal", "holds"])
 
 
-def _whole_demands(record: dict[str, Any]) -> list[list[str]]:
-    first, found = record["start"], []
-    if record.get("two_cores"):
-        cores = record["two_cores"]
-        found.append(_at_most(cores["time_ratio"], 0.6, "two cores, time / that of one"))
-        rate = cores["rate_ratio"]
-        row = ["two instances, sentences / those of one", f"{rate:.2f}", ">= 1.9", ""]
-        found.append([*row, _verdict(rate >= 1.9)])
-    if record.get("padding"):
-        ratio = record["padding"]["ratio"]
-        row = ["padded to 128 with masks, sentences / full ones", f"{ratio:.2f}", ">= 3.5", ""]
-        found.append([*row, _verdict(ratio >= 3.5)])
-    found.append(_at_most(first["warm_seconds"], 2, "first answer of a process, warm cache, s"))
-    found.append(_at_most(first["cold_seconds"], 20, "first answer of a process, cold cache, s"))
-    found.append(_at_most(first["peak_bytes"] / 1e6, 350, "peak memory of batch 32, MB"))
-    return found
+def _times_demands(times: pd.DataFrame) -> list[Demand]:
+    def ms(batch: int, *who: str) -> float:
+        return shortest(times, batch, *who)
+
+    sparse, runtime = ("ITREX sparse", "int8"), ("ONNX Runtime", "int8")
+    better, fp32 = ("DeepSparse", "int8", "fp32"), ms(1, "DeepSparse", "fp32")
+    own, many = ms(1, *OURS), ms(32, *OURS)
+    return [
+        ("batch 1, ITREX's time / ours", ms(1, *sparse) / own, ">=", 2.6, ">= 3.5"),
+        ("batch 1, DeepSparse's better one", ms(1, *better) / own, ">=", 4.6, ">= 6"),
+        ("batch 1, ONNX Runtime int8", ms(1, *runtime) / own, ">=", 11, ">= 14"),
+        ("batch 32, ITREX", ms(32, *sparse) / many, ">=", 4, ">= 5.2"),
+        ("batch 32, DeepSparse's better one", ms(32, *better) / many, ">=", 5.5, ">= 7"),
+        ("batch 32, ONNX Runtime int8", ms(32, *runtime) / many, ">=", 12, ">= 16"),
+        ("batch 1, DeepSparse fp32 / fp32", fp32 / ms(1, "engine", "fp32"), ">=", 1.15, ">= 1.5"),
+        ("batch 1, DeepSparse fp32 / bf16", fp32 / ms(1, "engine", "bf16"), ">=", 1.7, ">= 2.5"),
+        ("a sentence at batch 8 / at batch 1", ms(8, *OURS) / 8 / own, "<=", 1.1, "1.0"),
+        ("a sentence at batch 32 / at batch 1", many / 32 / own, "<=", 1.1, "1.0"),
+    ]
 
 
-def _at_most(value: float, must: float, what: str, goal: str = "") -> list[str]:
-    return [what, f"{value:.2f}", f"<= {must:g}", goal, _verdict(value <= must)]
-
-
-def _verdict(holds: bool) -> str:
-    return "yes" if holds else "**no**"
+def _whole_demands(record: dict[str, Any]) -> list[Demand]:
+    first, cores, padded = record["start"], record.get("two_cores"), record.get("padding")
+    found = []
+    if cores:
+        found = [
+            ("two cores, time / that of one", cores["time_ratio"], "<=", 0.6, ""),
+            ("two instances, sentences / those of one", cores["rate_ratio"], ">=", 1.9, ""),
+        ]
+    if padded:
+        what = "padded to 128 with masks, sentences / full ones"
+        found.append((what, padded["ratio"], ">=", 3.5, ""))
+    return [
+        *found,
+        ("first answer of a process, warm cache, s", first["warm_seconds"], "<=", 2, ""),
+        ("first answer of a process, cold cache, s", first["cold_seconds"], "<=", 20, ""),
+        ("peak memory of batch 32, MB", first["peak_bytes"] / 1e6, "<=", 350, ""),
+    ]
 
 
 # --- multiply-adds ---
@@ -138,60 +123,46 @@ def needed_share(run: dict[str, Any], batch: int, length: int, precision: str = 
     return statistics.median(shares)
 
 
-def needed_table(times: Times, run: dict[str, Any]) -> str:
+def needed_table(times: pd.DataFrame, run: dict[str, Any]) -> str:
     rows = []
     for shape in run["shapes"]:
+        batch, length = shape["batch"], shape["length"]
         for precision, macs in shape["macs"].items():
-            batch, length = shape["batch"], shape["length"]
-            ms = times.ms("engine", precision, batch, length)
+            ms = shortest(times, batch, "engine", precision, length=length)
             rate, peak = macs / ms * 1e3, shape["peaks"][PEAK_OF[precision]]
             cells = [f"{macs / 1e6:.1f}", f"{rate / 1e9:.0f}", f"{peak / 1e9:.0f}"]
             share, done = needed_share(run, batch, length, precision), shape["done"][precision]
             cells += [f"{share:.0%}", f"{done / 1e6:.1f}", f"{share * done / macs:.0%}"]
             rows.append([precision, f"{batch} x {length}", *cells])
     head = ["precision", "shape", "M needed", "G a second", "highest peak", "share"]
-    head += ["M done", "share"]
-    return f"### {times.name}\n\n{markdown(head, rows, 2)}\n"
+    table = pd.DataFrame(rows, columns=[*head, "M done", "share"])
+    return section(times["model"].iloc[0], table, 2)
 
 
 # --- kernels ---
 
 
-def kernel_tables(rows: Sequence[Row]) -> str:
-    text = ""
-    for precision in dict.fromkeys(row["precision"] for row in rows):
-        own = [row for row in rows if row["precision"] == precision]
-        kinds = list(dict.fromkeys((r["pattern"], float(r["zeros"])) for r in own))
-        head = [precision, "tokens", *(_kind(*kind) for kind in kinds)]
-        if precision == "int8":
-            head.append("90 % 4x1 / dense")
-        places = dict.fromkeys((r["outputs"], r["inputs"], r["tokens"]) for r in own)
-        text += markdown(head, (_kernel_line(own, place, kinds, precision) for place in places))
-        text += "\n"
-    return text
+def kernel_tables(kernels: pd.DataFrame) -> str:
+    groups = kernels.groupby("precision", sort=False)
+    return "\n".join(markdown(kernel_table(precision, rows)) for precision, rows in groups)
 
 
-def _kind(pattern: str, zeros: float) -> str:
-    return "dense" if pattern == "dense" else f"{pattern} {zeros:.0%}"[:-1]
-
-
-def _kernel_line(
-    rows: Sequence[Row],
-    place: tuple[str, str, str],
-    kinds: Sequence[tuple[str, float]],
-    precision: str,
-) -> list[str]:
-    at = {
-        (row["pattern"], float(row["zeros"])): row
-        for row in rows
-        if (row["outputs"], row["inputs"], row["tokens"]) == place
-    }
-    cells = [f"{float(at[kind]['share']):.0%}" if kind in at else "" for kind in kinds]
+def kernel_table(precision: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per shape and number of tokens, a column per pattern and share of zeros."""
+    place, kind = ["outputs", "inputs", "tokens"], ["pattern", "zeros"]
+    grid = rows.pivot_table(["share", "us"], place, kind, sort=False)
+    cells = grid["share"].map("{:.0%}".format).where(grid["share"].notna(), "")
+    cells.columns = [
+        "dense" if pattern == "dense" else f"{pattern} {zeros * 100:.0f}"
+        for pattern, zeros in cells
+    ]
     if precision == "int8":
-        both = at.get(("dense", 0.0)), at.get(("4x1", 0.9))
-        speedup = float(both[0]["us"]) / float(both[1]["us"]) if both[0] and both[1] else 0.0
-        cells.append(f"{speedup:.1f}x" if speedup else "")
-    return [f"{place[0]} x {place[1]}", place[2], *cells]
+        speedup = grid["us", "dense", 0.0] / grid["us", "4x1", 0.9]
+        cells["90 % 4x1 / dense"] = speedup.map("{:.1f}x".format)
+    cells = cells.reset_index()
+    shape = cells.pop("outputs").astype(str) + " x " + cells.pop("inputs").astype(str)
+    cells.insert(0, precision, shape)
+    return cells
 
 
 # --- whole runs, profiles ---
@@ -217,56 +188,46 @@ def whole_table(record: dict[str, Any]) -> str:
         rows.append(("batch 1, two cores", f"{cores['two_cores_ms']:.3f} ms"))
         rows.append(("one instance of one core", f"{cores['one_instance_per_s']:.0f} a second"))
         rows.append(("two instances of one core", f"{cores['two_instances_per_s']:.0f} a second"))
-    return f"### {record['model']}\n\n{markdown(['', ''], rows)}\n"
+    return section(record["model"], pd.DataFrame(rows, columns=["", ""]))
 
 
 def profile_table(name: str, record: dict[str, Any]) -> str:
     """A line per kernel at a batch, a line per step at batch 1."""
-    steps = record["steps"]
-    each = record["work"]["sentences"] == 1
-    lines = steps if each else _by_kernel(steps)
-    inside = sum(step["seconds"] for step in steps)
-    rows = [
-        [
-            step["name"] if each else step["kernel"],
-            *([step["kernel"]] if each else []),
-            f"{step['seconds'] * 1e6:.1f}",
-            f"{step['seconds'] / inside:.1%}",
-            f"{step['macs'] / step['seconds'] / 1e9:.0f}" if step["macs"] else "",
-            f"{step['bytes'] / step['seconds'] / 1e9:.0f}",
-            f"{_share(step):.0%}",
-        ]
-        for step in lines
-        if step["seconds"]
-    ]
-    head = [
-        *(["step", "kernel"] if each else ["kernel"]),
-        "us",
-        "of all",
-        "GMAC/s",
-        "GB/s",
-        "share",
-    ]
+    steps = pd.DataFrame(record["steps"]).rename(columns={"name": "step"})
+    names = ["step", "kernel"] if record["work"]["sentences"] == 1 else ["kernel"]
+    inside = steps["seconds"].sum()
     return (
         f"### {name}\n\nA call takes {record['seconds'] * 1e6:.0f} us, {inside * 1e6:.0f} us in"
         f" steps; its {record['macs'] / 1e6:.0f} M multiply-adds take"
         f" {record['roofline_seconds'] * 1e6:.0f} us at their peaks:"
-        f" {record['roofline_share']:.0%}.\n\n{markdown(head, rows, 2 if each else 1)}\n"
+        f" {record['roofline_share']:.0%}.\n\n{markdown(_profile(steps, names), len(names))}\n"
     )
 
 
-def _share(step: dict[str, Any]) -> float:
-    done = step["bytes"] if step["peak"] == "bytes" else step["macs"]
-    return done / step["seconds"] / step["rate"] if step["rate"] else 0.0
+def _profile(steps: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Names, and what is known of the steps that took time."""
+    lines = steps if "step" in names else _by_kernel(steps)
+    lines = lines[lines["seconds"] > 0]
+    seconds, macs, moved = lines["seconds"], lines["macs"], lines["bytes"]
+    done = moved.where(lines["peak"] == "bytes", macs)
+    share = (done / seconds / lines["rate"]).where(lines["rate"] > 0, 0.0)
+    return lines[names].assign(
+        **{
+            "us": (seconds * 1e6).map("{:.1f}".format),
+            "of all": (seconds / steps["seconds"].sum()).map("{:.1%}".format),
+            "GMAC/s": (macs / seconds / 1e9).map("{:.0f}".format).where(macs > 0, ""),
+            "GB/s": (moved / seconds / 1e9).map("{:.0f}".format),
+            "share": share.map("{:.0%}".format),
+        }
+    )
 
 
-def _by_kernel(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for step in steps:
-        row = rows.setdefault(step["kernel"], {**step, "seconds": 0.0, "macs": 0, "bytes": 0})
-        for key in ("seconds", "macs", "bytes"):
-            row[key] += step[key]
-    return sorted(rows.values(), key=lambda row: -row["seconds"])
+def _by_kernel(steps: pd.DataFrame) -> pd.DataFrame:
+    """Sums of each kernel's steps, the longest first."""
+    sums = dict.fromkeys(["seconds", "macs", "bytes"], "sum")
+    peaks = dict.fromkeys(["peak", "rate"], "first")
+    kernels = steps.groupby("kernel", sort=False, as_index=False).agg(sums | peaks)
+    return kernels.sort_values("seconds", ascending=False, kind="stable")
 
 
 def left_out(run: dict[str, Any]) -> str:
@@ -283,20 +244,19 @@ def left_out(run: dict[str, Any]) -> str:
 
 def page(
     template: str,
-    tables: Sequence[Times],
+    tables: Sequence[pd.DataFrame],
     runs: Sequence[dict[str, Any]],
     whole_runs: Sequence[dict[str, Any]],
     profiles: Sequence[tuple[str, dict[str, Any]]],
-    kernels: Sequence[Row],
+    kernels: pd.DataFrame,
 ) -> str:
     """The filled template."""
 
     def joined(table: Callable[..., str], *columns: Sequence[Any]) -> str:
         return "\n".join(table(*items) for items in zip(*columns, strict=True)).strip()
 
-    def targets(times: Times, run: dict[str, Any], record: dict[str, Any]) -> str:
-        head = ["what", "measured", "must", "goal", "holds"]
-        return f"### {times.name}\n\n{markdown(head, demands(times, run, record))}\n"
+    def targets(times: pd.DataFrame, run: dict[str, Any], record: dict[str, Any]) -> str:
+        return section(times["model"].iloc[0], demands(times, run, record))
 
     return Template(template).substitute(
         cpu=runs[0]["cpu_model"],
@@ -315,22 +275,14 @@ def page(
     )
 
 
-def read_table(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def main(arguments: argparse.Namespace) -> None:
     text = page(
         arguments.template.read_text(encoding="utf-8"),
-        [Times(read_table(path)) for path in arguments.tables],
+        [read_table(path, dtype=None) for path in arguments.tables],
         [read_json(path) for path in arguments.runs],
         [read_json(path) for path in arguments.whole],
-        [
-            (path.stem.replace("_", " "), json.loads(path.read_text()))
-            for path in arguments.profiles
-        ],
-        read_table(arguments.kernels),
+        [(path.stem.replace("_", " "), read_json(path)) for path in arguments.profiles],
+        read_table(arguments.kernels, dtype=None),
     )
     with whole(arguments.out) as partial:
         partial.write_text(text, encoding="utf-8")
