@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from itertools import product
 from typing import Any
 
 import pytest
@@ -34,9 +33,22 @@ LIBRARY = {"sched_yield", "memset", "memcpy", "memmove"}  # all that code may ca
 
 
 def variants(name: str, which: isa.Isa) -> list[tuple[Any, ...]]:
-    """Representative variants of a kernel."""
-    choices = {**AXES, "width": (which.block_width(),)}
-    return list(product(*(choices[axis] for axis in KERNELS[name].variant)))
+    """As many variants of a kernel as have every value of every axis."""
+    axes = KERNELS[name].variant
+    rows = max((len(AXES[axis]) for axis in axes if axis in AXES), default=1)
+    return [tuple(value(axis, number, which) for axis in axes) for number in range(rows)]
+
+
+def value(axis: str, number: int, which: isa.Isa) -> Any:
+    """The number'th of an axis, which begins anew behind its last."""
+    if axis in AXES:
+        return AXES[axis][number % len(AXES[axis])]
+    lanes = value("lanes", number, which)
+    return {
+        "width": which.block_width(lanes),
+        "lanes_of_a_register": which.lanes,
+        "depth": (64, 32, 128)[number % 3],
+    }[axis]
 
 
 def can_be(name: str, which: isa.Isa) -> bool:

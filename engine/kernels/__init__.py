@@ -13,7 +13,7 @@ from typing import Any
 
 from ..codegen.compile import Compiled, compiled
 from ..codegen.isa import Isa
-from .table import KERNELS, PRODUCTS, Kernel
+from .table import AXES, KERNELS, PRODUCTS, Kernel
 
 __all__ = ["KERNELS", "PRODUCTS", "Kernel", "builder", "kernel", "kernel_name"]
 
@@ -26,7 +26,8 @@ def kernel_name(name: str, *variant: Any) -> str:
 def builder(name: str, *variant: Any) -> Callable[[], Any]:
     """A function that makes the kernel's Python function; imports Numba when called."""
     row = KERNELS[name]
-    assert len(variant) == len(row.variant), f"{name} takes {row.variant}, got {variant}"
+    parts = dict(zip(row.variant, variant, strict=True))
+    assert all(part in AXES[axis] for axis, part in parts.items() if axis in AXES), (name, parts)
     return lambda: getattr(importlib.import_module(f".{row.module}", __package__), name)(*variant)
 
 

@@ -14,34 +14,33 @@ from . import params
 from .attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
 from .linear.records import DYNAMIC_LINEAR, FEW_ROWS, LINEAR, REARRANGE
 
-__all__ = ["AXES", "KERNELS", "PRODUCTS", "Kernel"]
+__all__ = ["AXES", "KERNELS", "OPEN", "PRODUCTS", "Kernel"]
 
-# What a variant is made of -> some of what it may be: those whose code differs much.  The width of
-# a register block is the instruction set's own.
+# What a variant is made of -> all that it may be; the first are the usual ones.
 AXES: Mapping[str, tuple[Any, ...]] = {
-    "lanes": (64,),
-    "width": (),
-    "epilogue": ("bytes",),
-    "activation": ("gelu",),
-    "output": ("u8", "f32"),
-    "normalised": (True,),
-    "form": ("pairs", "rows"),
-    "depth": (64,),
-    "softmax": ("bytes", "floats"),
+    "lanes": (64, 16),
+    "epilogue": ("bytes", "table", "plain", "floats", "rounded", "dynamic"),
+    "epilogue_of_rows": ("bytes", "table", "plain"),
+    "activation": ("gelu", "none", "tanh", "relu", "gelu_tanh"),
+    "output": ("u8", "f32", "rows", "words"),
+    "output_of_fours": ("u8", "f32", "rows", "words", "pairs"),
+    "normalised": (True, False),
+    "form": ("pairs", "rows", "pieces", "words"),
+    "softmax": ("bytes", "floats", "wide"),
     "channels": ("all", "some"),
-    "x_type": ("u8",),
-    "y_type": ("f32",),
-    "residual_type": ("f32",),
+    "x_type": ("u8", "f32"),
+    "y_type": ("f32", "u8"),
+    "residual_type": ("f32", "u8"),
     "kind": ("u8", "f32"),
-    "profiled": (False,),
+    "profiled": (False, True),
     "what": ("u8", "bf16", "f32"),
-    "lanes_of_a_register": (16,),
 }
+OPEN = ("width", "depth", "lanes_of_a_register")  # a register's and the model's own numbers
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A family of kernels; `variant`: what one of them is made of, keys of AXES."""
+    """A family of kernels; `variant`: what one of them is made of, keys of AXES, or OPEN."""
 
     name: str
     module: str  # of engine/kernels
@@ -61,7 +60,7 @@ class Kernel:
 
 _BYTES, _FLOATS = (
     ("lanes", "width", "epilogue", "activation"),
-    ("lanes", "width", "output", "activation"),
+    ("lanes", "width", "output_of_fours", "activation"),
 )
 _TILES = ("lanes", "epilogue", "activation")
 _AMX_BYTES, _AMX_BF16 = ("amx-tile", "amx-int8"), ("amx-tile", "amx-bf16")
@@ -76,8 +75,9 @@ def _bytes(name: str, pattern: str, **more: Any) -> Kernel:
 
 def _floats(name: str, pattern: str, *, reads: str = "", scratch: str = "") -> Kernel:
     kind, precision = ("bf16", "bfloat16") if "bf16" in name else ("f32", "float32")
+    variant = ("lanes", "width", "output", "activation") if pattern == "1x4" else _FLOATS
     return Kernel(
-        name, "linear.floats", _FLOATS, LINEAR,
+        name, "linear.floats", variant, LINEAR,
         multiplies=kind, precision=precision, pattern=pattern, reads=reads, scratch=scratch,
     )  # fmt: skip
 
@@ -104,12 +104,12 @@ KERNELS: Mapping[str, Kernel] = {
     for row in (
         # embeddings, norms, conversions
         Kernel(
-            "embedding", "embedding", ("output", "normalised"), params.EMBEDDING,
+            "embedding", "embedding", ("y_type", "normalised"), params.EMBEDDING,
             scratch="embedding", looks_up=True,
         ),
-        Kernel("layer_norm_bytes", "normalize", ("lanes", "output"), params.LAYER_NORM_BYTES),
+        Kernel("layer_norm_bytes", "normalize", ("lanes", "y_type"), params.LAYER_NORM_BYTES),
         Kernel(
-            "layer_norm_floats", "normalize", ("lanes", "x_type", "residual_type", "output"),
+            "layer_norm_floats", "normalize", ("lanes", "x_type", "residual_type", "y_type"),
             params.LAYER_NORM_FLOATS, scratch="tile_of_x",
         ),
         Kernel(
@@ -134,7 +134,7 @@ KERNELS: Mapping[str, Kernel] = {
         _bytes("narrow_dot_u8s8_4x1", "4x1"),
         _bytes("sparse_dot_u8s16_4x1", "4x1"),
         Kernel(
-            "rows_dot_u8s8_4x1", "linear.few_rows", ("epilogue", "activation"), FEW_ROWS,
+            "rows_dot_u8s8_4x1", "linear.few_rows", ("epilogue_of_rows", "activation"), FEW_ROWS,
             multiplies="u8", precision="int8", pattern="4x1", scratch="few_rows",
         ),
         _bytes("sparse_dot_u8s8_1x4", "1x4", reads="quads", scratch="sums"),
