@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import sha256
 from workflow.rulebook.writing import StepError
 from workflow.scripts.fetch import fetch_dataset, fetch_model, fetch_published, hub
@@ -98,7 +100,7 @@ def test_published_files_are_inside_the_folder(model, tmp_path, name):
     (model / "link").symlink_to(tmp_path / "outside")
     for part in ("conf.yaml", "model.bin"):
         (model / part).write_text(part)
-    source = {**local(model), "published": {"onnx": name, "ir": "."}}
+    source = {**local(model), "published_onnx": name, "published_ir": "."}
     with pytest.raises(StepError, match="which is outside of"):
         fetch_published.fetch(source, tmp_path / "x.onnx", [tmp_path / "ir/conf.yaml"])
     assert not (tmp_path / "x.onnx").exists()
@@ -193,10 +195,10 @@ def test_no_hub_is_said_with_what_was_tried(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    source = {"source": "hub", "name": "owner/model", "revision": "0" * 40}
+    source = {"source": "hub", "name": "owner/model", "revision": "0" * 40, "content": ""}
     command = [sys.executable, "-m", "workflow.scripts.fetch.fetch_model"]
     done = subprocess.run(
-        [*command, "--source", json.dumps(source), "--out", str(tmp_path / "out")],
+        [*command, *shlex.split(options(source)), "--out", str(tmp_path / "out")],
         env={"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,

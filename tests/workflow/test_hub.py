@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import sha256
 
 from .loopback_hub import COMMIT, LARGE, served
@@ -53,16 +55,11 @@ def run(hub, tmp_path):
     """Run a script of the workflow against the hub."""
 
     def run(script, *arguments, name=NAME, revision=COMMIT, source=(), **variables):
-        about = {"source": "hub", "name": name, "revision": revision, **dict(source)}
+        about = {"source": "hub", "name": name, "revision": revision, "content": "", **dict(source)}
         variables = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), **variables}
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        command = [
-            sys.executable,
-            "-m",
-            f"workflow.scripts.fetch.{script}",
-            "--source",
-            json.dumps(about),
-        ]
+        command = [sys.executable, "-m", f"workflow.scripts.fetch.{script}"]
+        command += shlex.split(options(about))
         return subprocess.run(
             [*command, *map(str, arguments)],
             env={**kept, **variables},
@@ -294,9 +291,9 @@ def test_published_files_that_are_not_there_are_named(run, tmp_path):
 
 def test_a_data_set_is_fetched_at_its_commit(run, hub, tmp_path):
     outs = [tmp_path / name for name in ("validation.tsv", "calibration.tsv", "source.json")]
-    names = ("--validation", "--calibration", "--about")
+    names = ("--validation-tsv", "--calibration-tsv", "--about")
     arguments = [part for pair in zip(names, outs, strict=True) for part in pair]
-    source = {"validation": "validation", "calibration": "train"}.items()
+    source = {"validation": "validation", "calibration": "train", "labels": []}.items()
     done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
     assert done.returncode == 0, done.stderr
     assert outs[0].read_text() == "sentence\tlabel\n" + "good\t1\n" * 3
@@ -309,22 +306,22 @@ def test_a_data_set_of_another_commit_is_refused(run, hub, tmp_path):
     hub.commit = "f" * 40
     arguments = [
         part
-        for name in ("validation", "calibration", "about")
+        for name in ("validation-tsv", "calibration-tsv", "about")
         for part in (f"--{name}", tmp_path / name)
     ]
-    source = {"validation": "validation", "calibration": "train"}.items()
+    source = {"validation": "validation", "calibration": "train", "labels": []}.items()
     done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
     assert f"of owner/glue: the hub has no such commit as {COMMIT}" in done.stderr
-    assert not (tmp_path / "validation").exists()
+    assert not (tmp_path / "validation-tsv").exists()
 
 
 def test_a_split_that_is_not_there_is_named(run, hub, tmp_path):
     arguments = [
         part
-        for name in ("validation", "calibration", "about")
+        for name in ("validation-tsv", "calibration-tsv", "about")
         for part in (f"--{name}", tmp_path / name)
     ]
-    source = {"validation": "test", "calibration": "train"}.items()
+    source = {"validation": "test", "calibration": "train", "labels": []}.items()
     done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
     assert "error: sst2/test-00000-of-00001.parquet of data set owner/glue at " in done.stderr
     assert len(hub.requests) == 1, "not tried again"

@@ -105,10 +105,9 @@ def evaluated(made, task="distil", **options):
     folder, out = made.folder / "results" / task, made.folder / "subset.json"
     arguments = {
         "ir": folder / "ir_int8", "onnx": folder / "int8.onnx", "fp32": folder / "fp32.onnx",
-        "model": folder / "model", "sentences": folder / "data/validation.npz",
+        "model": folder / "model", "validation": folder / "data/validation.npz",
         "dataset": folder / "data/source.json", "out": out, "task": task, "precision": "int8",
-        "options": json.dumps({"batch_size": 4, "sentences": 6, "seed": 5, **options}),
-        "threads": 1,
+        "batch_size": 4, "sentences": 6, "seed": 5, "threads": 1, **options,
     }  # fmt: skip
     evaluate.main(Namespace(**arguments))
     return json.loads(out.read_text())

@@ -46,12 +46,12 @@ rule side_by_side:
                 map(str, Path("workflow/scripts/side_by_side/contenders").glob("*.py"))
             ),
         ),
-        models=lambda wildcards: json.dumps(bench_models(wildcards)),
-        peers=PEERS,
+        models=lambda wildcards: options({"model": bench_models(wildcards)}),
+        peers=options({"peers": PEERS}),
     shell:
-        "python -m workflow.scripts.side_by_side.side_by_side --name {wildcards.subject} --models {params.models:q}"
-        " --dataset '{input.sentences}' --peers '{params.peers}' --table {output.table}"
-        " --run {output.run} --engines_log {log.engines} > {log.log} 2>&1"
+        "python -m workflow.scripts.side_by_side.side_by_side --name {wildcards.subject} {params.models}"
+        " --dataset '{input.sentences}' {params.peers} --table {output.table}"
+        " --run {output.run} --engines-log {log.engines} > {log.log} 2>&1"
 
 
 rule whole_runs:
@@ -78,12 +78,9 @@ rule whole_runs:
             "engine/measure/instance_worker.py",
             "engine/__init__.py",
         ),
-        sentences=lambda wildcards, input: (
-            f"--dataset {input.sentences}" if input.sentences else ""
-        ),
     shell:
         "python -m workflow.scripts.side_by_side.whole_runs --name {wildcards.subject} --model {input.model}"
-        " {params.sentences} --out {output} > {log} 2>&1"
+        " --dataset '{input.sentences}' --out {output} > {log} 2>&1"
 
 
 rule kernel_table:

@@ -38,10 +38,9 @@ rule benchmark:
             "engine/__init__.py",
         ),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
-        options=lambda wildcards: json.dumps(config[wildcards.mode]),
-        allocator=json.dumps(config["allocator"]),
+        options=lambda wildcards: timing_options(wildcards.mode),
     shell:
         "python -m workflow.scripts.measure.benchmark --task {wildcards.task} --precision {wildcards.precision}"
         " --mode {wildcards.mode} --ir {params.ir} --model {input.model} --sentences {input.sentences}"
-        " --dataset {input.dataset} --options {params.options:q} --allocator {params.allocator:q}"
-        " --table {output.table} --raw {output.raw} --run {output.run} 2>&1 | tee {log}"
+        " --dataset {input.dataset} {params.options} --table {output.table} --raw {output.raw}"
+        " --run {output.run} 2>&1 | tee {log}"

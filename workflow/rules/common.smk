@@ -7,6 +7,7 @@ from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 from workflow.rulebook.checked_config import ConfigError, checked, typed
+from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import fingerprint
 from workflow.rulebook.imports import code_fingerprint
 from workflow.rulebook.names import (
@@ -66,7 +67,7 @@ def timed_cores(wildcards):
 
 
 def source_of(part):
-    """Parameters of a fetch: what is fetched, and for files of this machine what is in them."""
+    """Options of a fetch: what is fetched, and for files of this machine what is in them."""
 
     def parameters(wildcards):
         source = task_config(wildcards)[part]
@@ -75,7 +76,7 @@ def source_of(part):
             "local": Path(source["name"]),
         }
         content = fingerprint(folder.get(source["source"], Path()))
-        return json.dumps({**source, "content": content}, sort_keys=True)
+        return options({**source, "content": content})
 
     return parameters
 
@@ -111,14 +112,20 @@ def sweep_tables(wildcards):
     )
 
 
+def timing_options(mode, **point):
+    """Options of a measurement: those of its mode, which has one instance where it knows none."""
+    allocator = {"allocator": config["allocator"]}
+    return options({"instances": 1, **config[mode], **allocator, **point})
+
+
 def point_options(wildcards):
     """Options of one measurement of a sweep: those of its mode, with one shape."""
-    point = {
-        "batch_sizes": [int(wildcards.batch)],
-        "seq_lens": [int(wildcards.length)],
-        "cores_per_instance": int(wildcards.cores),
-    }
-    return json.dumps({**config[wildcards.mode], **point})
+    return timing_options(
+        wildcards.mode,
+        batch_sizes=[wildcards.batch],
+        seq_lens=[wildcards.length],
+        cores_per_instance=wildcards.cores,
+    )
 
 
 def onnx_of(wildcards):

@@ -23,9 +23,9 @@ rule accuracy:
     params:
         code=code("workflow/scripts/measure/evaluate.py"),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
-        options=json.dumps(config["accuracy"]),
+        options=options(config["accuracy"]),
     shell:
         "python -m workflow.scripts.measure.evaluate --task {wildcards.task} --precision {wildcards.precision}"
         " --ir {params.ir} --onnx {input.onnx} --fp32 {input.fp32} --model {input.model}"
-        " --sentences {input.sentences} --dataset {input.dataset} --options {params.options:q}"
+        " --validation {input.sentences} --dataset {input.dataset} {params.options}"
         " --threads {threads} --out {output} > {log} 2>&1"

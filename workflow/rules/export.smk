@@ -13,8 +13,7 @@ rule export:
         mem_mb=4000,
     params:
         code=code("workflow/scripts/convert/export.py"),
-        opset=config["export"]["opset"],
-        inputs=config["export"]["inputs"],
+        options=options(config["export"]),
     shell:
-        "python -m workflow.scripts.convert.export --model {input.model} --opset {params.opset}"
-        " --inputs {params.inputs} --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.convert.export --model {input.model} {params.options}"
+        " --out {output} > {log} 2>&1"

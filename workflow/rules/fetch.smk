@@ -13,7 +13,7 @@ rule fetch_model:
         code=code("workflow/scripts/fetch/fetch_model.py"),
         source=source_of("model"),
     shell:
-        "python -m workflow.scripts.fetch.fetch_model --source {params.source:q} --out {output} > {log} 2>&1"
+        "python -m workflow.scripts.fetch.fetch_model {params.source} --out {output} > {log} 2>&1"
 
 
 rule fetch_published:
@@ -32,7 +32,7 @@ rule fetch_published:
         code=code("workflow/scripts/fetch/fetch_published.py"),
         source=source_of("model"),
     shell:
-        "python -m workflow.scripts.fetch.fetch_published --source {params.source:q}"
+        "python -m workflow.scripts.fetch.fetch_published {params.source}"
         " --onnx {output.onnx} --ir {output.ir} > {log} 2>&1"
 
 
@@ -53,8 +53,8 @@ rule fetch_dataset:
         code=code("workflow/scripts/fetch/fetch_dataset.py"),
         source=source_of("dataset"),
     shell:
-        "python -m workflow.scripts.fetch.fetch_dataset --source {params.source:q}"
-        " --validation {output.validation} --calibration {output.calibration}"
+        "python -m workflow.scripts.fetch.fetch_dataset {params.source}"
+        " --validation-tsv {output.validation} --calibration-tsv {output.calibration}"
         " --about {output.source} > {log} 2>&1"
 
 
@@ -75,8 +75,8 @@ rule tokenize:
         mem_mb=4000,
     params:
         code=code("workflow/scripts/fetch/tokenize_sentences.py"),
-        max_length=lambda wildcards: task_config(wildcards)["max_length"],
+        options=lambda wildcards: options(task_config(wildcards), "max_length"),
     shell:
         "python -m workflow.scripts.fetch.tokenize_sentences --model {input.model}"
-        " --sentences {input.sentences} --dataset {input.dataset} --max-length {params.max_length}"
+        " --sentences {input.sentences} --dataset {input.dataset} {params.options}"
         " --out {output} > {log} 2>&1"

@@ -14,13 +14,10 @@ rule quantize_int8:
         mem_mb=8000,
     params:
         code=code("workflow/scripts/convert/quantize.py"),
-        sentences=config["quantize"]["sentences"],
-        method=config["quantize"]["method"],
-        bias_parts=config["quantize"]["bias_parts"],
+        options=options(config["quantize"]),
     shell:
         "python -m workflow.scripts.convert.quantize int8 --model {input.model} --out {output}"
-        " --calibration {input.sentences} --sentences {params.sentences}"
-        " --method {params.method} --bias_parts {params.bias_parts} > {log} 2>&1"
+        " --calibration {input.sentences} {params.options} > {log} 2>&1"
 
 
 rule quantize_dynamic_int8:

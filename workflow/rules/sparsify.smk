@@ -37,7 +37,7 @@ SIZES = " ".join(
     str(SPARSIFY["student"][name])
     for name in ("layers", "hidden", "heads", "intermediate")
 )
-TRAINING = options(SPARSIFY, "longest", "seed") + " --bfloat16" * SPARSIFY["bfloat16"]
+TRAINING = options(SPARSIFY, "longest", "seed", "bfloat16")
 INTERVALS = f"--every {SPARSIFY['report_every']} --save-every {SPARSIFY['save_every']}"
 LEARNING = ("epochs", "learning_rate", "batch_tokens")
 IMITATION = (*LEARNING, "embeddings", "hidden_weight", "temperature")

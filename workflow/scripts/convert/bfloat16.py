@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.writing import run_main, whole
 
 PRODUCTS = ("MatMul", "Gemm")
@@ -77,6 +78,5 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_options(parser, model=Path, out=Path)
     run_main(main, parser)

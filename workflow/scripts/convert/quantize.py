@@ -148,7 +148,7 @@ if __name__ == "__main__":
     parser.add_argument("--sentences", type=int, default=128)
     parser.add_argument("--method", choices=METHODS, default="minmax")
     parser.add_argument(
-        "--bias_parts",
+        "--bias-parts",
         type=int,
         default=0,
         help="round biases to so many parts of their product's step (0: leave them)",

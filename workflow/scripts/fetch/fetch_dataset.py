@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.fingerprint import sha256
 from workflow.rulebook.writing import StepError, run_main, write_json
 from workflow.scripts.fetch.hub import download_data_file
@@ -83,12 +84,10 @@ def revision_of(source: dict[str, Any]) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    source = json.loads(arguments.source)
+    source = vars(arguments)
     splits = {}
-    for part, path in (
-        ("validation", arguments.validation),
-        ("calibration", arguments.calibration),
-    ):
+    for part in ("validation", "calibration"):
+        path = source[f"{part}_tsv"]
         rows = read_split(source, source[part])
         write_labelled(path, rows)
         again = repeated(rows)
@@ -101,7 +100,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", required=True, help="JSON: source, name, revision, splits")
-    for name in ("validation", "calibration", "about"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    add_options(parser, source=str, name=str, revision=str, content=str)
+    add_options(parser, validation=str, calibration=str, labels=[str])
+    add_options(parser, validation_tsv=Path, calibration_tsv=Path, about=Path)
     run_main(main, parser, SentencesError, EngineError)

@@ -4,12 +4,12 @@ source.json beside the files says where they came from and holds the sha256 of e
 """
 
 import argparse
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.fingerprint import sha256
 from workflow.rulebook.writing import StepError, run_main, whole, write_json
 from workflow.scripts.fetch.hub import download_model
@@ -75,12 +75,19 @@ def fetch(source: dict[str, Any], out: Path) -> None:
     print(f"{out}: {source['source']} {source['name']} at {revision}, {len(files)} files")
 
 
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Options that say where a model is from, and what of it is measured as it was published."""
+    add_options(parser, source=str, name=str, revision=str, content=str)
+    for part in ("onnx", "ir"):
+        parser.add_argument(f"--published-{part}", default="")
+
+
 def main(arguments: argparse.Namespace) -> None:
-    fetch(json.loads(arguments.source), arguments.out)
+    fetch(vars(arguments), arguments.out)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", required=True, help="JSON: source, name, revision")
-    parser.add_argument("--out", type=Path, required=True)
+    add_source(parser)
+    add_options(parser, out=Path)
     run_main(main, parser)

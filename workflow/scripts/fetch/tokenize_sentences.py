@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import EngineError
 from engine.measure.labelled import classes_of
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.writing import StepError, read_json, run_main, whole
 from workflow.scripts.fetch.labelled import Labelled, read_labelled
 
@@ -67,7 +68,5 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "sentences", "dataset", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--max-length", type=int, required=True)
+    add_options(parser, model=Path, sentences=Path, dataset=Path, max_length=int, out=Path)
     run_main(main, parser, EngineError)

@@ -5,38 +5,41 @@ latency      one instance; a time is that of the whole request, not divided by t
 """
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
 from engine.measure.instances import Load, Measurement, Split, measure, split_cores
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import read_json, run_main, write_json
 from workflow.scripts.measure.timings import Subject, rows, write_raw, write_times
 
+OPTIONS: dict[str, Any] = {
+    "batch_sizes": [int],
+    "seq_lens": [int],
+    "cores_per_instance": int,
+    "instances": int,
+    "iterations": int,
+    "warmup": int,
+    "mask": str,
+}
 
-def split_for(mode: str, options: dict[str, Any]) -> Split:
-    instances = 1 if mode == "latency" else options["instances"]
-    return split_cores(options["cores_per_instance"], instances=instances)
 
-
-def measure_all(
-    ir: Path, sentences: Path, mode: str, options: dict[str, Any], allocator: dict[str, str]
-) -> list[Measurement]:
+def measure_all(arguments: argparse.Namespace, split: Split) -> list[Measurement]:
     """One measurement for each batch size and length."""
-    split = split_for(mode, options)
+    path = arguments.allocator_path
     found = []
-    for batch_size, seq_len in product(options["batch_sizes"], options["seq_lens"]):
+    for batch_size, seq_len in product(arguments.batch_sizes, arguments.seq_lens):
         load = Load(
-            str(ir),
+            str(arguments.ir),
             batch_size=batch_size,
             seq_len=seq_len,
-            iterations=options["iterations"],
-            warmup=options["warmup"],
-            dataset=str(sentences),
-            mask=options["mask"],
+            iterations=arguments.iterations,
+            warmup=arguments.warmup,
+            dataset=str(arguments.sentences),
+            mask=arguments.mask,
         )
         say(
             f"batch {batch_size}, length {seq_len}:"
@@ -46,8 +49,8 @@ def measure_all(
             measure(
                 load,
                 split,
-                jemalloc=allocator["prefer"] == "jemalloc",
-                jemalloc_places=[allocator["path"]] if allocator["path"] else [],
+                jemalloc=arguments.allocator_prefer == "jemalloc",
+                jemalloc_places=[path] if path else [],
                 report=say,
             )
         )
@@ -60,33 +63,33 @@ def say(line: str) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    options, allocator = json.loads(arguments.options), json.loads(arguments.allocator)
     model, dataset = read_json(arguments.model / "source.json"), read_json(arguments.dataset)
-    found = measure_all(arguments.ir, arguments.sentences, arguments.mode, options, allocator)
+    split = split_cores(arguments.cores_per_instance, instances=arguments.instances)
+    found = measure_all(arguments, split)
     files = [arguments.ir / "conf.yaml", arguments.ir / "model.bin", arguments.sentences]
+    options = {name: getattr(arguments, name) for name in OPTIONS}
+    allocator = {"prefer": arguments.allocator_prefer, "path": arguments.allocator_path}
     run = run_record(files, {arguments.mode: options, "allocator": allocator})
     subject = Subject(
         arguments.task,
         f"{model['source']}:{model['name']}",
         model["revision"],
-        f"{dataset['source']}:{dataset['name']} {options['mask']}",
+        f"{dataset['source']}:{dataset['name']} {arguments.mask}",
         arguments.precision,
         arguments.mode,
         run["commit"],
     )
     table = [row for measured in found for row in rows(subject, measured)]
     write_raw(arguments.raw, found)
-    note = split_for(arguments.mode, options).note
     seed = found[0].load.seed
-    about = {"model": model, "dataset": dataset, "split": note, "sentences_drawn_by_seed": seed}
-    write_json(arguments.run, {**about, **run})
+    about = {"model": model, "dataset": dataset, "split": split.note}
+    write_json(arguments.run, {**about, "sentences_drawn_by_seed": seed, **run})
     write_times(arguments.table, arguments.mode, table)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("ir", "model", "sentences", "dataset", "table", "raw", "run"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("task", "precision", "mode", "options", "allocator"):
-        parser.add_argument(f"--{name}", required=True)
+    add_options(parser, task=str, precision=str, mode=str, ir=Path, model=Path, sentences=Path)
+    add_options(parser, dataset=Path, table=Path, raw=Path, run=Path)
+    add_options(parser, **OPTIONS, allocator_prefer=str, allocator_path=str)
     run_main(main, parser, EngineError)

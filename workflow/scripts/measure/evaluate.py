@@ -5,9 +5,9 @@ fp32 model. Agreement is the share of sentences that get the same class.
 """
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from engine.measure.accuracy import (
     read_sentences,
     scores,
 )
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import read_json, run_main, write_json
+
+OPTIONS: dict[str, Any] = {"batch_size": int, "sentences": int, "seed": int}
 
 # --- engines ---
 
@@ -49,9 +52,8 @@ def onnxruntime_run(path: Path, threads: int) -> Classifier:
 def main(arguments: argparse.Namespace) -> None:
     import engine
 
-    options = json.loads(arguments.options)
-    sentences = read_sentences(arguments.sentences, options["sentences"], options["seed"])
-    size, threads, labels = options["batch_size"], arguments.threads, sentences.labels
+    sentences = read_sentences(arguments.validation, arguments.sentences, arguments.seed)
+    size, threads, labels = arguments.batch_size, arguments.threads, sentences.labels
     logits, seconds = classify(engine_run(arguments.ir, threads), sentences, size)
     same_file, _ = classify(onnxruntime_run(arguments.onnx, threads), sentences, size)
     fp32, _ = classify(onnxruntime_run(arguments.fp32, threads), sentences, size)
@@ -72,7 +74,8 @@ def main(arguments: argparse.Namespace) -> None:
         "dataset": read_json(arguments.dataset),
         "engine": {"name": "engine", "version": engine.__version__, **engine.isa.describe()},
         "run": run_record(
-            [arguments.onnx, arguments.fp32, arguments.sentences], {"accuracy": options}
+            [arguments.onnx, arguments.fp32, arguments.validation],
+            {"accuracy": {name: getattr(arguments, name) for name in OPTIONS}},
         ),
     }
     write_json(arguments.out, result)
@@ -84,9 +87,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("ir", "onnx", "fp32", "model", "sentences", "dataset", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("task", "precision", "options"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--threads", type=int, default=1)
+    add_options(parser, task=str, precision=str, ir=Path, onnx=Path, fp32=Path, model=Path)
+    add_options(parser, validation=Path, dataset=Path, out=Path, threads=int, **OPTIONS)
     run_main(main, parser, EngineError)

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.writing import run_main, whole
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -59,6 +60,5 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "fp32", "int8"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    add_options(parser, model=Path, fp32=Path, int8=Path)
     run_main(main, parser)

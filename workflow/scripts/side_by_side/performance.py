@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.tables import markdown, read_table
 from workflow.rulebook.writing import read_json, run_main, whole
 
@@ -290,8 +291,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("tables", "runs", "whole", "profiles"):
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
-    for name in ("kernels", "template", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    add_options(parser, tables=[Path], runs=[Path], whole=[Path], profiles=[Path])
+    add_options(parser, kernels=Path, template=Path, out=Path)
     run_main(main, parser)

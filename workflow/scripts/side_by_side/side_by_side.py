@@ -21,6 +21,7 @@ import pandas as pd
 
 from engine.measure.instance_worker import make_feeds
 from engine.measure.instances import Load
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.tables import write_table
 from workflow.rulebook.writing import StepError, run_main, write_json
@@ -162,7 +163,7 @@ def row(name: str, server: Server, batch: int, length: int, threads: int) -> dic
 
 
 def compare(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    models: dict[str, str] = json.loads(arguments.models)
+    models = models_of(arguments)
     wanted = [
         contender
         for contender in CONTENDERS
@@ -211,6 +212,12 @@ def note(servers: Sequence[Server], batch: int, length: int, record: dict[str, A
             say(f"{key}: {server.failed}")
 
 
+def models_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """Key of CONTENDERS -> path, of the models that are given."""
+    given = {each.model: getattr(arguments, f"model_{each.model}") for each in CONTENDERS}
+    return {key: path for key, path in given.items() if path}
+
+
 def say(line: object) -> None:
     print(line, flush=True)
 
@@ -227,7 +234,7 @@ def main(arguments: argparse.Namespace) -> None:
     table, record = compare(arguments)
     if not table:
         raise StepError(f"no engine could run {arguments.name}: {record['failed']}")
-    files = [Path(model) for model in json.loads(arguments.models).values()]
+    files = map(Path, models_of(arguments).values())
     run = run_record([file for file in files if file.is_file()])
     write_json(arguments.run, {"name": arguments.name, **record, **run})
     write_table(arguments.table, pd.DataFrame(table))
@@ -235,14 +242,13 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True, help="of the model, for the table")
-    parser.add_argument("--models", required=True, help="JSON: key of CONTENDERS -> path")
+    add_options(parser, name=str, table=Path, run=Path, engines_log=Path)
+    for key in sorted({each.model for each in CONTENDERS}):
+        parser.add_argument(f"--model-{key.replace('_', '-')}", default="")
     parser.add_argument("--dataset", default="", help=".npz of token ids; else random ones")
     parser.add_argument("--peers", default="", help="folder with the peers' environments")
     parser.add_argument("--shapes", default=" ".join(f"{b}x{n}" for b, n in SHAPES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=0.12, help="of a turn")
-    for name in ("table", "run", "engines_log"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
     run_main(main, parser)

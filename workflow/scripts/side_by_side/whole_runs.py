@@ -17,6 +17,7 @@ import numpy as np
 
 from engine.errors import EngineError
 from engine.measure.instances import Load, Measurement, measure, split_cores
+from workflow.rulebook.command_line import add_options
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import StepError, run_main, write_json
 
@@ -116,7 +117,7 @@ def two_cores(model: str, dataset: str, iterations: int) -> dict[str, Any]:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    model, dataset = str(arguments.model), str(arguments.dataset or "")
+    model, dataset = str(arguments.model), arguments.dataset
     record: dict[str, Any] = {"model": arguments.name, "start": starts(model)}
     if dataset:
         record["padding"] = padding(model, dataset)
@@ -126,9 +127,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--dataset", type=Path)
+    add_options(parser, name=str, model=Path, out=Path)
+    parser.add_argument("--dataset", default="", help=".npz of token ids; else nothing is padded")
     parser.add_argument("--iterations", type=int, default=5000)
-    parser.add_argument("--out", type=Path, required=True)
     run_main(main, parser, EngineError)
