@@ -26,8 +26,9 @@ def kernel_name(name: str, *variant: Any) -> str:
 def builder(name: str, *variant: Any) -> Callable[[], Any]:
     """A function that makes the kernel's Python function; imports Numba when called."""
     row = KERNELS[name]
-    parts = dict(zip(row.variant, variant, strict=True))
-    assert all(part in AXES[axis] for axis, part in parts.items() if axis in AXES), (name, parts)
+    assert len(variant) == len(row.variant), f"{name} takes {row.variant}, got {variant}"
+    for axis, part in zip(row.variant, variant, strict=True):
+        assert part in AXES.get(axis, [part]), f"{name}: {axis} {part}, the table has {AXES[axis]}"
     return lambda: getattr(importlib.import_module(f".{row.module}", __package__), name)(*variant)
 
 

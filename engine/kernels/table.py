@@ -30,7 +30,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "channels": ("all", "some"),
     "x_type": ("u8", "f32"),
     "y_type": ("f32", "u8"),
-    "residual_type": ("f32", "u8"),
+    "residual_type": ("f32", "u8", "none"),
     "kind": ("u8", "f32"),
     "profiled": (False, True),
     "what": ("u8", "bf16", "f32"),

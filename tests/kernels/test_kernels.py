@@ -31,5 +31,7 @@ def test_name_holds_the_variant() -> None:
 
 
 def test_wrong_variant_is_our_fault() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="takes"):
         builder("dense_dot_f32", 64)
+    with pytest.raises(AssertionError, match="activation swish, the table has"):
+        builder("dense_dot_f32", 64, 64, "f32", "swish")
