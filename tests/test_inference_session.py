@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def test_options_that_mean_nothing_here_are_refused(tmp_path: Path) -> None:
     assert session._session.threads == 2
     with pytest.raises(SettingError, match="CUDAExecutionProvider: this engine is CPUExecution"):
         engine.InferenceSession(folder, providers=["CUDAExecutionProvider"])
+    engine.InferenceSession(folder, providers=["AzureExecutionProvider"])  # leaves it to the CPU
     with pytest.raises(InputError, match="a model as int: expected the path"):
         engine.InferenceSession(3)
 
@@ -118,7 +120,9 @@ def test_in_optimum(session: engine.InferenceSession, tokenizer: Any) -> None:
     )
 
 
-def test_pipeline_as_documented(tmp_path: Path, tokenizer: Any) -> None:
+def test_pipeline_as_documented(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("torch")
     (code,) = re.findall(r"```python\n(import torch.*?)```", DOCUMENT.read_text(), re.DOTALL)
     names: dict[str, Any] = {}
@@ -127,7 +131,11 @@ def test_pipeline_as_documented(tmp_path: Path, tokenizer: Any) -> None:
     from transformers import pipeline
 
     model = names["EngineClassifier"](config(), folder)
+    logger = logging.getLogger("transformers")  # hands nothing on to the root
+    logger.addHandler(caplog.handler)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)
+    logger.removeHandler(caplog.handler)
+    assert not caplog.records
     found = {row["label"]: row["score"] for row in classify(["a good film"])[0]}
     want = expected(engine.InferenceSession(folder), tokenizer, "a good film")
     np.testing.assert_allclose([found[name] for name in ("bad", "fair", "good")], want, atol=1e-6)
