@@ -8,7 +8,9 @@ import shutil
 import time
 
 import pytest
+import torch
 
+from engine import InferenceSession
 from workflow.scripts.measure import timings
 
 from .conftest import TINY, Clone
@@ -49,6 +51,17 @@ def test_accuracy_is_complete(made):
     assert result["model"]["source"] == result["dataset"]["source"] == "local"
     assert result["run"]["versions"]["numpy"]
     assert result["engine"]["cpu_model"]
+
+
+def test_optimum_takes_the_tasks_folder(made, monkeypatch):
+    optimum = pytest.importorskip("optimum.onnxruntime", exc_type=ImportError)
+    monkeypatch.setattr("optimum.onnxruntime.modeling_ort.ort.InferenceSession", InferenceSession)
+    folder = made.folder / "results/tiny"
+    model = optimum.ORTModelForSequenceClassification.from_pretrained(folder, file_name="int8.onnx")
+    assert isinstance(model.model, InferenceSession)
+    tokens = torch.tensor([[2, 5, 7, 3]])
+    logits = model(input_ids=tokens, attention_mask=tokens**0, token_type_ids=tokens * 0).logits
+    assert logits.shape == (1, model.config.num_labels) and torch.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("mode", ["throughput", "latency"])

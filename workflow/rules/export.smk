@@ -2,7 +2,8 @@ rule export:
     input:
         model="results/{task}/model",
     output:
-        "results/{task}/fp32.onnx",
+        onnx="results/{task}/fp32.onnx",
+        config="results/{task}/config.json",
     log:
         "logs/{task}/export.log",
     conda:
@@ -16,4 +17,4 @@ rule export:
         options=options(config["export"]),
     shell:
         "python -m workflow.scripts.convert.export --model {input.model} {params.options}"
-        " --out {output} > {log} 2>&1"
+        " --out {output.onnx} --config {output.config} > {log} 2>&1"

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def export(model: Any, out: Path, opset: int, inputs: Sequence[str] = INPUTS[:3]
 
 def main(arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model)
+    with whole(arguments.config) as partial:
+        shutil.copyfile(arguments.model / "config.json", partial)
     with whole(arguments.out) as partial:
         export(model, partial, arguments.opset, arguments.inputs)
     print(f"{arguments.out}: opset {arguments.opset}, {arguments.out.stat().st_size} bytes")
@@ -61,4 +64,5 @@ if __name__ == "__main__":
     parser.add_argument("--opset", type=int, required=True)
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=INPUTS[:3])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True, help="beside the ONNX, for Optimum")
     run_main(main, parser)
