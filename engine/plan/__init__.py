@@ -63,9 +63,12 @@ def make_choices(
 
 
 def _log(choices: Choices) -> None:
-    """The first node that is refused, and why; why the others are, too."""
-    name = choices.graph.name
-    for node in choices.fallback[:1]:
-        log.info("%s: %s is left to NumPy: %s", name, node, choices.reason(node))
-    if choices.embedding and choices.refusal:
-        log.info("%s: %s, so NumPy has all of it", name, choices.refusal.reason)
+    """What NumPy is left with, and why: it takes many times as long."""
+    name, nodes, total = choices.graph.name, choices.fallback, len(choices.graph.nodes)
+    if choices.embedding is None or choices.refusal:
+        why = choices.refusal.reason if choices.refusal else ""
+        log.warning("%s: all %d operators are left to NumPy: %s", name, total, why)
+    elif nodes:
+        first, why = nodes[0], choices.reason(nodes[0])
+        log.warning("%s: %d of %d operators are left to NumPy, the first %s: %s",
+                    name, len(nodes), total, first, why)  # fmt: skip

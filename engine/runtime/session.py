@@ -188,8 +188,14 @@ class Session:
         return sum(worker.arena.nbytes for worker in workers)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Per layer: name, op, shape, dtype, pattern, zero_ratio, kernel, bytes."""
-        return [] if self.plan is None else [dict(layer) for layer in self.plan.layers]
+        """Per layer: name, op, shape, dtype, pattern, zero_ratio, kernel, bytes; of operators that
+        are left to NumPy name, op and the kernel "reference".
+        """
+        left = self.graph if self.plan is None else self.plan.fallback or ()
+        layers = () if self.plan is None else self.plan.layers
+        how = {"kernel": "reference"}
+        numpy = [{"name": node.name or node.outputs[0], "op": node.op, **how} for node in left]
+        return [*map(dict, layers), *numpy]
 
     # --- how it ends, and begins again
     def close(self) -> None:

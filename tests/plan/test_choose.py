@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.codegen import isa
-from engine.graph import Graph, Node
+from engine.graph import Graph, Node, Value
 from engine.plan import make_plan
 from engine.plan.choose import AttentionChoice, Choices, LinearChoice, choices_of
 from engine.plan.choose.linear import DENSE_ROWS
@@ -70,6 +70,17 @@ def test_a_node_that_no_kernel_has_says_why(reason: str) -> None:
     assert choices.reason(choices.fallback[1]) == f"it stands behind {node}"
     assert [each.op for each in choices.fallback] == [node.op, "Tanh"]
     assert not choices.refusal and set(choices.outputs) <= {"back", "logits", "z"}
+
+
+def test_what_no_kernel_needs_stands_in_nobodys_way() -> None:
+    """Exporters put the Shape of an input first, for a pooling at the end."""
+    graph = tiny_graph()
+    first = Node("Shape", (graph.inputs[0].name,), ("size",))
+    last = Node("Expand", ("logits", "size"), ("end",))
+    nodes, outputs = (first, *graph.nodes, last), (Value("end", "float32", ("?",)),)
+    choices = chosen(graph.changed(nodes=nodes, outputs=outputs))
+    assert choices.fallback == (first, last) and choices.outputs == ["logits"]
+    assert choices.reason(last) == f"it stands behind {first}"
 
 
 def test_a_graph_that_no_kernel_has_says_why() -> None:

@@ -4,7 +4,8 @@ A choice names the kernel and its variant, the buffer and the form of the result
 packed and which channels nobody reads.  It follows from the graph, the instruction set and what
 autotuning has measured; where no kernel has a node, the choice is a Refusal with the reason.
 
-The nodes after the first that is refused are the fallback subgraph, which the reference runs.
+The nodes that are refused, and those that need their results, are the fallback subgraph, which the
+reference runs after the kernels: what it makes no kernel reads.
 """
 
 from __future__ import annotations
@@ -139,21 +140,19 @@ def choices_of(
         blocks = {name: block_read(how) for name, how in facts.kernels.items()}
         facts.live = live_channels(graph, facts.varying, blocks)
     of: dict[str, Choice | Refusal] = {}
-    refused: Node | None = None
+    fallback: dict[str, Node] = {}  # value -> the refused node that makes it
     for node in graph:
-        name, choice = node.outputs[0], _chosen(facts, node, refused)
-        of[name] = choice
+        needed = next((fallback[name] for name in node.inputs if name in fallback), None)
+        choice = Refusal(f"it stands behind {needed}") if needed else _chosen(facts, node)
+        of[node.outputs[0]] = choice
         if isinstance(choice, Refusal):
-            refused = refused or node
+            fallback.update(dict.fromkeys(filter(None, node.outputs), node))
         else:
-            facts.values[name] = choice.y
+            facts.values[node.outputs[0]] = choice.y
     return Choices(graph, isa, of, facts.values, facts.embedding, facts.mask or "")
 
 
-def _chosen(facts: Facts, node: Node, refused: Node | None) -> Choice | Refusal:
-    """refused: a node before this one."""
-    if refused is not None:
-        return Refusal(f"it stands behind {refused}")
+def _chosen(facts: Facts, node: Node) -> Choice | Refusal:
     try:
         if node.kind not in CHOOSERS:
             raise Unplanned("no kernel has this operator")
