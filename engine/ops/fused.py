@@ -17,7 +17,7 @@ from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, softmax
 from .table import HEAVY, MOVES, Operator
 
-__all__ = ["OPERATORS", "activation_of"]
+__all__ = ["OPERATORS", "activation_of", "first_keys"]
 
 ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
@@ -150,15 +150,17 @@ def attention(
     product: Quantization | None = None,
     output: Quantization | None = None,
     precision: str = "float32",
+    masking: str = "keys",
 ) -> Array:
-    """y [B, Sq, C]."""
+    """y [B, Sq, C]; masking: whether the mask's ones mark keys, or only their sums count."""
     low = precision == "bfloat16"
     if low:
         q, k, v = (round_to_bfloat16(x) for x in (q, k, v))
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
     s = dequantized(quantized(s, scores), scores) * np.float32(scale)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
-        s = np.where(mask[:, None, None, :] != 0, s, np.finfo(np.float32).min)
+        kept = mask != 0 if masking == "keys" else first_keys(mask)
+        s = np.where(kept[:, None, None, :], s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
         exps = np.exp(s - s.max(axis=-1, keepdims=True))
         y = round_to_bfloat16(exps) @ _heads(v, heads) / exps.sum(axis=-1, keepdims=True)
@@ -167,6 +169,11 @@ def attention(
     y = _product(p, probabilities, _heads(v, heads), value)
     y = np.moveaxis(y, 1, 2).reshape(q.shape)
     return quantized(dequantized(quantized(y, product), product), output)
+
+
+def first_keys(mask: Array) -> Array:
+    """bool [B, S]: as many from the start as the mask has ones."""
+    return np.asarray(np.arange(mask.shape[1]) < mask.sum(1, keepdims=True))
 
 
 def _heads(x: Array, heads: int) -> Array:

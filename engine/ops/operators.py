@@ -277,6 +277,7 @@ ATTENTION = Declaration(
             ("query", "key", "value", "scores", "probabilities", "product", "output"), STORED
         ),
         "precision": one_of("float32", "bfloat16"),
+        "masking": one_of("keys", "lengths"),
     },
     (whole_heads, bfloat16_is_not_stored),
     may_end=True,

@@ -122,7 +122,9 @@ def embed_layer_normalization(
     total = widened(words[input_ids]) + positions[places]
     if segment_ids is not None and segments is not None:
         total = total + segments[segment_ids]
-    lengths = np.zeros(len(input_ids), np.int32) if mask is None else mask.sum(1).astype(np.int32)
+    lengths = (
+        np.zeros(len(input_ids), np.int32) if mask is None else (mask == 1).sum(1, dtype=np.int32)
+    )
     y = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
     return y.astype(words.dtype, copy=False), lengths, total.astype(words.dtype, copy=False)
 

@@ -8,7 +8,7 @@ becomes `scale`, and the scales of quantisations after it are divided by it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization, Value
+from ..ops.fused import first_keys
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
 from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
@@ -29,6 +30,10 @@ __all__ = ["FUSION", "attention"]
 
 Array = NDArray[Any]
 HOPELESS = -9999.0  # exp of anything this low is 0
+KEPT: Mapping[str, Callable[[Array], Array]] = {  # by masking: ones [B, S] -> keys that count
+    "keys": lambda ones: ones,
+    "lengths": first_keys,
+}
 MOST_SCORES = 1 << 26  # that are tried; models that fix longer sentences are none
 
 
@@ -57,7 +62,7 @@ class Parts:
     value: Chain
     scores: Chain
     heads: int
-    mask: str
+    mask: Mask
 
 
 def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
@@ -83,14 +88,17 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     if reason:
         return reason
     mask = mask_of(match, facts)
-    return mask if isinstance(mask, str) else Parts(query, key, value, scores, heads, mask.value)
+    return mask if isinstance(mask, str) else Parts(query, key, value, scores, heads, mask)
 
 
 @dataclass(frozen=True)
 class Mask:
-    """The graph input that is 1 where a token is real, "" where every token is."""
+    """The graph input that is 1 where a token is real, "" where every token is; masking: whether
+    those tokens' keys count, or the first keys, as many as there are ones.
+    """
 
     value: str
+    masking: str = "keys"
 
 
 # --- layout ---
@@ -172,12 +180,17 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
         return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"
     readers = [node for value in given for node in match.search.consumers[value.name]]
     ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
+    ways = dict(KEPT)
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
         feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
         got = probe(part, graph, facts, feeds)
-        if got is None or not means(got, kept_of(given, feeds, (batch, tokens)), match):
-            return f"'{match['mask']}' is not the mask of the padded tokens"
-    return Mask(given[0].name if given else "")
+        ones = kept_of(given, feeds, (batch, tokens))
+        for masking, kept in KEPT.items():
+            if got is None or not means(got, kept(ones), match):
+                ways.pop(masking, None)
+    if not ways:
+        return f"'{match['mask']}' is not the mask of the padded tokens"
+    return Mask(given[0].name if given else "", next(iter(ways)))
 
 
 def kept_of(given: Sequence[Value], feeds: Mapping[str, Array], shape: tuple[int, int]) -> Array:
@@ -216,7 +229,7 @@ def build(match: Match) -> Sequence[Node]:
         rounded(parts.query, "query"),
         rounded(parts.key, "key"),
         rounded(parts.value, "value"),
-        parts.mask,
+        parts.mask.value,
     )
     before = parts.query.factor * parts.key.factor
     softmax = match.node("probabilities") if "probabilities" in match else None
@@ -231,6 +244,7 @@ def build(match: Match) -> Sequence[Node]:
         "product": None,
         "output": None,
         "precision": precision_of(match, parts),
+        "masking": parts.mask.masking,
     }
     later = [node for node in after_product(match) if node.kind == "engine.FakeQuantize"]
     results = [f"{out}.context{i}" for i in range(len(later))] + [out]

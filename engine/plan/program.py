@@ -17,6 +17,7 @@ from ..graph import Graph
 from ..kernels import kernel
 from ..kernels.call import STEP
 from ..kernels.context import MOST_ROWS, ROWS, TILE
+from ..ops.fused import first_keys
 from .barriers import barriers, ranges_between_barriers
 from .memory import Buffer, place
 from .scratch import scratch_bytes
@@ -80,6 +81,15 @@ class Plan:
     pack_tokens: int = PACK_TOKENS
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
     mixes: str = ""  # how the fallback reads masked tokens, which are 0 here: mixing.py
+    by_lengths: bool = False  # only the sums of masks count
+
+    def refuses(self, mask: NDArray[Any] | None) -> bool:
+        """Whether kernels, which leave masked tokens out, would not make what the graph means."""
+        if mask is None or not (self.mixes or self.by_lengths):
+            return False
+        return bool(self.mixes and not mask.all()) or (
+            self.by_lengths and not np.array_equal(mask, first_keys(mask))
+        )
 
     @cached_property
     def signature(self) -> str:

@@ -134,8 +134,7 @@ class Session:
             if self._check:
                 check(self.graph, feeds)
             shape, arrays = self._inputs.checked(feeds)
-            mask = arrays[2]
-            if plan.mixes and mask is not None and not mask.all():
+            if plan.refuses(arrays[2]):
                 return self._by_reference(feeds)
             results = caller.in_turn(caller.run, shape, arrays)
             if results is None:

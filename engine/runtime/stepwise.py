@@ -56,7 +56,7 @@ def values(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, StepValue]:
         return {}
     inputs = Inputs(graph, plan)
     shape, arrays = inputs.checked(feeds)
-    if plan.mixes and arrays[2] is not None and not arrays[2].all():
+    if plan.refuses(arrays[2]):
         return {}
     stepwise = Stepwise(graph, Caller(plan, inputs, 1, ()))
     stepwise.run(shape, arrays)
