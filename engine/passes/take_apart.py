@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
-from .shapes import UNKNOWN, Fact, infer
+from .lengths import Shape, alike
+from .shapes import UNKNOWN, Fact, fact_of, facts_after, infer
 
 __all__ = ["take_apart"]
 
 Array = NDArray[Any]
+LEAST = np.float32(np.finfo(np.float32).min)
 
 
 def take_apart(graph: Graph) -> Graph:
@@ -29,18 +31,23 @@ def take_apart(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         rule = PARTS.get(node.kind)
-        parts = (rule(Parts(node, facts, constants)) if rule else None) or [node]
+        parts = (rule(Parts(node, graph, facts, constants)) if rule else None) or [node]
         made = {name for part in parts for name in part.outputs}
-        nodes.extend(parts if made.issuperset(read.intersection(node.outputs)) else [node])
+        parts = parts if made.issuperset(read.intersection(node.outputs)) else [node]
+        facts.update((name, fact_of(constants[name])) for name in constants.keys() - facts.keys())
+        facts = facts_after(parts, facts)
+        nodes.extend(parts)
     return graph.changed(nodes=tuple(nodes), constants=constants)
 
 
 class Parts:
     """A node being taken apart: its inputs padded with "", and names for what lies between."""
 
-    def __init__(self, node: Node, facts: Mapping[str, Fact], constants: dict[str, Array]) -> None:
-        self.node, self.facts, self.constants = node, facts, constants
-        self.inputs = (*node.inputs, *[""] * 8)
+    def __init__(
+        self, node: Node, graph: Graph, facts: Mapping[str, Fact], constants: dict[str, Array]
+    ) -> None:
+        self.node, self.graph, self.facts, self.constants = node, graph, facts, constants
+        self.inputs = (*node.inputs, *[""] * 12)
         self.out = node.outputs[0]
         self.nodes: list[Node] = []
 
@@ -50,9 +57,26 @@ class Parts:
         return name
 
     def constant(self, array: Any) -> str:
-        name = f"{self.out}.constant{len(self.nodes)}"
+        name = f"{self.out}.constant{len(self.constants)}"
         self.constants[name] = np.asarray(array)
         return name
+
+    def shape(self, name: str) -> Shape:
+        """() where it is not known."""
+        return self.facts.get(name, UNKNOWN).shape or ()
+
+    def given(self, name: str) -> str:
+        """The graph's input where a value is that, cast to another width."""
+        node = self.graph.producer().get(name)
+        if node is None or node.kind != "Cast" or node.inputs[0] not in self.facts:
+            return name
+        types = {self.facts[each].dtype for each in (name, node.inputs[0])}
+        return node.inputs[0] if types <= {"int32", "int64"} else name
+
+    def places(self, x: str) -> str:
+        """0, 1, 2 ... for each token of x [batch, tokens, ...]."""
+        length = self.add("Gather", self.add("Shape", x), self.constant(np.int64(1)))
+        return self.add("Range", self.constant(np.int64(0)), length, self.constant(np.int64(1)))
 
 
 def bias_gelu(p: Parts) -> list[Node] | None:
@@ -114,6 +138,94 @@ def skip_layer_normalization(p: Parts) -> list[Node] | None:
     return p.nodes
 
 
+# --- layers ---
+def embed_layer_normalization(p: Parts) -> list[Node] | None:
+    ids, kinds, words, positions, types, gamma, beta, mask, places = p.inputs[:9]
+    ids, kinds = p.given(ids), p.given(kinds)
+    if p.node.attributes.get("mask_index_type") or not all(
+        p.facts.get(name, UNKNOWN).dtype == "float32" for name in (words, positions)
+    ):
+        return None
+    rows = p.add("Gather", positions, places or p.places(ids), axis=0)
+    total = p.add("Add", p.add("Gather", words, ids, axis=0), rows)
+    if kinds and types:
+        total = p.add("Add", total, p.add("Gather", types, kinds, axis=0))
+    epsilon = p.node.attributes.get("epsilon", 1e-12)
+    p.add("LayerNormalization", total, gamma, beta, last=True, axis=-1, epsilon=epsilon)
+    lengths, summed = (*p.node.outputs, "", "")[1:3]
+    if lengths and mask:
+        p.nodes.append(number_of_ones(p, mask, lengths))
+    if summed:
+        p.nodes.append(Node("Identity", (total,), (summed,)))
+    return p.nodes
+
+
+def number_of_ones(p: Parts, mask: str, lengths: str) -> Node:
+    """int32 [batch]"""
+    one = p.constant(np.array(1, p.facts[mask].dtype or "int32"))
+    ones = p.add("Cast", p.add("Equal", mask, one), to="int32")
+    if p.graph.opset < 13:  # the axes were an attribute
+        return Node("ReduceSum", (ones,), (lengths,), {"axes": (1,), "keepdims": 0})
+    axes = p.constant(np.array([1]))
+    return Node("ReduceSum", (ones, axes), (lengths,), {"keepdims": 0})
+
+
+def attention(p: Parts) -> list[Node] | None:
+    x, weights, bias, mask = p.inputs[:4]
+    weight, b = p.constants.get(weights), p.constants.get(bias)
+    if weight is None or weight.dtype != np.float32 or (b is None and bias):
+        return None
+    if any(p.inputs[4:]) or p.node.attributes.keys() - SELF_ATTENTION or weight.shape[1] % 3:
+        return None
+    layers = []
+    for i, part in enumerate(np.split(weight, 3, axis=1)):
+        layers.append(p.add("MatMul", x, p.constant(np.ascontiguousarray(part))))
+        if b is not None:
+            layers[i] = p.add("Add", layers[i], p.constant(np.split(b, 3)[i]))
+    return attended(p, layers, kept_keys(p, x, mask), weight.shape[1] // 3)
+
+
+SELF_ATTENTION = {"num_heads", "scale", "mask_filter_value"}  # attributes
+
+
+def attended(p: Parts, layers: list[str], kept: str | None, channels: int) -> list[Node] | None:
+    """Of query, key and value [batch, tokens, channels]; kept: bool, "" for all of the keys."""
+    heads = p.node.attributes["num_heads"]
+    if channels % heads or kept is None:
+        return None
+    split = p.constant(np.array([0, 0, heads, channels // heads]))
+    query, key, value = (
+        p.add("Transpose", p.add("Reshape", layer, split), perm=order)
+        for layer, order in zip(layers, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
+    )
+    scale = p.node.attributes.get("scale") or (channels // heads) ** -0.5
+    scores = p.add("Mul", p.add("MatMul", query, key), p.constant(np.float32(scale)))
+    if kept:
+        scores = p.add("Where", kept, scores, p.constant(LEAST))
+    context = p.add("MatMul", p.add("Softmax", scores, axis=-1), value)
+    context = p.add("Transpose", context, perm=(0, 2, 1, 3))
+    p.add("Reshape", context, p.constant(np.array([0, 0, channels])), last=True)
+    return p.nodes
+
+
+def kept_keys(p: Parts, tokens: str, mask: str) -> str | None:
+    """bool [batch, 1, 1, tokens] of a mask: lengths [batch], or [batch, tokens]; "" without one.
+
+    tokens: an input of the node that is [batch, tokens, channels].
+    """
+    if not mask:
+        return ""
+    shape = p.shape(mask)
+    if len(shape) not in (1, 2) or not alike(shape, p.shape(tokens)[: len(shape)]):
+        return None
+    if len(shape) == 1:
+        lengths = p.add("Cast", mask, to="int64")
+        lengths = p.add("Reshape", lengths, p.constant(np.array([-1, 1, 1, 1])))
+        return p.add("Less", p.places(tokens), lengths)
+    ones = p.add("Cast", mask, to="bool")
+    return p.add("Reshape", ones, p.constant(np.array([0, 1, 1, -1])))
+
+
 def dynamic_quantize_matmul(p: Parts) -> list[Node] | None:
     x, weight, scale, zero, bias = p.inputs[:5]
     stored = tuple(f"{p.out}.{part}" for part in ("stored", "scale", "zero"))
@@ -148,9 +260,11 @@ def scaled_product(
 
 
 PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
+    "com.microsoft.Attention": attention,
     "com.microsoft.BiasGelu": bias_gelu,
     "com.microsoft.DequantizeLinear": same_in_onnx,
     "com.microsoft.DynamicQuantizeMatMul": dynamic_quantize_matmul,
+    "com.microsoft.EmbedLayerNormalization": embed_layer_normalization,
     "com.microsoft.FastGelu": fast_gelu,
     "com.microsoft.FusedGemm": fused_gemm,
     "com.microsoft.FusedMatMul": fused_matmul,

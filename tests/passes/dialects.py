@@ -29,6 +29,7 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "sdpa_dynamo": ("", lambda p: e.export(e.Sdpa(), p, opset=18, dynamo=True)),
     "distilbert": ("", lambda p: e.export(e.distilbert(), p, names=e.NAMES[:2])),
     "roberta": ("", lambda p: e.export(e.roberta(), p, names=e.NAMES[:2])),
+    "electra": ("", lambda p: e.export(e.electra(), p)),
     "hidden_states": ("", lambda p: e.export(e.bert("BertModel"), p, outputs=HIDDEN)),
     "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
     "tokens": ("", lambda p: e.export(e.bert("BertForTokenClassification"), p)),

@@ -15,6 +15,8 @@ import torch
 import transformers
 from onnx import numpy_helper
 from onnxruntime import quantization
+from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.fusion_options import FusionOptions
 
 from workflow.scripts.convert import onnx_runtime
 
@@ -64,6 +66,11 @@ def distilbert(head: str = "DistilBertForSequenceClassification") -> torch.nn.Mo
 def roberta(head: str = "RobertaForSequenceClassification") -> torch.nn.Module:
     changes = {"max_position_embeddings": 50, "type_vocab_size": 1}
     config = transformers.RobertaConfig(**{**SIZES, **changes})
+    return seeded(getattr(transformers, head)(config))
+
+
+def electra(head: str = "ElectraForSequenceClassification") -> torch.nn.Module:
+    config = transformers.ElectraConfig(**SIZES, embedding_size=32)
     return seeded(getattr(transformers, head)(config))
 
 
@@ -206,6 +213,19 @@ def optimised(source: Path, path: Path) -> Path:
     options.optimized_model_filepath = str(path)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    return path
+
+
+def fused(source: Path, path: Path, level: int | None = None, **options: Any) -> Path:
+    """By onnxruntime.transformers, with operators of its own; options: its FusionOptions."""
+    how = FusionOptions("bert")
+    for name, value in options.items():
+        setattr(how, name, value)
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    model = optimizer.optimize_model(
+        str(source), "bert", num_heads=0, hidden_size=0, opt_level=level, optimization_options=how
+    )
+    model.save_model_to_file(str(path))
     return path
 
 

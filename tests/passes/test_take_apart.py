@@ -105,6 +105,68 @@ def test_products_of_stored_values() -> None:
     check(s, y, ["DynamicQuantizeLinear", *tail])
 
 
+# --- layers ---
+INTEGERS = ("int32", ("batch", "sequence"))
+LENGTHS = ("int32", ("batch",))
+MASK = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+LAYERS = (normal(8, 24), normal(24, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask"),
+    [(INTEGERS, MASK), (LENGTHS, MASK.sum(1).astype(np.int32)), (None, None)],
+    ids=["masks", "lengths", "none"],
+)
+@pytest.mark.parametrize("scale", [{}, {"scale": 0.3}], ids=str)
+def test_attention(kind: Any, mask: Any, scale: dict[str, float]) -> None:
+    s = Sketch(x=HIDDEN, **({"mask": kind} if kind else {}))
+    y = s.Attention("x", *LAYERS, *["mask"] * bool(kind), num_heads=2, **scale, **MICROSOFT)
+    graph = s.graph(y)
+    after = take_apart(graph)
+    assert not any(node.domain for node in after)
+    assert_same(graph, after, atol=1e-5, x=X, **({"mask": mask} if kind else {}))
+
+
+def test_attention_without_biases() -> None:
+    s = Sketch(x=HIDDEN)
+    graph = s.graph(s.Attention("x", LAYERS[0], num_heads=4, **MICROSOFT))
+    assert "Attention" not in operators(take_apart(graph))
+    assert_same(graph, take_apart(graph), atol=1e-5, x=X)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [("int32", ("batch", "sequence", "sequence")), ("int32", (7,)), ("int32", ("batch", 1))],
+    ids=["for each query", "of other rows", "for all keys"],
+)
+def test_attention_with_another_mask_stays(mask: Any) -> None:
+    s = Sketch(x=("float32", (2, 3, 8)), mask=mask)
+    graph = s.graph(s.Attention("x", *LAYERS, "mask", num_heads=2, **MICROSOFT))
+    assert operators(take_apart(graph)) == ["Attention"]
+
+
+@pytest.mark.parametrize("how", [{"unidirectional": 1}, {"qkv_hidden_sizes": (4, 4, 16)}], ids=str)
+def test_attention_of_another_kind_stays(how: dict[str, Any]) -> None:
+    s = Sketch(x=HIDDEN)
+    graph = s.graph(s.Attention("x", *LAYERS, num_heads=2, **how, **MICROSOFT))
+    assert operators(take_apart(graph)) == ["Attention"]
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("places", [False, True])
+def test_embed_layer_normalization(opset: int, places: bool) -> None:
+    ids = {"ids": INTEGERS, "types": INTEGERS, "mask": INTEGERS, "places": INTEGERS}
+    s = Sketch(opset, **ids)
+    tables = (normal(5, 8), normal(6, 8, seed=1), normal(2, 8, seed=2), normal(8), normal(8))
+    rest = ("mask", *["places"] * places)
+    made = s.EmbedLayerNormalization("ids", "types", *tables, *rest, outputs=3, **MICROSOFT)
+    graph = s.graph(*made)
+    after = take_apart(graph)
+    assert not any(node.domain for node in after)
+    feeds = {name: np.random.default_rng(n).integers(0, 2, (2, 3)) for n, name in enumerate(ids)}
+    assert_same(graph, after, **{name: each.astype(np.int32) for name, each in feeds.items()})
+
+
 def test_onnx_own_operators_are_not_touched() -> None:
     s = Sketch(x=HIDDEN)
     graph = s.graph(s.Gelu("x"))
