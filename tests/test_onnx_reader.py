@@ -67,6 +67,15 @@ def test_constant_nodes_become_constants() -> None:
     assert graph.constants["axes"].shape == ()
 
 
+def test_nodes_come_in_an_order_in_which_they_can_run() -> None:
+    pairs = [("c", "y"), ("x", "a"), ("b", "c"), ("a", "b")]
+    nodes = [helper.make_node("Neg", [before], [after]) for before, after in pairs]
+    assert "".join(node.outputs[0] for node in onnx_reader.from_model(model_of(*nodes))) == "abcy"
+    nodes[1].input[0] = "y"
+    with pytest.raises(ModelError, match=r"reads 'c', which nothing before it makes"):
+        onnx_reader.from_model(model_of(*nodes))
+
+
 def test_types_are_numpy_names() -> None:
     cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT16)
     assert onnx_reader.from_model(model_of(cast)).nodes[0].attributes == {"to": "float16"}

@@ -8,7 +8,8 @@ in the hub's cache.  A model that comes as bytes has no folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -102,13 +103,27 @@ def _graph(model: onnx.ModelProto, name: str, path: Path | None) -> Graph:
         name,
         tuple(_value(v, name) for v in model.graph.input if v.name not in constants),
         tuple(_value(v, name) for v in model.graph.output),
-        tuple(nodes),
+        _in_order(nodes),
         constants,
         opset,
         any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer),
         _metadata(model),
     )
     return checked(graph)
+
+
+def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """An order in which they can run, if there is one: converters leave Casts at the end, which
+    ONNX forbids and ONNX Runtime permits.
+    """
+    maker = {name: i for i, node in enumerate(nodes) for name in node.outputs if name}
+    needs = {i: [maker[n] for n in node.inputs if n in maker] for i, node in enumerate(nodes)}
+    if all(max(before, default=-1) < i for i, before in needs.items()):
+        return tuple(nodes)
+    try:
+        return tuple(nodes[i] for i in TopologicalSorter(needs).static_order())
+    except CycleError:  # the graph's check says where
+        return tuple(nodes)
 
 
 def _metadata(model: onnx.ModelProto) -> ModelMetadata:
