@@ -82,13 +82,17 @@ def test_results_are_cast_at_the_end(dtype: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_a_model_of_another_float(dtype: str, tmp_path: Path) -> None:
-    """No operator of ours has its type: nothing is fused.  (ONNX Runtime has no Erf of float64.)"""
+    """float16 is widened; no operator of ours has float64: nothing is fused.  (ONNX Runtime has no
+    Erf of float64.)"""
     from tests.passes.exported import runtime
 
     path = Odd().save(tmp_path / "other.onnx")
     wanted = runtime(path, FEEDS)
     session = engine.load(in_type(path, dtype))
-    assert {node.kind for node in session.graph if node.domain == "engine"} <= {"engine.Select"}
+    if dtype == "float16":
+        assert session.plan is not None and session.plan.fallback is None
+    else:
+        assert {node.kind for node in session.graph if node.domain == "engine"} <= {"engine.Select"}
     for name, got in session.run(FEEDS).items():
         assert got.dtype == dtype
         np.testing.assert_allclose(got[0], wanted[name][0], atol=CLOSE[dtype])

@@ -30,10 +30,12 @@ from .select import select
 from .simulate import simulate
 from .sparsity import sparsity
 from .take_apart import take_apart
+from .widen import widen
 
 __all__ = ["FUSIONS", "PIPELINE", "explain", "optimize", "why"]
 
 PIPELINE: list[Callable[[Graph], Graph]] = [
+    widen,  # float16 -> float32, before constants are computed in it
     clean,  # constants, shapes and idle operators first: fewer spellings for all that follow
     take_apart,  # what another optimiser joined
     simulate,  # quantised arithmetic in whatever form -> float arithmetic on FakeQuantize

@@ -170,6 +170,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["QuantizeLinear", "com.microsoft.QuantizeLinear"], quantize),
     "DynamicQuantizeLinear": dynamic_quantize,
     "Gemm": gemm,
+    "com.microsoft.FusedGemm": gemm,
     "IsNaN": truth,
     "MatMul": matmul,
     "MatMulInteger": matmul,

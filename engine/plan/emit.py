@@ -86,7 +86,7 @@ def emit_steps(choices: Choices) -> Planner:
 def _output(planner: Planner, choices: Choices, number: int, name: str) -> Result:
     value = choices.values[name]
     buffer = value.buffer
-    result = Result(name, buffer.domain, value.channels, value.kept_axis)
+    result = Result(name, buffer.domain, value.channels, value.kept_axis, value.returned)
     kernel = "output_tokens" if buffer.domain == "tokens" else "output_rows"
     params = {"x": buffer, "number": number, "channels": result.channels}
     planner.emit(Node("Output", (name,), (), name=name), kernel, (), params, buffer.domain)
@@ -100,7 +100,7 @@ def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
     lengths = next(value.shape for value in graph.inputs if value.name == choices.inputs[0])
     named = dict(zip(("batch", "sequence"), lengths, strict=True))  # as other inputs have it
     inputs = tuple(
-        Value(each.name, "float32", tuple(named.get(str(n), n) for n in each.shape))
+        Value(each.name, each.dtype, tuple(named.get(str(n), n) for n in each.shape))
         for each in results
     )
     kept = tuple(value for value in graph.inputs if value.name not in names)

@@ -36,6 +36,7 @@ class Result:
     domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
     channels: int
     keep_row_axis: bool = False  # [batch, 1, channels]
+    dtype: str = "float32"  # in which a call returns it; the program makes float32
 
     @property
     def shape(self) -> tuple[int | str, ...]:

@@ -20,6 +20,7 @@ from ..errors import InputError, ResourceError
 from ..formats import models
 from ..graph import Graph
 from ..ops import not_finite, reference
+from ..ops.elementwise import cast
 from ..plan import PACK_TOKENS, Plan, make_plan
 from .call import Caller
 from .inputs import Inputs, typed
@@ -101,6 +102,7 @@ class Session:
             self._inputs = Inputs(graph, self.plan)
             self._caller = Caller(self.plan, self._inputs, self.threads, tuple(cpus))
             self._names = [result.name for result in self.plan.results]
+            self._cast = {r.name: r.dtype for r in self.plan.results if r.dtype != "float32"}
         _sessions.add(self)
 
     @property
@@ -140,6 +142,8 @@ class Session:
             if results is None:
                 return self._apart(plan, feeds)
             made = dict(zip(self._names, results, strict=True))
+            for name, dtype in self._cast.items():
+                made[name] = cast(made[name], to=dtype)
             return made if plan.fallback is None else self._run_fallback(plan.fallback, feeds, made)
         except MemoryError as error:
             raise ResourceError(f"memory for a call: {error or 'no more'}") from error

@@ -16,6 +16,7 @@ import transformers
 from onnx import numpy_helper
 from onnxruntime import quantization
 from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.fusion_options import FusionOptions
 
 from workflow.scripts.convert import onnx_runtime
@@ -277,6 +278,32 @@ def bfloat16_weights(source: Path, path: Path) -> Path:
             to = onnx.TensorProto.FLOAT
             casts.append(onnx.helper.make_node("Cast", [stored], [name], to=to))
     return saved(model, [*casts, *model.graph.node], path)
+
+
+def float16(source: Path, path: Path, **how: Any) -> Path:
+    """ONNX Runtime's conversion; `keep_io_types`: what is declared stays float32."""
+    onnx.save(convert_float_to_float16(onnx.load(source), **how), path)
+    return path
+
+
+def widened(source: Path, path: Path) -> Path:
+    """The same operators and numbers, every float16 declared as float32."""
+    model = onnx.load(source)
+    half, whole = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    tensors = [a.t for a in attributes if a.type == onnx.AttributeProto.TENSOR]
+    for tensor in (*model.graph.initializer, *tensors):
+        if tensor.data_type == half:
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for attribute in attributes:
+        if attribute.name == "to" and attribute.i == half:
+            attribute.i = whole
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = whole
+    onnx.save(model, path)
+    return path
 
 
 def saved(model: onnx.ModelProto, nodes: list[Any], path: Path) -> Path:

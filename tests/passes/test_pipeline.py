@@ -173,4 +173,4 @@ def test_changed_numbers_are_blamed_on_their_pass_when_asked_for() -> None:
 def test_counts_are_logged_on_demand(caplog: pytest.LogCaptureFixture) -> None:
     with settings.override(debug=1), caplog.at_level("INFO", logger="engine.passes"):
         optimize(one_node())
-    assert "1 clean: 1 -> 1 nodes" in caplog.text
+    assert "2 clean: 1 -> 1 nodes" in caplog.text

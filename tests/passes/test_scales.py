@@ -43,6 +43,11 @@ def assert_same_as_read(graph: Graph, **feeds: np.ndarray) -> None:
         np.testing.assert_allclose(got[name].astype(float), array.astype(float), atol=1e-4)
 
 
+def asks_for_limits(s: Sketch, y: str, dtype: str) -> list[str]:
+    """What keeps a graph in float16: without it all passes see float32."""
+    return [s.IsInf(y)] if dtype == "float16" else []
+
+
 SHAPES = [
     (),
     (1,),
@@ -78,7 +83,8 @@ def test_integer_products_in_another_type(to: str) -> None:
     stored = s.QuantizeLinear("x", np.float32(0.02), np.uint8(120))
     product = s.Cast(s.MatMulInteger(stored, WEIGHT, np.uint8(120)), to=to)
     s.constants["factor"] = np.array(3, to)
-    assert_same_as_read(s.graph(s.Mul(product, "factor")), x=normal(2, TOKENS, INPUTS))
+    y = s.Mul(product, "factor")
+    assert_same_as_read(s.graph(y, *asks_for_limits(s, y, to)), x=normal(2, TOKENS, INPUTS))
 
 
 A = [(), (1,), (TOKENS,)]
@@ -157,5 +163,6 @@ def test_scales_of_another_type(dtype: str) -> None:
     s.constants["scale"] = np.array(0.02, dtype)
     how = ("scale", s.constant(np.uint8(120)))
     value = s.DequantizeLinear(s.QuantizeLinear("x", *how), *how)
-    graph = s.graph(s.MatMul(value, s.DequantizeLinear(WEIGHT, "scale")))
+    y = s.MatMul(value, s.DequantizeLinear(WEIGHT, "scale"))
+    graph = s.graph(y, *asks_for_limits(s, y, dtype))
     assert_same_as_read(graph, x=normal(2, TOKENS, INPUTS).astype(dtype))

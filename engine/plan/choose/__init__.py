@@ -28,7 +28,7 @@ from .elementwise import ELEMENTWISE, ElementwiseChoice, ThroughFloats, choose_e
 from .facts import Activation, Choice, Facts, LinearKernel, row_values
 from .linear import LinearChoice, block_read, choose_linear, float_kernels
 from .normalize import EmbeddingChoice, NormChoice, choose_embedding, choose_layer_norm
-from .rows import RenamingChoice, SelectChoice, choose_renaming, choose_select
+from .rows import RenamingChoice, SelectChoice, choose_cast, choose_renaming, choose_select
 
 __all__ = [
     "Activation",
@@ -53,6 +53,7 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.LayerNorm": choose_layer_norm,
     "engine.Select": choose_select,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
+    "Cast": choose_cast,
     "Squeeze": choose_renaming,
     "Flatten": choose_renaming,
     "Reshape": choose_renaming,

@@ -30,6 +30,7 @@ class Activation:
     channels: int  # of the value; its buffer may have more
     quantization: Quantization | None = None  # of the bytes in the buffer
     kept_axis: bool = False  # rows whose shape is [batch, 1, channels]
+    returned: str = "float32"  # the type in which a call returns it
     less_128: bool = False  # bytes stored less 128, as attention multiplies values
 
     @property

@@ -1,4 +1,6 @@
-"""The rows that are read: one token of each sentence, and what only changes the shape of it."""
+"""The rows that are read: one token of each sentence, and what only changes the shape of it, or the
+type in which a call returns it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from ...graph import Node
 from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
 
-__all__ = ["RenamingChoice", "SelectChoice", "choose_renaming", "choose_select"]
+__all__ = [
+    "RenamingChoice",
+    "SelectChoice",
+    "choose_cast",
+    "choose_renaming",
+    "choose_select",
+]
+
+RETURNED = ("float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,18 @@ def choose_renaming(facts: Facts, node: Node) -> RenamingChoice:
     if not _makes_rows(facts, node, x):
         raise Unplanned("makes something else than [batch, channels]")
     return RenamingChoice(replace(x, kept_axis=False))
+
+
+def choose_cast(facts: Facts, node: Node) -> RenamingChoice:
+    """Cast of a result, which is float32 until the call returns it.
+
+    Raises:
+        Unplanned: it is no such Cast.
+    """
+    x, to = facts.value(node.inputs[0]), node.attributes["to"]
+    if x.buffer.dtype != "f32" or to not in RETURNED or node.outputs[0] in facts.graph.consumers():
+        raise Unplanned(f"kernels compute with no {to}")
+    return RenamingChoice(replace(x, returned=to))
 
 
 def _makes_rows(facts: Facts, node: Node, x: Activation) -> bool:
