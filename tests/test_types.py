@@ -180,6 +180,7 @@ def contributed(name: str, x: np.ndarray) -> tuple[Any, ...]:
         "FusedGemm": (x[0], x[1], row),
         "FusedMatMul": (x, x),
         "Gelu": (x,),
+        "MultiHeadAttention": (x, x, x, None, np.array([[1, 1, 0, 0]] * 2)),
         "QuickGelu": (x,),
         "SkipLayerNormalization": (x, x, row, row),
     }[name]
@@ -189,10 +190,10 @@ def contributed(name: str, x: np.ndarray) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     "name",
     ["Attention", "BiasGelu", "EmbedLayerNormalization", "FastGelu", "FusedGemm", "FusedMatMul",
-     "Gelu", "QuickGelu", "SkipLayerNormalization"],
+     "Gelu", "MultiHeadAttention", "QuickGelu", "SkipLayerNormalization"],
 )  # fmt: skip
 def test_a_contributed_operator_keeps_its_type(name: str, dtype: str) -> None:
     inputs = contributed(name, normal(2, 4, 4).astype(dtype))
-    more = {"num_heads": 2} if name == "Attention" else {}
+    more = {"num_heads": 2} if "Attention" in name else {}
     made = find("com.microsoft", name, 17).meaning(*inputs, **more)
     assert np.asarray(made[0] if isinstance(made, tuple) else made).dtype == dtype

@@ -121,6 +121,11 @@ def scores(x: Array, weights: Array, *rest: Array | None, num_heads: int, **how:
     return int(batch * length * (weights.shape[-1] + num_heads * length))
 
 
+def all_scores(query: Array, key: Array, *rest: Array | None, num_heads: int, **how: Any) -> int:
+    """com.microsoft.MultiHeadAttention: [batch, heads, queries, keys]."""
+    return int(math.prod(query.shape[:2]) * key.shape[1] * num_heads)
+
+
 def _product(lengths: Sequence[int] | Array) -> int:
     """Of what a shape asks for, in Python's integers, which do not overflow."""
     return math.prod(max(int(n), 1) for n in np.ravel(lengths))

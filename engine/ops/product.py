@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from . import growth
 from .elementwise import gelu, relu
 from .numbers import Array
+from .quantized import matmul_integer_to_float
 from .reduce import layer_normalization, softmax, widened
 from .table import HEAVY, Operator
 
@@ -89,12 +90,40 @@ def attention(
     """com.microsoft.Attention without past; weights is [C, 3 C] for query, key and value."""
     del mask_filter_value  # a masked key has no probability
     product = x @ weights if bias is None else x @ weights + bias
-    query, key, value = (_heads(part, num_heads) for part in np.split(product, 3, axis=-1))
+    return attended(np.split(product, 3, axis=-1), mask_index, num_heads, scale)
+
+
+def q_attention(
+    x: Array, weights: Array, bias: Array, x_scale: Array, scale: Array,
+    mask_index: Array | None = None, x_zero: Array | None = None, zero: Array | None = None,
+    *, num_heads: int, mask_filter_value: float = -10000.0,
+) -> Array:  # fmt: skip
+    """com.microsoft.QAttention: of stored values and weights."""
+    del mask_filter_value
+    product = matmul_integer_to_float(x, weights, x_scale, scale, x_zero, zero, bias)
+    return attended(np.split(product, 3, axis=-1), mask_index, num_heads, 0.0)
+
+
+def multi_head_attention(
+    query: Array, key: Array, value: Array, bias: Array | None = None, mask: Array | None = None,
+    *, num_heads: int, scale: float = 0.0, mask_filter_value: float = -10000.0,
+) -> Array:  # fmt: skip
+    """Query, key and value [B, S, C] apart, the bias [3 C] of all three."""
+    del mask_filter_value
+    layers = [query, key, value]
+    if bias is not None:
+        layers = [x + part for x, part in zip(layers, np.split(bias, 3), strict=True)]
+    return attended(layers, mask, num_heads, scale)
+
+
+def attended(layers: Sequence[Array], mask: Array | None, heads: int, scale: float) -> Array:
+    """Of query, key and value [B, S, C]; scale 0 is that of the heads' channels."""
+    query, key, value = (_heads(layer, heads) for layer in layers)
     scores = query @ np.swapaxes(key, -1, -2) * np.float32(scale or query.shape[-1] ** -0.5)
-    if mask_index is not None:
-        scores = scores + attention_mask(mask_index, x.shape[1])
+    if mask is not None:
+        scores = scores + attention_mask(mask, key.shape[2])
     result = np.moveaxis(softmax(scores) @ value, 1, 2)  # scores with a mask are float32 at least
-    return result.reshape(*x.shape[:2], -1).astype(x.dtype, copy=False)
+    return result.reshape(*layers[0].shape[:2], -1).astype(layers[0].dtype, copy=False)
 
 
 def _heads(x: Array, heads: int) -> Array:
@@ -158,4 +187,8 @@ OPERATORS = [
     ),
     Operator("FusedGemm", fused_gemm, domain="com.microsoft", makes=growth.matrix),
     Operator("FusedMatMul", fused_matmul, domain="com.microsoft", makes=growth.multiplied),
+    Operator(
+        "MultiHeadAttention", multi_head_attention, domain="com.microsoft", makes=growth.all_scores
+    ),
+    Operator("QAttention", q_attention, domain="com.microsoft", makes=growth.scores),
 ]

@@ -172,33 +172,83 @@ def number_of_ones(p: Parts, mask: str, lengths: str) -> Node:
 
 def attention(p: Parts) -> list[Node] | None:
     x, weights, bias, mask = p.inputs[:4]
-    weight, b = p.constants.get(weights), p.constants.get(bias)
-    if weight is None or weight.dtype != np.float32 or (b is None and bias):
+    weight = p.constants.get(weights)
+    channels = channels_of(weight)
+    if weight is None or not channels or weight.dtype != np.float32 or any(p.inputs[4:]):
         return None
-    if any(p.inputs[4:]) or p.node.attributes.keys() - SELF_ATTENTION or weight.shape[1] % 3:
+    products = [p.add("MatMul", x, p.constant(part)) for part in thirds(weight)]
+    return attended(p, products, bias, mask, channels)
+
+
+def q_attention(p: Parts) -> list[Node] | None:
+    """Attention of stored values and weights."""
+    x, _, bias, x_scale, _, mask, x_zero, _ = p.inputs[:8]
+    stored = [p.constants.get(p.inputs[i]) for i in (1, 4, 7) if p.inputs[i]]
+    weights, channels = [array for array in stored if array is not None], channels_of(stored[0])
+    if len(weights) < len(stored) or not channels or any(p.inputs[8:]):
         return None
-    layers = []
-    for i, part in enumerate(np.split(weight, 3, axis=1)):
-        layers.append(p.add("MatMul", x, p.constant(np.ascontiguousarray(part))))
-        if b is not None:
-            layers[i] = p.add("Add", layers[i], p.constant(np.split(b, 3)[i]))
-    return attended(p, layers, kept_keys(p, x, mask), weight.shape[1] // 3)
-
-
-SELF_ATTENTION = {"num_heads", "scale", "mask_filter_value"}  # attributes
-
-
-def attended(p: Parts, layers: list[str], kept: str | None, channels: int) -> list[Node] | None:
-    """Of query, key and value [batch, tokens, channels]; kept: bool, "" for all of the keys."""
-    heads = p.node.attributes["num_heads"]
-    if channels % heads or kept is None:
+    if any(array.shape not in ((), (1,), (3 * channels,)) for array in weights[1:]):
         return None
+    if not all(is_one_number(p, name) for name in (x_scale, x_zero)):
+        return None
+    left = p.add("DequantizeLinear", *(name for name in (x, x_scale, x_zero) if name))
+    products = []
+    for parts in zip(*map(thirds, weights), strict=True):
+        right = p.add("DequantizeLinear", *map(p.constant, parts), axis=1)
+        products.append(p.add("MatMul", left, right))
+    return attended(p, products, bias, mask, channels)
+
+
+def channels_of(weight: Array | None) -> int:
+    """Of query, key and value [K, 3 * channels], 0 where they are something else."""
+    if weight is None or weight.ndim != 2 or weight.shape[1] % 3:
+        return 0
+    return int(weight.shape[1] // 3)
+
+
+def thirds(array: Array) -> list[Array]:
+    """Of query, key and value, which are side by side; a single number is that of all."""
+    parts = np.split(array, 3, axis=-1) if array.size > 1 else [array] * 3
+    return [np.ascontiguousarray(part) for part in parts]
+
+
+def multi_head_attention(p: Parts) -> list[Node] | None:
+    layers, bias, mask = list(p.inputs[:3]), p.inputs[3], p.inputs[4]
+    shapes = [p.shape(layer) for layer in layers]
+    channels = shapes[0][2] if len(shapes[0]) == 3 else ""
+    if any(p.inputs[5:]) or shapes.count(shapes[0]) < 3 or not isinstance(channels, int):
+        return None
+    return attended(p, layers, bias, mask, channels)
+
+
+ATTENDS = {"num_heads", "scale", "mask_filter_value"}  # attributes that are said in ONNX
+
+
+def attended(p: Parts, layers: list[str], bias: str, mask: str, channels: int) -> list[Node] | None:
+    """Of query, key and value [batch, tokens, channels]; bias [3 * channels], mask: or ""."""
+    heads, how = p.node.attributes["num_heads"], p.node.attributes
+    if how.keys() - ATTENDS or heads < 1 or channels < 1 or channels % heads:
+        return None
+    if bias and p.shape(bias) != (3 * channels,) or bias not in {"", *p.constants}:
+        return None
+    if bias:
+        biases = thirds(p.constants[bias])
+        layers = [p.add("Add", x, p.constant(b)) for x, b in zip(layers, biases, strict=True)]
+    kept = kept_keys(p, mask, layers[0])
+    scale = how.get("scale") or (channels // heads) ** -0.5
+    return None if kept is None else dot_products(p, layers, kept, scale, (heads, channels))
+
+
+def dot_products(
+    p: Parts, layers: list[str], kept: str, scale: float, lengths: tuple[int, int]
+) -> list[Node]:
+    """kept: bool, of keys, or ""; lengths: heads and channels."""
+    heads, channels = lengths
     split = p.constant(np.array([0, 0, heads, channels // heads]))
     query, key, value = (
         p.add("Transpose", p.add("Reshape", layer, split), perm=order)
         for layer, order in zip(layers, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
     )
-    scale = p.node.attributes.get("scale") or (channels // heads) ** -0.5
     scores = p.add("Mul", p.add("MatMul", query, key), p.constant(np.float32(scale)))
     if kept:
         scores = p.add("Where", kept, scores, p.constant(LEAST))
@@ -208,20 +258,20 @@ def attended(p: Parts, layers: list[str], kept: str | None, channels: int) -> li
     return p.nodes
 
 
-def kept_keys(p: Parts, tokens: str, mask: str) -> str | None:
+def kept_keys(p: Parts, mask: str, query: str) -> str | None:
     """bool [batch, 1, 1, tokens] of a mask: lengths [batch], or [batch, tokens]; "" without one.
 
-    tokens: an input of the node that is [batch, tokens, channels].
+    The node's first input is [batch, tokens, channels], as is the query.
     """
     if not mask:
         return ""
     shape = p.shape(mask)
-    if len(shape) not in (1, 2) or not alike(shape, p.shape(tokens)[: len(shape)]):
+    if len(shape) not in (1, 2) or not alike(shape, p.shape(p.inputs[0])[: len(shape)]):
         return None
     if len(shape) == 1:
         lengths = p.add("Cast", mask, to="int64")
         lengths = p.add("Reshape", lengths, p.constant(np.array([-1, 1, 1, 1])))
-        return p.add("Less", p.places(tokens), lengths)
+        return p.add("Less", p.places(query), lengths)
     ones = p.add("Cast", mask, to="bool")
     return p.add("Reshape", ones, p.constant(np.array([0, 1, 1, -1])))
 
@@ -270,6 +320,8 @@ PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.FusedMatMul": fused_matmul,
     "com.microsoft.Gelu": gelu,
     "com.microsoft.MatMulIntegerToFloat": matmul_integer_to_float,
+    "com.microsoft.MultiHeadAttention": multi_head_attention,
+    "com.microsoft.QAttention": q_attention,
     "com.microsoft.QuantizeLinear": same_in_onnx,
     "com.microsoft.SkipLayerNormalization": skip_layer_normalization,
 }

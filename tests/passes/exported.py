@@ -235,14 +235,16 @@ def float_head(source: Path, path: Path) -> Path:
     return static_int8(source, path, operators=("MatMul",))
 
 
-def dynamic_int8(source: Path, path: Path) -> Path:
+def dynamic_int8(source: Path, path: Path, *more: str) -> Path:
+    """more: kinds of operators that are quantised too."""
     logging.getLogger().setLevel(logging.ERROR)
     quantization.quantize_dynamic(
         str(source),
         str(path),
-        op_types_to_quantize=["MatMul", "Gemm"],
+        op_types_to_quantize=["MatMul", "Gemm", *more],
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
     return path
 

@@ -26,6 +26,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "level 99": {"level": 99},
     "tanh for erf": {"enable_gelu_approximation": True},
     "masks": {"attention_mask_format": MASKS},
+    "apart": {"use_multi_head_attention": True},
+    "apart with masks": {"use_multi_head_attention": True, "attention_mask_format": MASKS},
     "own embedding": {"enable_embed_layer_norm": False},
 }
 MODELS = ["bert", "distilbert", "roberta", "electra", "hidden_states"]
@@ -86,6 +88,22 @@ def test_other_masks_mean_what_the_file_says(
     given = exported.feeds(model(name), *mask.shape) | {"attention_mask": mask}
     wanted = exported.runtime(path, given)
     assert_close(engine.load(path, threads=1).run(given), wanted, mask)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_quantised_afterwards(model: Models, name: str, tmp_path: Path) -> None:
+    """As unfused models whose activations are quantised at run time: a few of 256 steps."""
+    from tests.passes import exported
+
+    path = fused(model(name), tmp_path)
+    path = exported.dynamic_int8(path, tmp_path / "int8.onnx", "Attention")
+    assert "QAttention" in {node.op for node in onnx_reader.read(path)}
+    session = engine.load(path, threads=1)
+    assert session.plan is not None
+    assert session.plan.fallback is None
+    given = exported.feeds(path, 3, 31)
+    wanted = exported.runtime(path, given)["logits"]
+    np.testing.assert_allclose(session.run(given)["logits"], wanted, atol=3e-2)
 
 
 def test_without_a_mask_every_token_counts(model: Models, tmp_path: Path) -> None:

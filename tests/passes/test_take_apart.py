@@ -127,6 +127,41 @@ def test_attention(kind: Any, mask: Any, scale: dict[str, float]) -> None:
     assert_same(graph, after, atol=1e-5, x=X, **({"mask": mask} if kind else {}))
 
 
+@pytest.mark.parametrize("kind", [INTEGERS, LENGTHS], ids=["masks", "lengths"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_multi_head_attention(kind: Any, bias: bool) -> None:
+    s = Sketch(query=HIDDEN, key=HIDDEN, value=HIDDEN, mask=kind)
+    inputs = ("query", "key", "value", LAYERS[1] if bias else "", "mask")
+    graph = s.graph(s.MultiHeadAttention(*inputs, num_heads=2, **MICROSOFT))
+    after = take_apart(graph)
+    assert not any(node.domain for node in after)
+    mask = MASK if kind is INTEGERS else MASK.sum(1).astype(np.int32)
+    layers = {name: normal(2, 3, 8, seed=n) for n, name in enumerate(("query", "key", "value"))}
+    assert_same(graph, after, atol=1e-5, mask=mask, **layers)
+
+
+@pytest.mark.parametrize("lengths", ["others", 3])
+def test_multi_head_attention_to_another_sentence_stays(lengths: Any) -> None:
+    other = ("float32", ("batch", lengths, 8))
+    s = Sketch(query=HIDDEN, key=other, value=other)
+    y = s.MultiHeadAttention("query", "key", "value", num_heads=2, **MICROSOFT)
+    assert operators(take_apart(s.graph(y))) == ["MultiHeadAttention"]
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_attention_of_stored_values(per_channel: bool) -> None:
+    s = Sketch(x=HIDDEN, mask=INTEGERS)
+    weight = np.random.default_rng(1).integers(-127, 128, (8, 24)).astype(np.int8)
+    scales = np.linspace(0.01, 0.02, 24 if per_channel else 1).astype(np.float32)
+    stored, scale, zero = s.DynamicQuantizeLinear("x", outputs=3)
+    zeros = np.zeros(scales.shape, np.int8)
+    inputs = (stored, weight, LAYERS[1], scale, scales, "mask", zero, zeros)
+    graph = s.graph(s.QAttention(*inputs, num_heads=2, **MICROSOFT))
+    after = take_apart(graph)
+    assert not any(node.domain for node in after)
+    assert_same(graph, after, atol=1e-4, x=X, mask=MASK)
+
+
 def test_attention_without_biases() -> None:
     s = Sketch(x=HIDDEN)
     graph = s.graph(s.Attention("x", LAYERS[0], num_heads=4, **MICROSOFT))
@@ -150,6 +185,16 @@ def test_attention_of_another_kind_stays(how: dict[str, Any]) -> None:
     s = Sketch(x=HIDDEN)
     graph = s.graph(s.Attention("x", *LAYERS, num_heads=2, **how, **MICROSOFT))
     assert operators(take_apart(graph)) == ["Attention"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "heads"),
+    [((8, 24), 24, 0), ((8, 24), 24, 3), ((8, 24), 8, 2), ((8, 20), 20, 2)],
+)
+def test_attention_that_does_not_fit_stays(weight: Any, bias: int, heads: int) -> None:
+    s = Sketch(x=HIDDEN)
+    y = s.Attention("x", normal(*weight), normal(bias), num_heads=heads, **MICROSOFT)
+    assert operators(take_apart(s.graph(y))) == ["Attention"]
 
 
 @pytest.mark.parametrize("opset", [11, 17])
