@@ -239,12 +239,14 @@ def test_quantised_attention() -> None:
 
 
 # --- com.microsoft, against ONNX Runtime ---
-def runtime(op: str, inputs: list[np.ndarray | None], **attributes: Any) -> np.ndarray:
+def runtime(
+    op: str, inputs: list[np.ndarray | None], *, output: str = "y", **attributes: Any
+) -> np.ndarray:
     pytest.importorskip("onnxruntime")
     from workflow.scripts.convert import onnx_runtime
 
     names = ["" if x is None else f"i{i}" for i, x in enumerate(inputs)]
-    outputs = ["y", "lengths"] if op == "EmbedLayerNormalization" else ["y"]
+    outputs = ["y", "lengths"] if "Embed" in op else ["y"]
     node = helper.make_node(op, names, outputs, domain="com.microsoft", **attributes)
     given = {name: x for name, x in zip(names, inputs, strict=True) if x is not None}
     # weights of integer products are constants, or no option makes these exact on every CPU
@@ -255,8 +257,8 @@ def runtime(op: str, inputs: list[np.ndarray | None], **attributes: Any) -> np.n
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
         for name, x in fed.items()
     ]
-    output = helper.make_empty_tensor_value_info("y")
-    graph = helper.make_graph([node], "g", values, [output], constants)
+    made = helper.make_empty_tensor_value_info(output)
+    graph = helper.make_graph([node], "g", values, [made], constants)
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     session = onnx_runtime.session(model.SerializeToString())
@@ -287,6 +289,11 @@ MICROSOFT: list[tuple[str, list[np.ndarray | None], dict[str, Any], float]] = [
                    np.array([[1, 1, 0], [1, 1, 1]], np.int32)], {"num_heads": 2}, 1e-5),
     ("MultiHeadAttention", [floats(2, 3, 8), floats(2, 3, 8), floats(2, 3, 8), floats(24),
                             np.array([1, 3], np.int32)], {"num_heads": 2, "scale": 0.3}, 1e-5),
+    ("QEmbedLayerNormalization",
+     [np.array([[1, 2]], np.int32), np.array([[0, 1]], np.int32), whole("int8", 4, 8),
+      whole("int8", 5, 8), whole("int8", 2, 8), whole("int8", 8), whole("int8", 8),
+      np.array([[1, 0]], np.int32), *[scalar(0.02)] * 5,
+      scalar(0, "int8"), scalar(9, "int8"), *[scalar(0, "int8")] * 3], {}, 1e-5),
     ("QAttention", [whole("uint8", 2, 3, 8), whole("int8", 8, 24), floats(24),
                     scalar(0.01), scalar(0.02), np.array([[1, 1, 0], [1, 1, 1]], np.int32),
                     scalar(128, "uint8"), scalar(0, "int8")], {"num_heads": 2}, 1e-4),
@@ -323,6 +330,14 @@ def test_microsoft(
     assert found.dtype == expected.dtype
     difference = found.astype(np.float64) - expected.astype(np.float64)
     assert np.abs(difference).max() <= tolerance
+
+
+def test_lengths_are_numbers_of_ones() -> None:
+    ids, mask = np.zeros((3, 4), np.int32), np.array([[1, 1, 2, 0], [0, 1, 0, 1], [-1, 1, 1, 1]])
+    inputs = [ids, ids, *(floats(4, 8) for _ in range(3)), floats(8), floats(8), np.int32(mask)]
+    found = find("com.microsoft", "EmbedLayerNormalization", 17).meaning(*inputs)[1]
+    expected = runtime("EmbedLayerNormalization", inputs, output="lengths")
+    assert found.tolist() == expected.tolist() == [2, 2, 3]
 
 
 # --- reductions of float16, and beside a large offset ---

@@ -10,7 +10,7 @@ import numpy as np
 from . import growth
 from .elementwise import gelu, relu
 from .numbers import Array
-from .quantized import matmul_integer_to_float
+from .quantized import dequantize_linear, matmul_integer_to_float
 from .reduce import layer_normalization, softmax, widened
 from .table import HEAVY, Operator
 
@@ -158,6 +158,16 @@ def embed_layer_normalization(
     return y.astype(words.dtype, copy=False), lengths, total.astype(words.dtype, copy=False)
 
 
+def q_embed_layer_normalization(
+    input_ids: Array, segment_ids: Array | None, *rest: Any, epsilon: float = 1e-12
+) -> tuple[Array, ...]:
+    """The same of five stored tables: after the mask their scales, then their zero points."""
+    stored = zip(rest[:5], rest[6:11], rest[11:16], strict=True)
+    tables = [None if how[0] is None else dequantize_linear(*how) for how in stored]
+    given: Any = (*tables, rest[5])
+    return embed_layer_normalization(input_ids, segment_ids, *given, epsilon=epsilon)[:2]
+
+
 ACTIVATIONS: Mapping[str, Callable[[Array], Any]] = {
     "": lambda x: x,
     "Relu": relu,
@@ -189,6 +199,13 @@ OPERATORS = [
     Operator("FusedMatMul", fused_matmul, domain="com.microsoft", makes=growth.multiplied),
     Operator(
         "MultiHeadAttention", multi_head_attention, domain="com.microsoft", makes=growth.all_scores
+    ),
+    Operator(
+        "QEmbedLayerNormalization",
+        q_embed_layer_normalization,
+        domain="com.microsoft",
+        makes=growth.embedded,
+        lookups=((0, 2), (1, 4)),
     ),
     Operator("QAttention", q_attention, domain="com.microsoft", makes=growth.scores),
 ]

@@ -5,13 +5,14 @@ One row per operator: node -> the nodes of ONNX that mean the same, or none wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
+from ..ops.quantized import dequantize_linear
 from .lengths import Shape, alike
 from .shapes import UNKNOWN, Fact, fact_of, facts_after, infer
 
@@ -140,11 +141,28 @@ def skip_layer_normalization(p: Parts) -> list[Node] | None:
 
 # --- layers ---
 def embed_layer_normalization(p: Parts) -> list[Node] | None:
-    ids, kinds, words, positions, types, gamma, beta, mask, places = p.inputs[:9]
-    ids, kinds = p.given(ids), p.given(kinds)
-    if p.node.attributes.get("mask_index_type") or not all(
-        p.facts.get(name, UNKNOWN).dtype == "float32" for name in (words, positions)
-    ):
+    tables, places = p.inputs[2:7], p.inputs[8]
+    floats = {p.facts.get(name, UNKNOWN).dtype for name in tables[:2]} == {"float32"}
+    return embedded(p, tables, places) if floats else None
+
+
+def q_embed_layer_normalization(p: Parts) -> list[Node] | None:
+    """EmbedLayerNormalization of stored tables."""
+    stored = zip(p.inputs[2:7], p.inputs[8:13], p.inputs[13:18], strict=True)
+    if not {"", *p.constants}.issuperset((*p.inputs[2:7], *p.inputs[8:18])):
+        return None
+    tables = []
+    for names in stored:
+        arrays: list[Any] = [p.constants.get(name) for name in names]
+        tables.append(p.constant(dequantize_linear(*arrays)) if names[0] else "")
+    return embedded(p, tables, "")
+
+
+def embedded(p: Parts, tables: Sequence[str], places: str) -> list[Node] | None:
+    """tables: of words, positions, types or "", gamma and beta; places: numbers of tokens or ""."""
+    ids, kinds, mask = p.given(p.inputs[0]), p.given(p.inputs[1]), p.inputs[7]
+    words, positions, types, gamma, beta = tables
+    if p.node.attributes.get("mask_index_type"):
         return None
     rows = p.add("Gather", positions, places or p.places(ids), axis=0)
     total = p.add("Add", p.add("Gather", words, ids, axis=0), rows)
@@ -322,6 +340,7 @@ PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.MatMulIntegerToFloat": matmul_integer_to_float,
     "com.microsoft.MultiHeadAttention": multi_head_attention,
     "com.microsoft.QAttention": q_attention,
+    "com.microsoft.QEmbedLayerNormalization": q_embed_layer_normalization,
     "com.microsoft.QuantizeLinear": same_in_onnx,
     "com.microsoft.SkipLayerNormalization": skip_layer_normalization,
 }

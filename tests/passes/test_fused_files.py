@@ -90,14 +90,21 @@ def test_other_masks_mean_what_the_file_says(
     assert_close(engine.load(path, threads=1).run(given), wanted, mask)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
-def test_quantised_afterwards(model: Models, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("bert", ["Attention"]),
+        ("bert", ["Attention", "EmbedLayerNormalization"]),
+        ("roberta", ["Attention"]),
+    ],
+)
+def test_quantised_afterwards(model: Models, name: str, more: list[str], tmp_path: Path) -> None:
     """As unfused models whose activations are quantised at run time: a few of 256 steps."""
     from tests.passes import exported
 
     path = fused(model(name), tmp_path)
-    path = exported.dynamic_int8(path, tmp_path / "int8.onnx", "Attention")
-    assert "QAttention" in {node.op for node in onnx_reader.read(path)}
+    path = exported.dynamic_int8(path, tmp_path / "int8.onnx", *more)
+    assert {f"Q{op}" for op in more} <= {node.op for node in onnx_reader.read(path)}
     session = engine.load(path, threads=1)
     assert session.plan is not None
     assert session.plan.fallback is None

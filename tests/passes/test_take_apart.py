@@ -212,6 +212,19 @@ def test_embed_layer_normalization(opset: int, places: bool) -> None:
     assert_same(graph, after, **{name: each.astype(np.int32) for name, each in feeds.items()})
 
 
+def test_embed_layer_normalization_of_stored_tables() -> None:
+    s = Sketch(ids=INTEGERS, types=INTEGERS, mask=INTEGERS)
+    rng = np.random.default_rng(0)
+    shapes = ((5, 8), (6, 8), (2, 8), (8,), (8,))
+    tables = [rng.integers(-127, 128, shape).astype(np.int8) for shape in shapes]
+    how = (*[np.float32(0.02)] * 5, *[np.int8(3)] * 5)
+    made = s.QEmbedLayerNormalization("ids", "types", *tables, "mask", *how, outputs=2, **MICROSOFT)
+    graph = s.graph(*made)
+    after = take_apart(graph)
+    assert not any(node.domain for node in after)
+    assert_same(graph, after, ids=MASK + 2, types=1 - MASK, mask=MASK)
+
+
 def test_onnx_own_operators_are_not_touched() -> None:
     s = Sketch(x=HIDDEN)
     graph = s.graph(s.Gelu("x"))
