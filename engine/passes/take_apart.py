@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..graph import Graph, Node
 from ..ops.quantized import dequantize_linear
 from .lengths import Shape, alike
+from .names import path_of
 from .shapes import UNKNOWN, Fact, fact_of, facts_after, infer
 
 __all__ = ["take_apart"]
@@ -57,8 +58,9 @@ class Parts:
         self.nodes.append(Node(op, inputs, (name,), attributes, self.node.name))
         return name
 
-    def constant(self, array: Any) -> str:
-        name = f"{self.out}.constant{len(self.constants)}"
+    def constant(self, array: Any, name: str = "") -> str:
+        if not name or name in self.constants:
+            name = f"{self.out}.constant{len(self.constants)}"
         self.constants[name] = np.asarray(array)
         return name
 
@@ -194,7 +196,8 @@ def attention(p: Parts) -> list[Node] | None:
     channels = channels_of(weight)
     if weight is None or not channels or weight.dtype != np.float32 or any(p.inputs[4:]):
         return None
-    products = [p.add("MatMul", x, p.constant(part)) for part in thirds(weight)]
+    parts = zip(thirds(weight), parameters(p, "weight"), strict=True)
+    products = [p.add("MatMul", x, p.constant(part, name)) for part, name in parts]
     return attended(p, products, bias, mask, channels)
 
 
@@ -230,6 +233,12 @@ def thirds(array: Array) -> list[Array]:
     return [np.ascontiguousarray(part) for part in parts]
 
 
+def parameters(p: Parts, kind: str) -> list[str]:
+    """Names, as the layers had that were joined."""
+    stem = path_of(p.out) or p.node.name or p.out
+    return [f"{stem}.{layer}.{kind}" for layer in ("query", "key", "value")]
+
+
 def multi_head_attention(p: Parts) -> list[Node] | None:
     layers, bias, mask = list(p.inputs[:3]), p.inputs[3], p.inputs[4]
     shapes = [p.shape(layer) for layer in layers]
@@ -250,8 +259,8 @@ def attended(p: Parts, layers: list[str], bias: str, mask: str, channels: int) -
     if bias and p.shape(bias) != (3 * channels,) or bias not in {"", *p.constants}:
         return None
     if bias:
-        biases = thirds(p.constants[bias])
-        layers = [p.add("Add", x, p.constant(b)) for x, b in zip(layers, biases, strict=True)]
+        biases = map(p.constant, thirds(p.constants[bias]), parameters(p, "bias"))
+        layers = [p.add("Add", x, name) for x, name in zip(layers, biases, strict=True)]
     kept = kept_keys(p, mask, layers[0])
     scale = how.get("scale") or (channels // heads) ** -0.5
     return None if kept is None else dot_products(p, layers, kept, scale, (heads, channels))

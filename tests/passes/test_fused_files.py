@@ -15,6 +15,7 @@ import pytest
 
 import engine
 from engine.formats import onnx_reader
+from engine.passes import optimize
 
 Models = Callable[[str], Path]
 LENGTHS, MASKS, NONE = 0, 2, 3  # AttentionMaskFormat
@@ -74,6 +75,17 @@ def test_such_a_file_has_few_operators(model: Models, way: str, gelu: str, tmp_p
     graph = onnx_reader.read(fused(model("bert"), tmp_path, **WAYS[way]))
     found = {node.op for node in graph if node.domain == "com.microsoft"}
     assert found == {"Attention", "EmbedLayerNormalization", "SkipLayerNormalization", gelu}
+
+
+@pytest.mark.parametrize("way", ["default", "apart"])
+def test_layers_that_were_joined_have_names_of_their_own(
+    model: Models, way: str, tmp_path: Path
+) -> None:
+    graph = optimize(onnx_reader.read(fused(model("bert"), tmp_path, **WAYS[way])))
+    names = [node.name for node in graph]
+    assert len(set(names)) == len(names)
+    for layer in ("query", "key", "value"):
+        assert any(name.endswith(f"encoder.layer.1.attention.self.{layer}") for name in names)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
