@@ -31,7 +31,7 @@ from ..codegen.simd import (
     unsigned_maximum,
     where_zero,
 )
-from .buffers import tile_of
+from .buffers import live_lanes, tile_of
 from .context import CONTEXT
 from .params import QUANTIZE_TOKENS
 
@@ -42,13 +42,13 @@ LEAST = -(2**31)  # bits of -0.0
 def quantize_tokens(lanes, width):
     """See the head of the file; `width` tokens at a time."""
     load, splat, whole = loads("f32", width), splats("f32", width), splats("i32", width)
-    load_bits = loads("i32", width)
+    load_bits, live = loads("i32", width), live_lanes(lanes)
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + CONTEXT.arena)
         channels = load_i64(params + QUANTIZE_TOKENS.channels)
         for tile in range(begin, end):
-            for token in range(0, lanes, width):
+            for token in range(0, live(context, tile), width):
                 x = tile_of(arena, params + QUANTIZE_TOKENS.x, tile) + 4 * token
                 y = tile_of(arena, params + QUANTIZE_TOKENS.y, tile) + token
                 scales = tile_of(arena, params + QUANTIZE_TOKENS.scales, tile) + 4 * token

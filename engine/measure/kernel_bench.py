@@ -125,7 +125,7 @@ def _prepare(case: Case, chosen: isa.Isa) -> _Prepared:
         packed = [pack_linear(weight, case.pattern, **how)]
     tiles = -(-case.tokens // TILE)
     x_bytes, y_bytes = X_BYTES[case.precision] * case.inputs * TILE, out_bytes * case.outputs * TILE
-    harness = Harness(tiles * (x_bytes + y_bytes) + 4096)
+    harness = Harness(tiles * (x_bytes + y_bytes) + 4096, [case.tokens])
     x, buffer = harness.room((tiles, x_bytes), np.uint8)
     buffer.fill(1)  # memory never written is one page of zeros, which caches take another way
     y, _ = harness.room((tiles, y_bytes), np.uint8)

@@ -150,6 +150,13 @@ class ThreadPool:
             LIBC.sem_post(semaphore)
 
     def __del__(self) -> None:
+        try:
+            self._forgotten()
+        except BaseException:  # of a signal's handler: nobody else would end the threads
+            self._forgotten()
+            raise
+
+    def _forgotten(self) -> None:
         if self._semaphores and not sys.is_finalizing():  # then they must not be seen again
             self.end()
 

@@ -71,7 +71,9 @@ class Layer:
         self.lanes, self.tiles = lanes, -(-self.tokens // lanes)
         self.rows = -(-outputs // 4) * 4
         places = self.tiles * lanes
-        self.harness = Harness(places * (self.rows * 4 + self.inputs * 12 + 512) + 8192)
+        self.harness = Harness(
+            places * (self.rows * 4 + self.inputs * 12 + 512) + 8192, [self.tokens]
+        )
         place, _ = self.harness.put(to_tiles(x, lanes))
         self.source = {"x": place, "x_tile": lanes * self.inputs * x.itemsize}
         self.y, self.result = self.harness.room((self.tiles, self.rows, lanes), dtype)

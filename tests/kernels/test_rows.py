@@ -59,7 +59,7 @@ def layer_norm(
     """By the kernel that the planner would take."""
     tokens, channels = x.shape
     tiles = -(-tokens // lanes)
-    harness = Harness(tiles * lanes * channels * 16 + 4096)
+    harness = Harness(tiles * lanes * channels * 16 + 4096, [tokens])
     given: dict[str, Any] = dict.fromkeys(("residual", "residual_tile"), 0)
     for name, each in (("x", x), ("residual", residual)):
         if each is not None:
@@ -427,7 +427,7 @@ def test_quantize_tokens(slow: bool, lanes: int, width: int) -> None:
             stored, scale, zero = dynamic_quantize_linear(x, axis=-1)
         scale = np.where(np.isfinite(scale), scale, np.float32(np.nan))
         for isa in sets(slow=slow):
-            harness = Harness(1 << 18)
+            harness = Harness(1 << 18, [tokens])
             place, tiles = harness.put(to_tiles(x, lanes))
             y, result = harness.room(tiles.shape, np.uint8)
             at, scales = harness.room((len(tiles), 2, lanes), np.float32)

@@ -29,26 +29,36 @@ from .panels import four_by_four, in_panels
 
 def dense_dot_u8s8(lanes, width, epilogue, activation):
     """4 outputs share each load of x."""
-    load, multiply = loads("u8", 4 * width), times_four(dot4, load_i32)
-    return dense_product(load, multiply, 4 * width, 0, lanes, width, epilogue, activation)
+
+    def made(width):
+        return loads("u8", 4 * width), times_four(dot4, load_i32)
+
+    return dense_product(made, 4 * width, 0, lanes, width, epilogue, activation)
 
 
 def narrow_dot_u8s8_4x1(lanes, width, epilogue, activation):
     """`width` bytes of four rows are interleaved in registers."""
-    gather, multiply = gathers(lanes, width), times_four(dot4, load_i32)
-    return product_4x1(gather, multiply, 8, 1, lanes, width, epilogue, activation)
+
+    def made(width):
+        return gathers(lanes, width), times_four(dot4, load_i32)
+
+    return product_4x1(made, 8, 1, lanes, width, epilogue, activation)
 
 
 def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
     """Weights as 16-bit numbers, two inputs at a time: without VNNI nothing has to be split."""
-    load, multiply = loads("u8", width), times_four(dot2_words, load_i32)
     stretch = lanes // 8  # 8 * input -> bytes
 
-    def gather(x, offsets):
-        p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
-        return as_int(weigh(load(p), load(q)))
+    def made(width):
+        load = loads("u8", width)
 
-    return product_4x1(routine(gather), multiply, 4, 1, lanes, width, epilogue, activation)
+        def gather(x, offsets):
+            p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
+            return as_int(weigh(load(p), load(q)))
+
+        return routine(gather), times_four(dot2_words, load_i32)
+
+    return product_4x1(made, 4, 1, lanes, width, epilogue, activation)
 
 
 def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):

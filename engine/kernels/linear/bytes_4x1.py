@@ -8,9 +8,9 @@ groups have a HEADER each, u16 offsets 8 * input, 4 a step, and weights [4 outpu
 
 from ...codegen.lower import routine
 from ...codegen.simd import dot4, interleave, load_i32, load_i64, load_offsets, loads, splats
-from ..context import CONTEXT
 from .epilogues import epilogue_of
-from .records import HEADER, HEADER_BYTES, LINEAR, OUTPUT, OUTPUT_BYTES, PART, PART_BYTES
+from .loop import groups_4x1, product, times_four
+from .records import HEADER, HEADER_BYTES, OUTPUT, OUTPUT_BYTES, PART
 
 
 def gathers(lanes, width):
@@ -31,8 +31,22 @@ def gathers(lanes, width):
 
 
 def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
-    """A group begins while the one before it ends, whose epilogue waits for its sums: the core has
-    other products to do.
+    """A block is a whole tile, or as many tokens as it has."""
+
+    def made(width):
+        return gathers(lanes, width), times_four(dot4, load_i32)
+
+    def groups(width):
+        if width == lanes:
+            return _groups_ahead(lanes, epilogue, activation)
+        return groups_4x1(made, 8, (lanes, lanes, epilogue, activation), width)
+
+    return product(groups, 1, lanes, lanes, epilogue)
+
+
+def _groups_ahead(lanes, epilogue, activation):
+    """groups_of a whole tile.  A group begins while the one before it ends, whose epilogue waits
+    for its sums: the core has other products to do.
     """
     finish, gather = epilogue_of(lanes, lanes, epilogue, activation), gathers(lanes, lanes)
     splat = splats("i32", lanes)
@@ -42,39 +56,31 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
 
     begun = routine(begun)
 
-    def kernel(params, context, begin, end):
-        arena = load_i64(context + CONTEXT.arena)
-        x, x_tile = arena + load_i64(params + LINEAR.x), load_i64(params + LINEAR.x_tile)
-        y, y_tile = arena + load_i64(params + LINEAR.y), load_i64(params + LINEAR.y_tile)
-        parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
-        for unit in range(begin, end):
-            tile, part = unit // count, parts + PART_BYTES * (unit % count)
-            source, target = x + tile * x_tile, y + tile * y_tile
-            header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
-            weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
-            table = load_i64(part + PART.tables)
-            v, start = gather(source, offsets), record + OUTPUT.start
-            a, b = begun(start, v, weights), begun(start + 4, v, weights + 4)
-            c, d = begun(start + 8, v, weights + 8), begun(start + 12, v, weights + 12)
-            offsets, weights = offsets + 8, weights + 16
-            for _ in range(load_i64(part + PART.groups)):
-                for _ in range(load_i32(header + HEADER.steps) - 1):
-                    v = gather(source, offsets)
-                    a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
-                    c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))
-                    offsets, weights = offsets + 8, weights + 16
-                v = gather(source, offsets)  # of the next group
-                out = target + load_i32(header + HEADER.output)
-                start = record + OUTPUT_BYTES + OUTPUT.start
-                finish(out, a, record, 0, table)
-                a = begun(start, v, weights)
-                finish(out, b, record, 1, table)
-                b = begun(start + 4, v, weights + 4)
-                finish(out, c, record, 2, table)
-                c = begun(start + 8, v, weights + 8)
-                finish(out, d, record, 3, table)
-                d = begun(start + 12, v, weights + 12)
+    def groups(part, source, target, table):
+        header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
+        weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
+        v, start = gather(source, offsets), record + OUTPUT.start
+        a, b = begun(start, v, weights), begun(start + 4, v, weights + 4)
+        c, d = begun(start + 8, v, weights + 8), begun(start + 12, v, weights + 12)
+        offsets, weights = offsets + 8, weights + 16
+        for _ in range(load_i64(part + PART.groups)):
+            for _ in range(load_i32(header + HEADER.steps) - 1):
+                v = gather(source, offsets)
+                a, b = dot4(a, v, load_i32(weights)), dot4(b, v, load_i32(weights + 4))
+                c, d = dot4(c, v, load_i32(weights + 8)), dot4(d, v, load_i32(weights + 12))
                 offsets, weights = offsets + 8, weights + 16
-                header, record = header + HEADER_BYTES, record + OUTPUT_BYTES
+            v = gather(source, offsets)  # of the next group
+            out = target + load_i32(header + HEADER.output)
+            start = record + OUTPUT_BYTES + OUTPUT.start
+            finish(out, a, record, 0, table)
+            a = begun(start, v, weights)
+            finish(out, b, record, 1, table)
+            b = begun(start + 4, v, weights + 4)
+            finish(out, c, record, 2, table)
+            c = begun(start + 8, v, weights + 8)
+            finish(out, d, record, 3, table)
+            d = begun(start + 12, v, weights + 12)
+            offsets, weights = offsets + 8, weights + 16
+            header, record = header + HEADER_BYTES, record + OUTPUT_BYTES
 
-    return kernel
+    return routine(groups)

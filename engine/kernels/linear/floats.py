@@ -39,19 +39,26 @@ def _of_float32(width):
 
 def sparse_dot_f32_4x1(lanes, width, output, activation):
     """Four outputs share a row of x."""
-    load, stretch = loads("f32", width), lanes // 2  # 8 * input -> bytes
+    stretch = lanes // 2  # 8 * input -> bytes
 
-    def gather(x, offsets):
-        return load(x + stretch * load_u16(offsets))
+    def made(width):
+        load = loads("f32", width)
 
-    multiply = _of_float32(width)
-    return product_4x1(routine(gather), multiply, 2, 4, lanes, width, output, activation)
+        def gather(x, offsets):
+            return load(x + stretch * load_u16(offsets))
+
+        return routine(gather), _of_float32(width)
+
+    return product_4x1(made, 2, 4, lanes, width, output, activation)
 
 
 def dense_dot_f32(lanes, width, output, activation):
     """The same with all rows in their order."""
-    load, multiply = loads("f32", width), _of_float32(width)
-    return dense_product(load, multiply, 4 * lanes, 4, lanes, width, output, activation)
+
+    def made(width):
+        return loads("f32", width), _of_float32(width)
+
+    return dense_product(made, 4 * lanes, 4, lanes, width, output, activation)
 
 
 def sparse_dot_f32_1x4(lanes, width, output, activation):
@@ -83,20 +90,27 @@ def sparse_dot_f32_1x4(lanes, width, output, activation):
 
 def sparse_dot_bf16_4x1(lanes, width, output, activation):
     """Two rows of x, interleaved in registers, serve four outputs."""
-    load, multiply = loads("bf16", width), times_four(dot2_bf16, load_i32)
     stretch = lanes // 4  # 8 * input -> bytes
 
-    def gather(x, offsets):
-        p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
-        return interleave_words(load(p), load(q))
+    def made(width):
+        load = loads("bf16", width)
 
-    return product_4x1(routine(gather), multiply, 4, 2, lanes, width, output, activation)
+        def gather(x, offsets):
+            p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
+            return interleave_words(load(p), load(q))
+
+        return routine(gather), times_four(dot2_bf16, load_i32)
+
+    return product_4x1(made, 4, 2, lanes, width, output, activation, plain=False)
 
 
 def dense_dot_bf16(lanes, width, output, activation):
     """All pairs in their order."""
-    load, multiply = loads("bf16", 2 * width), times_four(dot2_bf16, load_i32)
-    return dense_product(load, multiply, 4 * width, 0, lanes, width, output, activation)
+
+    def made(width):
+        return loads("bf16", 2 * width), times_four(dot2_bf16, load_i32)
+
+    return dense_product(made, 4 * width, 0, lanes, width, output, activation)
 
 
 def sparse_dot_bf16_1x4(lanes, width, output, activation):

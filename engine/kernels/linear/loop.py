@@ -4,9 +4,11 @@ A register block is 4 outputs x `width` tokens; `width` divides `lanes`, the tok
 that registers suffice.  In every precision a step's weights are 4 bytes for each of 4 outputs.
 """
 
+from functools import partial
+
 from ...codegen.lower import routine
 from ...codegen.simd import load_i32, load_i64
-from ..buffers import tile_of
+from ..buffers import live_lanes, tile_of
 from ..context import CONTEXT
 from .epilogues import SIZE, epilogue_of_four, start_of
 from .records import (
@@ -21,6 +23,7 @@ from .records import (
 )
 
 STEP_BYTES = 16  # of weights
+FEW, SOME = 16, 32  # tokens
 
 
 def times_four(dot, load):
@@ -34,8 +37,17 @@ def times_four(dot, load):
     return routine(multiply)
 
 
-def product_4x1(gather, multiply, offset_bytes, x_bytes, *variant):
-    """gather: routine (x, offsets of a step) -> v; multiply: times_four; x_bytes: of a token."""
+def product_4x1(made, offset_bytes, x_bytes, *variant, plain=True):
+    """made: width -> routine (x, offsets of a step) -> v, times_four; x_bytes: of a token; plain:
+    whether x lies as it was made.
+    """
+    groups = partial(groups_4x1, made, offset_bytes, variant)
+    return product(groups, x_bytes, *variant[:-1], plain=plain)
+
+
+def groups_4x1(made, offset_bytes, variant, width):
+    """groups_of a 4x1 product; variant: lanes, width, epilogue, activation."""
+    gather, multiply = made(width)
 
     def accumulate(x, steps, offsets, weights, a, b, c, d):
         for _ in range(steps):
@@ -43,30 +55,59 @@ def product_4x1(gather, multiply, offset_bytes, x_bytes, *variant):
             offsets, weights = offsets + offset_bytes, weights + STEP_BYTES
         return a, b, c, d
 
-    return _product(routine(accumulate), offset_bytes, x_bytes, *variant)
+    return groups_of(routine(accumulate), offset_bytes, variant, width)
 
 
-def dense_product(load, multiply, step_bytes, x_bytes, *variant):
-    """load: of x, from step to step step_bytes further; x_bytes: of a token, or 0 where blocks of
-    `width` tokens are interleaved.
+def dense_product(made, step_bytes, x_bytes, *variant):
+    """made: width -> load of x, from step to step step_bytes further, times_four; x_bytes: of a
+    token, or 0 where blocks of `width` tokens are interleaved.
     """
 
-    def accumulate(x, steps, offsets, weights, a, b, c, d):
-        for _ in range(steps):
-            a, b, c, d = multiply(load(x), weights, a, b, c, d)
-            x, weights = x + step_bytes, weights + STEP_BYTES
-        return a, b, c, d
+    def groups(width):
+        load, multiply = made(width)
 
-    return _product(routine(accumulate), 0, x_bytes, *variant)
+        def accumulate(x, steps, offsets, weights, a, b, c, d):
+            for _ in range(steps):
+                a, b, c, d = multiply(load(x), weights, a, b, c, d)
+                x, weights = x + step_bytes, weights + STEP_BYTES
+            return a, b, c, d
+
+        return groups_of(routine(accumulate), 0, variant, width)
+
+    return product(groups, x_bytes, *variant[:-1], plain=bool(x_bytes))
 
 
-def _product(accumulate, offset_bytes, x_bytes, lanes, width, epilogue, activation):
-    """accumulate: routine (x, steps, offsets, weights, a, b, c, d) -> the sums of four outputs.
+def groups_of(accumulate, offset_bytes, variant, width):
+    """A routine (part, source, target, table): `width` tokens of a tile, all groups of a part.
 
-    A routine for the groups of a part would be inlined twice, and the code be twice as long.
+    accumulate: routine (x, steps, offsets, weights, a, b, c, d) -> the sums of four outputs.
     """
+    lanes, _, epilogue, activation = variant
     finish, begun = epilogue_of_four(lanes, width, epilogue, activation), start_of(width, epilogue)
-    size, dynamic = SIZE[epilogue], epilogue == "dynamic"
+
+    def groups(part, source, target, table):
+        header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
+        weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
+        for _ in range(load_i64(part + PART.groups)):
+            steps, start = load_i32(header + HEADER.steps), record + OUTPUT.start
+            a, b, c, d = begun(start), begun(start + 4), begun(start + 8), begun(start + 12)
+            a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
+            finish(target + load_i32(header + HEADER.output), a, b, c, d, record, table)
+            offsets, weights = offsets + offset_bytes * steps, weights + STEP_BYTES * steps
+            header, record = header + HEADER_BYTES, record + OUTPUT_BYTES
+
+    return routine(groups)
+
+
+def product(groups, x_bytes, lanes, width, epilogue, *, plain=True):
+    """groups: width -> groups_of.  Only lanes that hold tokens are multiplied: block by block, and
+    where a block is a whole tile, in a narrower one.  That needs x and y in token order; forms of
+    x (not plain) and "rows" have an order of their own within a block.
+    """
+    size, dynamic, live = SIZE[epilogue], epilogue == "dynamic", live_lanes(lanes)
+    narrow = plain and epilogue != "rows" and width > SOME
+    made = {n: groups(n) for n in ((FEW, SOME, width) if narrow else (width,))}
+    few, some, whole = made.get(FEW, made[width]), made.get(SOME, made[width]), made[width]
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + CONTEXT.arena)
@@ -75,20 +116,18 @@ def _product(accumulate, offset_bytes, x_bytes, lanes, width, epilogue, activati
         parts, count = load_i64(params + LINEAR.parts), load_i64(params + LINEAR.part_count)
         for unit in range(begin, end):
             tile, part = unit // count, parts + PART_BYTES * (unit % count)
-            for token in range(0, lanes, width):
+            there = live(context, tile)
+            for token in range(0, there, width):
                 at = x_bytes * token if x_bytes else x_tile * token // lanes
                 source, target = x + tile * x_tile + at, y + tile * y_tile + size * token
-                header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
-                weights, record = load_i64(part + PART.weights), load_i64(part + PART.records)
                 table = load_i64(part + PART.tables)
                 if dynamic:
                     table = tile_of(arena, params + DYNAMIC_LINEAR.scales, tile) + 4 * token
-                for _ in range(load_i64(part + PART.groups)):
-                    steps, start = load_i32(header + HEADER.steps), record + OUTPUT.start
-                    a, b, c, d = begun(start), begun(start + 4), begun(start + 8), begun(start + 12)
-                    a, b, c, d = accumulate(source, steps, offsets, weights, a, b, c, d)
-                    finish(target + load_i32(header + HEADER.output), a, b, c, d, record, table)
-                    offsets, weights = offsets + offset_bytes * steps, weights + STEP_BYTES * steps
-                    header, record = header + HEADER_BYTES, record + OUTPUT_BYTES
+                if narrow and there <= FEW:
+                    few(part, source, target, table)
+                elif narrow and there <= SOME:
+                    some(part, source, target, table)
+                else:
+                    whole(part, source, target, table)
 
     return kernel

@@ -25,7 +25,7 @@ from ...codegen.simd import (
     store,
     word,
 )
-from ..buffers import tile_of
+from ..buffers import live_lanes, tile_of
 from ..context import CONTEXT
 from .epilogues import SIZE, epilogue_of, start_of, sums_of
 from .records import (
@@ -189,7 +189,7 @@ def one_panel(loop, group, quad_bytes):
 
 def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
     """loop: one_by_one or four_by_four; quad_bytes: of 4 inputs of x."""
-    size, dynamic = SIZE[epilogue], epilogue == "dynamic"
+    size, dynamic, live = SIZE[epilogue], epilogue == "dynamic", live_lanes(lanes)
     stretch = 4 // size  # from bytes of y to bytes of sums
     sum_up = one_panel(loop, on_group(lanes, width, epilogue, activation), quad_bytes)
 
@@ -204,7 +204,7 @@ def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
         while unit < end:
             tile, part = unit // parts, unit % parts
             count = min(min(parts - part, end - unit), together)
-            for token in range(0, lanes, width):
+            for token in range(0, live(context, tile), width):
                 source = x + tile * x_tile + x_tile * token // lanes
                 target = y + tile * y_tile + size * token
                 for panel in range(panels):

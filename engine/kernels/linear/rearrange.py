@@ -29,7 +29,7 @@ from ...codegen.simd import (
     splats,
     store,
 )
-from ..buffers import tile_of
+from ..buffers import live_lanes, tile_of
 from ..context import CONTEXT
 from .records import REARRANGE
 
@@ -38,7 +38,7 @@ f32 = nb.float32
 
 def interleave_rows(lanes, width):
     """See the head of the file."""
-    load = loads("u8", width)
+    load, live = loads("u8", width), live_lanes(lanes)
 
     def kernel(params, context, begin, end):
         arena, inputs = load_i64(context + CONTEXT.arena), load_i64(params + REARRANGE.inputs)
@@ -46,7 +46,7 @@ def interleave_rows(lanes, width):
         for tile in range(begin, end):
             x = tile_of(arena, params + REARRANGE.x, tile)
             y = tile_of(arena, params + REARRANGE.y, tile)
-            for token in range(x, x + lanes, width):
+            for token in range(x, x + live(context, tile), width):
                 for k in range(0, whole, 4):
                     at = token + lanes * k
                     p, q = load(at), load(at + lanes)
@@ -85,7 +85,7 @@ def _rows(lanes, width, rounded):
 
 
 def _blocks(lanes, width, form):
-    load, splat = loads("f32", width), splats("f32", width)
+    load, splat, live = loads("f32", width), splats("f32", width), live_lanes(lanes)
 
     def put_pairs(y, p, q):
         store(y, bf16_pairs(p, q))
@@ -103,7 +103,7 @@ def _blocks(lanes, width, form):
         for tile in range(begin, end):
             x = tile_of(arena, params + REARRANGE.x, tile)
             y = tile_of(arena, params + REARRANGE.y, tile)
-            for token in range(0, lanes, width):
+            for token in range(0, live(context, tile), width):
                 for k in range(0, (inputs + 3) // 4 * 4, 2):
                     at, p, q = x + 4 * (lanes * k + token), splat(f32(0)), splat(f32(0))
                     if k < inputs:
