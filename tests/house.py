@@ -44,16 +44,13 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
-    """Module -> those it imports, inside functions too, so that none hides a cycle there."""
+    """Module -> those it imports, inside functions and for types too: none hides a cycle."""
     return {name: set(_imports(known, name, path)) - {name} for name, path in known.items()}
 
 
 def _imports(known: Mapping[str, Path], name: str, path: Path) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    typed = {id(each) for each in _for_types_only(tree(path))}
     for node in ast.walk(tree(path)):
-        if id(node) in typed:
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
@@ -64,13 +61,6 @@ def _imports(known: Mapping[str, Path], name: str, path: Path) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
                 yield from [each for each in (inner, base) if each in known][:1]
-
-
-def _for_types_only(module: ast.Module) -> Iterator[ast.AST]:
-    """What stands under `if TYPE_CHECKING`: it is not run."""
-    for node in ast.walk(module):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            yield from (inner for each in node.body for inner in ast.walk(each))
 
 
 def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:

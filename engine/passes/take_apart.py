@@ -5,7 +5,7 @@ One row per operator: node -> the nodes of ONNX that mean the same, or none wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ def take_apart(graph: Graph) -> Graph:
         parts = (rule(Parts(node, graph, facts, constants)) if rule else None) or [node]
         made = {name for part in parts for name in part.outputs}
         parts = parts if made.issuperset(read.intersection(node.outputs)) else [node]
-        facts.update((name, fact_of(constants[name])) for name in constants.keys() - facts.keys())
         facts = facts_after(parts, facts)
         nodes.extend(parts)
     return graph.changed(nodes=tuple(nodes), constants=constants)
@@ -46,7 +45,7 @@ class Parts:
     """A node being taken apart: its inputs padded with "", and names for what lies between."""
 
     def __init__(
-        self, node: Node, graph: Graph, facts: Mapping[str, Fact], constants: dict[str, Array]
+        self, node: Node, graph: Graph, facts: dict[str, Fact], constants: dict[str, Array]
     ) -> None:
         self.node, self.graph, self.facts, self.constants = node, graph, facts, constants
         self.inputs = (*node.inputs, *[""] * 12)
@@ -62,6 +61,7 @@ class Parts:
         if not name or name in self.constants:
             name = f"{self.out}.constant{len(self.constants)}"
         self.constants[name] = np.asarray(array)
+        self.facts[name] = fact_of(array)
         return name
 
     def shape(self, name: str) -> Shape:

@@ -65,9 +65,8 @@ def make_choices(
 def _log(choices: Choices) -> None:
     """What NumPy is left with, and why: it takes many times as long."""
     name, nodes, total = choices.graph.name, choices.fallback, len(choices.graph.nodes)
-    if choices.embedding is None or choices.refusal:
-        why = choices.refusal.reason if choices.refusal else ""
-        log.warning("%s: all %d operators are left to NumPy: %s", name, total, why)
+    if refusal := choices.refusal:
+        log.warning("%s: all %d operators are left to NumPy: %s", name, total, refusal.reason)
     elif nodes:
         first, why = nodes[0], choices.reason(nodes[0])
         log.warning("%s: %d of %d operators are left to NumPy, the first %s: %s",

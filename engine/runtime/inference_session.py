@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import FOREIGN, EngineError, InputError, ResourceError, SettingError
 from ..graph import ModelMetadata, Value
 from . import load
-from .io_binding import IOBinding, OrtValue, as_array, known, tensor_type
+from .io_binding import IOBinding, NodeArg, OrtValue, as_array, known, tensor_type
 
 __all__ = ["InferenceSession", "NodeArg", "SessionOptions"]
 
@@ -28,15 +28,6 @@ PROVIDER = "CPUExecutionProvider"
 ON_CPU = {PROVIDER, "AzureExecutionProvider"}
 Providers = Sequence[str | tuple[str, Mapping[str, Any]]]
 Callback = Callable[[list[Array], Any, str], None]
-
-
-@dataclass(frozen=True)
-class NodeArg:
-    """An input or output: type as "tensor(int64)", free dimensions by name."""
-
-    name: str
-    type: str
-    shape: list[int | str]
 
 
 @dataclass

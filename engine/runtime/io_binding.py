@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,10 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..errors import FOREIGN, InputError
 from ..formats.onnx_reader import TYPES
 
-if TYPE_CHECKING:
-    from .inference_session import InferenceSession
-
-__all__ = ["IOBinding", "OrtValue", "as_array", "known", "tensor_type"]
+__all__ = ["IOBinding", "NodeArg", "OrtValue", "as_array", "known", "tensor_type"]
 
 Array = NDArray[Any]
 CPU = "cpu"
@@ -107,6 +105,22 @@ class OrtValue:
         return True
 
 
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output: type as "tensor(int64)", free dimensions by name."""
+
+    name: str
+    type: str
+    shape: list[int | str]
+
+
+class Session(Protocol):
+    """What a binding asks an InferenceSession for."""
+
+    def get_inputs(self) -> list[NodeArg]: ...
+    def get_outputs(self) -> list[NodeArg]: ...
+
+
 class IOBinding:
     """What `InferenceSession.run_with_iobinding` reads, and where its results go.
 
@@ -114,7 +128,7 @@ class IOBinding:
     be there until then.
     """
 
-    def __init__(self, session: InferenceSession) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.inputs: dict[str, Any] = {}
         self.outputs: dict[str, Any] = {}  # where a result goes; None: an array of its own
