@@ -25,8 +25,7 @@ SOURCE = Path(__file__).with_name("embed.py").read_text(encoding="utf-8")
 CLIENTS = re.findall(r"^def (\w+)\(folder: Path.*\) -> np\.ndarray", SOURCE, re.MULTILINE)
 TOLERANCE = 1e-4
 UNREACHABLE = re.compile(
-    r"connection broken by|Connection ?Error|Read ?timed? ?out|Max retries|ProxyError",
-    re.IGNORECASE,
+    "connection broken by|Connection ?Error|Read ?timed? ?out|Max retries|ProxyError", re.I
 )
 QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
