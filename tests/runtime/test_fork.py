@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -171,6 +172,7 @@ def test_a_child_is_interrupted(known: list[tuple[Feeds, np.ndarray]]) -> None:
     ready, tell = os.pipe()
 
     def until_interrupted() -> int:
+        gc.disable()  # an interrupt that comes while Python collects garbage is lost to everybody
         try:
             while True:
                 wrong(session, known)
