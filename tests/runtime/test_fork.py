@@ -172,6 +172,7 @@ def test_a_child_is_interrupted(known: list[tuple[Feeds, np.ndarray]]) -> None:
     ready, tell = os.pipe()
 
     def until_interrupted() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
         gc.disable()  # an interrupt that comes while Python collects garbage is lost to everybody
         try:
             while True:
