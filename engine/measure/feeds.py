@@ -36,10 +36,14 @@ SAME_ROWS = {
 def made_up(graph: Graph, batch: int, length: int, *, seed: int = 0, holes: bool = False) -> Feed:
     """One call's inputs; every token counts, or (holes) half of them and the first."""
     random, rows = np.random.default_rng(seed), rows_looked_up(graph)
-    return {
+    feed = {
         value.name: _drawn(value, _shape(value, batch, length), rows.get(value.name), random, holes)
         for value in graph.inputs
     }
+    for node in graph:
+        if node.kind == "engine.Embedding" and (name := node.position_ids):
+            feed[name] = np.zeros_like(feed[name]) + np.arange(length, dtype=feed[name].dtype)
+    return feed
 
 
 def taken(graph: Graph, feed: Mapping[str, NDArray[Any]]) -> Feed:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..graph import Quantization
 from .elementwise import gelu
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
@@ -17,7 +18,7 @@ from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, softmax
 from .table import HEAVY, MOVES, Operator
 
-__all__ = ["OPERATORS", "activation_of", "first_keys"]
+__all__ = ["OPERATORS", "activation_of", "first_keys", "mask_of_ones"]
 
 ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
@@ -41,6 +42,7 @@ def embedding(
     types: Array | None = None,
     gamma: Array | None = None,
     beta: Array | None = None,
+    position_ids: Array | None = None,
     *,
     epsilon: float = 1e-12,
     position_offset: int = 0,
@@ -49,6 +51,8 @@ def embedding(
 ) -> Array:
     """y [B, S, C] from input_ids [B, S]."""
     places = np.arange(input_ids.shape[1])[None] + position_offset
+    if position_ids is not None:
+        places = position_ids
     if padding_id is not None:  # RoBERTa counts only real tokens, from padding_id + 1
         real = (input_ids != padding_id).astype(np.int64)
         places = np.cumsum(real, axis=1) * real + padding_id
@@ -159,7 +163,7 @@ def attention(
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
     s = dequantized(quantized(s, scores), scores) * np.float32(scale)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
-        kept = mask != 0 if masking == "keys" else first_keys(mask)
+        kept = mask_of_ones(mask) if masking == "keys" else first_keys(mask)
         s = np.where(kept[:, None, None, :], s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
         exps = np.exp(s - s.max(axis=-1, keepdims=True))
@@ -169,6 +173,17 @@ def attention(
     y = _product(p, probabilities, _heads(v, heads), value)
     y = np.moveaxis(y, 1, 2).reshape(q.shape)
     return quantized(dequantized(quantized(y, product), product), output)
+
+
+def mask_of_ones(mask: Array) -> Array:
+    """bool [B, S]: where it is not 0.
+
+    Raises:
+        InputError: a mask of floats is something between 0 and 1, which formulas take differently.
+    """
+    if mask.dtype.kind == "f" and (odd := mask[(mask != 0) & (mask != 1)]).size:
+        raise InputError(f"a mask holds {odd.flat[0]:g}: expected 0 or 1")
+    return mask != 0
 
 
 def first_keys(mask: Array) -> Array:
@@ -195,7 +210,13 @@ def select(x: Array, *, index: int = 0) -> Array:
 
 OPERATORS = [
     Operator("Attention", attention, domain="engine", traits=HEAVY),
-    Operator("Embedding", embedding, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),
+    Operator(
+        "Embedding",
+        embedding,
+        domain="engine",
+        traits=HEAVY,
+        lookups=((0, 2), (1, 4), (7, 3)),
+    ),
     Operator("LayerNorm", layer_norm, domain="engine", traits=HEAVY),
     Operator("Linear", linear, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),

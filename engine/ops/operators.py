@@ -28,7 +28,7 @@ __all__ = [
 
 FLOAT, FLOATS = ("float32",), ("float16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-MASKS = ("bool", *INTEGERS)
+MASKS = ("bool", *INTEGERS, *FLOATS)
 LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it a float32 scale loses its digits
 
 
@@ -171,6 +171,14 @@ def positions_left(found: Found) -> str | None:
     return f"{name} is {found.attributes[name]}; positions has {rows} rows, none for a first token"
 
 
+def numbered_once(found: Found) -> str | None:
+    """Tokens are numbered by an input, by their ids or from an offset."""
+    named = [name for name in ("position_offset", "padding_id") if found.attributes.get(name)]
+    if "position_ids" in found and named:
+        return f"position_ids number the tokens, and {named[0]} is {found.attributes[named[0]]}"
+    return None
+
+
 def precision_of_weight(found: Found) -> str | None:
     weight, precision = found.types["weight"], found.attributes.get("precision")
     if precision is not None and (weight == "int8") != (precision == "int8"):
@@ -222,10 +230,12 @@ EMBEDDING = Declaration(
         constant("types", "T", "C", optional=True),
         constant("gamma", "C", types=FLOATS, optional=True),
         constant("beta", "C", types=FLOATS, optional=True),
+        Input("position_ids", ("...", "S"), INTEGERS, optional=True),
     ),
     ("B", "S", "C"),
     {"epsilon": EPSILON, "position_offset": ROW, "padding_id": ROW_OR_NONE, "output": STORED},
-    (gamma_with_beta, types_with_table, positions_left),
+    (gamma_with_beta, types_with_table, positions_left, numbered_once),
+    may_end=True,
 )
 LINEAR = Declaration(
     "Linear",

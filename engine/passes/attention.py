@@ -170,11 +170,9 @@ def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
         return f"'{match['mask']}' is not made from one mask"
     graph = match.graph
     given = [v for v in graph.inputs if v.name in part.inputs]
-    if given and (
-        len(given[0].shape) != 2 or not given[0].dtype.startswith(("int", "uint", "bool"))
-    ):
-        found = f"{given[0].dtype}{list(given[0].shape)}"
-        return f"the mask '{given[0].name}' is {found}, expected whole numbers [batch, sequence]"
+    if given and len(given[0].shape) != 2:
+        found = list(given[0].shape)
+        return f"the mask '{given[0].name}' is {found}, expected [batch, sequence]"
     hidden = facts[chain_above(match["value"], match.search).source].shape or ()
     if given and not alike(given[0].shape, hidden[:2]):
         return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"

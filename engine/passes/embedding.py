@@ -9,7 +9,7 @@ ONNX: they are spread over the channels of the words.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ class Tables:
     kinds: str
     offset: int
     padding: int | None
+    numbered: str = ""  # the input that numbers the tokens
 
 
 def tables(match: Match) -> Tables | str:
@@ -73,21 +74,39 @@ def tables(match: Match) -> Tables | str:
     if match["ids"] not in shapes:
         return f"'{match['ids']}' is not an input [batch, sequence]"
     inputs = {name for name, shape in shapes.items() if alike(shape, shapes[match["ids"]])}
-    numbering = (0, None) if "rows" in match else positions_of(match, facts, words, positions)
+    numbered = numbering_input(match, shapes)
+    numbering: Numbering | None = (0, None)
+    if "places" in match and not numbered:
+        numbering = positions_of(match, facts, words, positions)
     if numbering is None:
         return f"'{match['places']}' does not number the tokens"
-    if "types" not in match:
-        return Tables(words, spread, None, "", *numbering)
-    types = table(match["types"], search)
-    types = None if types is None else as_wide(types, words)
-    if types is None or len(types) > len(words):
+    found = Tables(words, spread, None, "", *numbering, numbered)
+    return with_types(match, found, inputs) if "types" in match else found
+
+
+def with_types(match: Match, found: Tables, inputs: set[str]) -> Tables | str:
+    """The tables with that of token types, which are one of `inputs` or always the same."""
+    types, most = table(match["types"], match.search), len(found.positions)
+    types = None if types is None else as_wide(types, found.words)
+    if types is None or len(types) > len(found.words):
         return f"'{match['types']}' is not a table of token types as wide as the words"
     if match["kinds"] in inputs:
-        return Tables(words, spread, types, match["kinds"], *numbering)
-    always = always_the_same(match, facts, len(positions))
+        if found.numbered and len(types) > most:
+            return f"'{found.numbered}' looks up {most} rows, '{match['kinds']}' {len(types)}"
+        return replace(found, types=types, kinds=match["kinds"])
+    always = always_the_same(match, match.search.facts, most)
     if always is None or always >= len(types):
         return f"'{match['kinds']}' is neither an input nor always the same"
-    return Tables(words, spread + types[always], None, "", *numbering)
+    return replace(found, positions=found.positions + types[always])
+
+
+def numbering_input(match: Match, shapes: Mapping[str, tuple[int | str, ...]]) -> str:
+    """The graph's input that numbers the tokens, one row for all sentences or one for each."""
+    name = match.get("places")
+    if name == match["ids"] or name not in shapes:
+        return ""
+    batch, ids = shapes[name][0], shapes[match["ids"]]
+    return name if alike(shapes[name][1:], ids[1:]) and batch in (1, ids[0]) else ""
 
 
 def as_wide(rows: Array, words: Array) -> Array | None:
@@ -206,6 +225,7 @@ def build(match: Match) -> Sequence[Node]:
         constant(found.types, match.get("types")),
         match["gamma"],
         match["beta"],
+        *filter(None, [found.numbered]),
     )
     name = layer_name([], [match["gamma"]]).rsplit(".", 1)[0] or layer_name([norm])
     return [Node("Embedding", inputs, norm.outputs, attributes, name, "engine")]

@@ -122,6 +122,14 @@ def gather(node: Node, inputs: list[Fact]) -> Fact:
     return Fact(x.shape[:axis] + index.shape + x.shape[axis + 1 :], contents, x.dtype)
 
 
+def gather_nd(node: Node, inputs: list[Fact]) -> Fact:
+    x, index = inputs
+    if x.shape is None or not index.shape or not isinstance(index.shape[-1], int):
+        return Fact(None, None, x.dtype)
+    batch = node.attributes.get("batch_dims", 0)
+    return Fact(index.shape[:-1] + x.shape[batch + index.shape[-1] :], None, x.dtype)
+
+
 def whole(contents: tuple[Length, ...] | None) -> list[int] | None:
     """The contents if they are all numbers."""
     if contents is None:
@@ -290,6 +298,7 @@ RULES: dict[str, Rule] = {
     "ConstantOfShape": filled,
     "Expand": expand,
     "Gather": gather,
+    "GatherND": gather_nd,
     "Range": counted,
     "Reshape": reshape,
     "Shape": shape_of,

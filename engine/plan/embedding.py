@@ -16,11 +16,10 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
     """Tables stay where they are, as a mapped model.bin is shared by all processes; those of rows
     that are no whole pieces are copied, with zeros behind them.
     """
-    _, _, words, positions, kinds, gamma, _ = node.inputs
     y, channels = choice.y.buffer, choice.y.channels
-    rest, table = y.channels - channels, planner.array(words)
-    kind_table = planner.array(kinds) if kinds else np.zeros((1, channels), np.float32)
-    tables = [float32(each) for each in (table, planner.array(positions), kind_table)]
+    rest, table = y.channels - channels, planner.array(node.words)
+    kind_table = planner.array(node.types) if node.types else np.zeros((1, channels), np.float32)
+    tables = [float32(each) for each in (table, planner.array(node.positions), kind_table)]
     if rest:
         tables = [np.pad(each, ((0, 0), (0, rest))) for each in tables]
     norm = float32(np.pad(choice.norm, ((0, 0), (0, rest))))
@@ -34,6 +33,6 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
         "share": 1 / channels,
         "last": CHANNELS - rest,
     }
-    planner.emit(node, "embedding", (y.dtype, bool(gamma)), params, "tokens")
+    planner.emit(node, "embedding", (y.dtype, bool(node.gamma)), params, "tokens")
     size = sum(each.nbytes for each in tables)
     planner.layer(node, shape=table.shape, dtype="float32", bytes=size)

@@ -65,6 +65,7 @@ def plan_of(choices: Choices) -> Plan:
         kinds=_rows(graph, embedding.types),
         places=choices.places,
         mixes=_mixes(choices, fallback, results),
+        numbered=embedding.position_ids,
         by_lengths=any(node.attributes.get("masking") == "lengths" for node in graph),
     )
 

@@ -83,9 +83,14 @@ class Plan:
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
     mixes: str = ""  # how the fallback reads masked tokens, which are 0 here: mixing.py
     by_lengths: bool = False  # only the sums of masks count
+    numbered: str = ""  # the input that numbers tokens, where one does
 
-    def refuses(self, mask: NDArray[Any] | None) -> bool:
-        """Whether kernels, which leave masked tokens out, would not make what the graph means."""
+    def refuses(self, mask: NDArray[Any] | None, feeds: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether kernels, which leave masked tokens out and number tokens by themselves, would not
+        make what the graph means.
+        """
+        if self.numbered and not _counts(np.asarray(feeds[self.numbered]), mask):
+            return True
         if mask is None or not (self.mixes or self.by_lengths):
             return False
         return bool(self.mixes and not mask.all()) or (
@@ -148,6 +153,12 @@ class Plan:
             row["counted"], row["units"] = step.counted, step.units
             row["barrier"], row["alone"] = who, step.alone
         return Program(self, tokens, size, rows, tuple(codes), tuple(blocks), offsets)
+
+
+def _counts(position_ids: NDArray[Any], mask: NDArray[Any] | None) -> bool:
+    """Whether tokens that count are numbered 0, 1, 2 ... by their places."""
+    same = position_ids == np.arange(position_ids.shape[-1])
+    return bool(same.all() or (mask is not None and np.all(same | (mask == 0))))
 
 
 def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..graph import Graph
 from ..ops import reference
+from ..ops.fused import mask_of_ones
 from ..plan import Plan
 
 __all__ = ["Inputs", "typed"]
@@ -25,6 +26,7 @@ class Inputs:
     def __init__(self, graph: Graph, plan: Plan) -> None:
         self._graph, self._plan = graph, plan
         self._known = {value.name for value in graph.inputs}
+        self._floats = {value.name for value in graph.inputs if value.dtype.startswith("float")}
         self._has_unread = not self._known.issubset(plan.inputs)
         offset = plan.first_position if plan.padding_id is None else plan.padding_id + 1
         self._longest = plan.most_positions - offset
@@ -47,7 +49,7 @@ class Inputs:
                 or array.dtype is not INT64
                 or not array.flags.c_contiguous
             ):
-                array = _as_integers(name, feeds)
+                array = _as_integers(name, feeds, floats=name in self._floats)
             if shape is None:
                 shape = array.shape
             if array.ndim != 2 or array.shape != shape:
@@ -72,6 +74,8 @@ class Inputs:
                 f"unknown input {unknown[0]!r}: the model has"
                 f" {', '.join(value.name for value in self._graph.inputs)}"
             )
+        if self._plan.numbered not in ("", *feeds):
+            raise _missing(self._plan.numbered, feeds)
         reference.check_shapes(self._graph, {name: np.asarray(x) for name, x in feeds.items()})
 
     def check_lengths(self, batch: int, length: int) -> None:
@@ -115,15 +119,21 @@ def typed(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def _as_integers(name: str, feeds: Mapping[str, Array]) -> Array:
+def _as_integers(name: str, feeds: Mapping[str, Array], *, floats: bool) -> Array:
+    """floats: a mask that the model declares so."""
     if name not in feeds:
-        raise InputError(
-            f"input '{name}' is missing: got {', '.join(map(repr, feeds)) or 'nothing'}"
-        )
+        raise _missing(name, feeds)
     array = np.asarray(feeds[name])
+    if array.dtype.kind == "f" and floats:
+        array = mask_of_ones(array)
     if array.dtype.kind not in "iub":
         raise InputError(f"input '{name}' is {array.dtype}: expected integers")
     return np.ascontiguousarray(array, np.int64)
+
+
+def _missing(name: str, feeds: Mapping[str, Array]) -> InputError:
+    got = ", ".join(map(repr, feeds)) or "nothing"
+    return InputError(f"input '{name}' is missing: got {got}")
 
 
 def _like(name: str, shape: tuple[int, ...]) -> str:

@@ -136,7 +136,7 @@ class Session:
             if self._check:
                 check(self.graph, feeds)
             shape, arrays = self._inputs.checked(feeds)
-            if plan.refuses(arrays[2]):
+            if plan.refuses(arrays[2], feeds):
                 return self._by_reference(feeds)
             results = caller.in_turn(caller.run, shape, arrays)
             if results is None:

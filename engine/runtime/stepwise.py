@@ -56,7 +56,7 @@ def values(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, StepValue]:
         return {}
     inputs = Inputs(graph, plan)
     shape, arrays = inputs.checked(feeds)
-    if plan.refuses(arrays[2]):
+    if plan.refuses(arrays[2], feeds):
         return {}
     stepwise = Stepwise(graph, Caller(plan, inputs, 1, ()))
     stepwise.run(shape, arrays)

@@ -93,6 +93,17 @@ def test_masks(mask: Callable[[Sketch, str], str]) -> None:
     assert_same(graph, after, **FEEDS)
 
 
+def test_a_mask_of_floats() -> None:
+    s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=("float32", ("batch", "sequence")))
+    scores = s.MatMul(heads(s, "q"), heads(s, "k", (0, 2, 3, 1)))
+    low = s.Mul(s.Sub(1.0, s.Unsqueeze("mask", whole(1, 2))), LOWEST)
+    y = joined(s, s.MatMul(s.Softmax(s.Add(scores, low), axis=-1), heads(s, "v")))
+    graph = s.graph(y)
+    after = fused(graph)
+    assert only(after, "Attention").mask == "mask"
+    assert_same(graph, after, **{**FEEDS, "mask": FEEDS["mask"].astype(np.float32)})
+
+
 def test_no_mask() -> None:
     s, y = sketch_of(lambda s, scores: scores)
     after = fused(s.graph(y))

@@ -226,9 +226,25 @@ def test_a_position_for_each_sentence_is_refused() -> None:
     assert_same(graph, after, **FEEDS)
 
 
-def test_positions_given_as_an_input_are_refused() -> None:
-    s = Sketch(ids=IDS, places=IDS)
+@pytest.mark.parametrize("rows", ["batch", 1], ids="{} rows".format)
+@pytest.mark.parametrize("types", [False, True], ids=["no types", "types"])
+def test_positions_given_as_an_input(rows: int | str, types: bool) -> None:
+    """Of two tables that inputs look up, the longer one is that of the positions."""
+    s = Sketch(ids=IDS, types=IDS, places=("int64", (rows, "sequence")))
     total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(POSITIONS, "places", axis=0))
+    total = s.Add(total, s.Gather(TYPES, "types", axis=0)) if types else total
+    graph = normalised(s, total)
+    after = fused(graph)
+    node = only(after, "Embedding")
+    assert (node.position_ids, node.token_type_ids) == ("places", "types" if types else "")
+    places = np.array([[3, 0, 1, 5, 4, 2], [0, 1, 2, 3, 4, 5]])[: 1 if rows == 1 else 2]
+    assert_same(graph, after, **FEEDS, places=places)
+
+
+def test_positions_of_every_second_sentence_are_refused() -> None:
+    s = Sketch(ids=IDS, places=("int64", ("2*batch", "sequence")))
+    places = s.Slice("places", whole(0), whole(2), whole(0))
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(POSITIONS, places, axis=0))
     graph = layer_norm(normalised(s, total))
     assert "Embedding" not in operators(embedding(graph))
     assert "does not number the tokens" in why(graph, FUSION)

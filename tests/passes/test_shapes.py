@@ -88,6 +88,14 @@ def test_operators_of_a_transformer() -> None:
     )
 
 
+def test_places_looked_up_by_several_indices() -> None:
+    sketch = Sketch(x=HIDDEN, at=("int64", ("batch", 1, "sequence", 2)))
+    assert shape_of(sketch, sketch.GatherND("x", "at")) == ("batch", 1, "sequence", 8)
+    assert shape_of(sketch, sketch.GatherND("x", whole(1, 0)[None], batch_dims=0)) == (1, 8)
+    within = sketch.GatherND("x", "at", batch_dims=1)
+    assert shape_of(sketch, within) == ("batch", 1, "sequence")
+
+
 def test_what_no_rule_knows_is_unknown() -> None:
     sketch = Sketch(x=HIDDEN)
     assert shape_of(sketch, sketch.NonZero("x")) is None

@@ -47,19 +47,16 @@ def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloat
     Raises:
         Unplanned: no kernel does this.
     """
-    _, _, words, positions, kinds, gamma, beta = node.inputs
     if facts.embedding is not None:
         raise Unplanned("a second embedding")
-    tables = [facts.array(words), facts.array(positions)]
-    if kinds:
-        tables.append(facts.array(kinds))
+    tables = [facts.array(name) for name in (node.words, node.positions, node.types) if name]
     channels, output = tables[0].shape[1], node.attributes.get("output")
     norm = np.stack([np.ones(channels), np.zeros(channels)])
-    if gamma:
-        norm = np.stack([facts.array(gamma), facts.array(beta)]).astype(np.float64)
+    if node.gamma:
+        norm = np.stack([facts.array(node.gamma), facts.array(node.beta)]).astype(np.float64)
     if (result := stored(output)) is not None:
         norm = norm / result.scale + np.array([[0], [result.zero_point]])
-        most = 1.0 if gamma else sum(float(np.abs(each).max()) for each in tables)
+        most = 1.0 if node.gamma else sum(float(np.abs(each).max()) for each in tables)
         if not norm_in_range(*most * norm):
             return through_floats(facts, node, choose_embedding)
     y = facts.result(node.outputs[0], "tokens", channels, output, group=CHANNELS)
