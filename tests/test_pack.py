@@ -102,6 +102,13 @@ def test_steps_add_up_to_the_weight(pattern: str, precision: str, data: st.DataO
             assert not behind.any()
 
 
+def test_what_int8_does_not_hold_is_listed_again() -> None:
+    weight = np.random.default_rng(0).integers(-255, 256, (6, 13)).astype(np.int16)
+    packed = pack_linear(weight, "4x1", precision="int8", parts=2)
+    assert np.array_equal(unpacked([packed], weight.shape, 4), weight)
+    assert packed.weights.dtype == np.int8
+
+
 @pytest.mark.parametrize("pattern", ["4x1", "1x4"])
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())

@@ -87,7 +87,7 @@ def linear(
     if precision == "bfloat16":
         x = round_to_bfloat16(dequantized(x, input))
         y = x @ weight.T
-    elif weight.dtype == np.int8:
+    elif weight.dtype.kind == "i":
         y = _whole_linear(x, weight, weight_scale, input, dynamic)
     else:
         y = dequantized(x, input) @ weight.T

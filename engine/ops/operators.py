@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 FLOAT, FLOATS = ("float32",), ("float16", "float32", "float64")
+WHOLE_WEIGHTS = ("int8", "int16")  # of 8 bits; int16 where a zero point was taken off
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 MASKS = ("bool", *INTEGERS, *FLOATS)
 LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it a float32 scale loses its digits
@@ -181,9 +182,9 @@ def numbered_once(found: Found) -> str | None:
 
 def precision_of_weight(found: Found) -> str | None:
     weight, precision = found.types["weight"], found.attributes.get("precision")
-    if precision is not None and (weight == "int8") != (precision == "int8"):
+    if precision is not None and (weight in WHOLE_WEIGHTS) != (precision == "int8"):
         return f"precision is {precision}, the weight {weight}"
-    if weight != "int8" and "weight_scale" in found:
+    if weight not in WHOLE_WEIGHTS and "weight_scale" in found:
         return f"weight_scale goes with an int8 weight, and it is {weight}"
     return None
 
@@ -241,7 +242,7 @@ LINEAR = Declaration(
     "Linear",
     (
         Input("x", ("...", "K"), stored="input"),
-        constant("weight", "N", "K", types=("float32", "int8")),
+        constant("weight", "N", "K", types=("float32", *WHOLE_WEIGHTS)),
         constant("weight_scale", "N", optional=True),
         constant("bias", "N", optional=True),
     ),

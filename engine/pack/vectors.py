@@ -10,7 +10,7 @@ A group is 4 outputs, a step one turn of a kernel's loop, m the inputs of one pr
 
 Headers are records (kernels/linear/records.py).  Of 1x4 any 4 outputs with about as many blocks
 make a group.  Offsets are u16, 8 * input; those of 1x4 are u8, input / 4 counted from the panel's
-first.
+first.  4x1 lists an input again for what of its weights int8 does not hold (`in_bytes`).
 Where blocks are missing an offset is repeated with weight 0; a group of 4x1 has one step at least.
 A group of int8 1x4 is stored to a multiple of four steps, which are loaded together.  Empty steps
 end a sparse layer: kernels read ahead.  Groups are dealt to parts of about equal work
@@ -118,9 +118,20 @@ def _padded(weight: Array, inputs: int) -> Array:
     return np.pad(weight, ((0, -len(weight) % GROUP), (0, -weight.shape[1] % inputs)))
 
 
-def _columns(group: Array, m: int, idle: int) -> tuple[Array, Array]:
-    """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads; idle:
-    what is read where there are none, which somebody has to have made.
+def in_bytes(weight: Array) -> Array:
+    """int8 [N, n K] of whole numbers [N, K], whose sum over n they are."""
+    limits = np.iinfo(np.int8)
+    parts: list[Array] = []
+    while weight.any() or not parts:
+        parts.append(np.clip(weight, limits.min, limits.max).astype(np.int8))
+        weight = weight - parts[-1]
+    return np.concatenate(parts, axis=1)
+
+
+def _columns(group: Array, m: int, idle: int, there: int) -> tuple[Array, Array]:
+    """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads, of
+    which `there` are there; idle: what is read where there are none, which somebody has to have
+    made.
     """
     inputs = np.flatnonzero(group.any(axis=0))
     if len(inputs) == 0:
@@ -128,7 +139,7 @@ def _columns(group: Array, m: int, idle: int) -> tuple[Array, Array]:
     pad = -len(inputs) % m
     values = np.pad(group[:, inputs], ((0, 0), (0, pad)))
     inputs = np.pad(inputs, (0, pad), mode="edge")
-    return inputs.reshape(-1, m) * 8, values.reshape(GROUP, -1, m).transpose(1, 0, 2)
+    return inputs.reshape(-1, m) % there * 8, values.reshape(GROUP, -1, m).transpose(1, 0, 2)
 
 
 def _quads(group: Array, steps: int) -> tuple[Array, Array]:
@@ -154,18 +165,18 @@ def pack_linear(
     out_bytes: int = 1,
     read: Array | None = None,
 ) -> Packed:
-    """Pattern 4x1 or dense.  weight [N, K]: int8 (int8, int16), or float32 for other precisions; a
-    row of y is lanes * out_bytes.
+    """Pattern 4x1 or dense.  weight [N, K]: whole numbers (int8, int16), or float32 for other
+    precisions; int8 of what int8 does not hold only 4x1.  A row of y is lanes * out_bytes.
 
     read: bool [N], the outputs that are read by somebody; groups without any are left out, all but
     one.  Inputs are padded to a multiple of m (dense), outputs to one of 4: a tile of y has to have
     room for those rows.
     """
-    assert pattern != "4x1" or (len(weight) % GROUP == 0 and weight.shape[1] <= MOST_INPUTS), (
-        f"weight {weight.shape}: blocks of 4 outputs, at most {MOST_INPUTS} inputs"
+    assert pattern != "4x1" or weight.shape[1] <= MOST_INPUTS, (
+        f"weight {weight.shape}: at most {MOST_INPUTS} inputs"
     )
-    m = PER_PRODUCT[precision]
-    weight = _padded(weight, m)
+    m, there = PER_PRODUCT[precision], weight.shape[1]
+    weight = _padded(in_bytes(weight) if precision == "int8" and pattern == "4x1" else weight, m)
     groups = weight.reshape(-1, GROUP, weight.shape[1])
     if pattern == "4x1":
         inputs = groups.any(axis=1).sum(axis=1)
@@ -174,6 +185,7 @@ def pack_linear(
         steps = np.full(len(groups), weight.shape[1] // m)
     made = np.arange(len(groups))
     if read is not None:
+        read = np.pad(read, (0, len(weight) - len(read)))
         made = np.flatnonzero(read.reshape(-1, GROUP).any(axis=1))
         made = made if len(made) else np.zeros(1, np.int64)
     dealt = [made[part] for part in _deal(steps[made], parts)]
@@ -182,8 +194,8 @@ def pack_linear(
     headers["steps"] = steps
     headers["output"] = np.arange(len(groups)) * GROUP * lanes * out_bytes
     if pattern == "4x1":
-        idle = int(weight.any(axis=0).argmax())
-        pairs = [_columns(groups[group], m, idle) for group in order]
+        idle = int(weight.any(axis=0).argmax()) % there
+        pairs = [_columns(groups[group], m, idle, there) for group in order]
     else:
         nothing = np.empty((0, 0), np.int64)
         pairs = [

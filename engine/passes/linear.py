@@ -3,7 +3,7 @@
 Weights come as [inputs, outputs] (MatMul, Gemm) or [outputs, inputs] (Gemm with transB) and are
 kept [outputs, inputs].
 8-bit weights keep their 8 bits and one scale per output.  A zero point is subtracted; where the
-result does not fit int8 the weight becomes float32.
+result does not fit int8 it is int16.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Array = NDArray[Any]
 # --- weights ---
 @dataclass(frozen=True)
 class Weight:
-    """[outputs, inputs]; scale [outputs] where the values are int8."""
+    """[outputs, inputs]; scale [outputs] where the values are whole numbers: int8, or int16 less
+    than 256 from 0."""
 
     values: Array
     scale: Array | None
@@ -85,12 +86,9 @@ def stored_weight(node: Node, graph: Graph, *, transposed: bool) -> Weight | str
     aligned = (-1, 1) if outputs == 0 else (1, -1)
     offset = zero.astype(np.int16).reshape(aligned if zero.size > 1 else (1, 1))
     values = array.astype(np.int16) - offset
-    if values.min(initial=0) < -128 or values.max(initial=0) > 127:
-        factor = scale.reshape(aligned if scale.size > 1 else (1, 1))
-        wide = (values * factor).astype(np.float32)
-        return Weight(np.ascontiguousarray(wide if transposed else wide.T), None, node.inputs[0])
-    narrow = values.astype(np.int8)
-    matrix = np.ascontiguousarray(narrow if transposed else narrow.T)
+    if values.min(initial=0) >= -128 and values.max(initial=0) <= 127:
+        values = values.astype(np.int8)
+    matrix = np.ascontiguousarray(values if transposed else values.T)
     factors = np.broadcast_to(scale.reshape(-1), len(matrix)).astype(np.float32)
     return Weight(matrix, factors, node.inputs[0])
 

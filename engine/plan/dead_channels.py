@@ -78,12 +78,12 @@ def _is_attention(node: Node) -> bool:
 
 
 def _weight(graph: Graph, node: Node | None) -> Array | None:
-    """int8 [outputs, inputs] of a Linear that reads bytes."""
+    """Whole numbers [outputs, inputs] of a Linear that reads bytes."""
     if node is None or node.kind != "engine.Linear":
         return None
     weight = graph.constants.get(node.weight)
     static = node.attributes.get("input") is not None and not node.attributes.get("dynamic")
-    return weight if static and weight is not None and weight.dtype == np.int8 else None
+    return weight if static and weight is not None and weight.dtype.kind == "i" else None
 
 
 def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
@@ -109,7 +109,7 @@ def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
 
 
 def _made_of(graph: Graph, node: Node | None) -> Array | None:
-    """int8 [outputs, inputs] of a Linear that makes bytes of bytes."""
+    """Whole numbers [outputs, inputs] of a Linear that makes bytes of bytes."""
     output = None if node is None else node.attributes.get("output")
     return None if output is None else _weight(graph, node)
 

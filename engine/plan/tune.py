@@ -158,6 +158,8 @@ def measure_layers(choices: Choices, measured: Measured) -> None:
         if not isinstance(choice, LinearChoice) or choice.how.kernel == DENSE_ROWS:
             continue
         weight = choices.graph.constants[node.weight]
+        if weight.dtype == np.int16:
+            continue  # one kernel has them
         layer = layer_of(node, weight, choice.y.buffer.lanes)
         if str(layer) not in measured.layers:
             measured.layers[str(layer)] = best_configuration(choices.isa, layer, weight)

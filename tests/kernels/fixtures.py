@@ -49,13 +49,14 @@ def rows_of(table: Iterable[tuple[Any, ...]], slow: Iterable[tuple[Any, ...]]) -
     return usual + every
 
 
+SHARES = {"sparse": 0.3, "full": 2.0, "zero": -1.0, "empty rows": 0.5, "wide": 2.0}
+
+
 def mask_of(random: np.random.Generator, shape: tuple[int, int], pattern: str, kind: str) -> Array:
     """Which weights are there."""
     outputs, inputs = BLOCKS.get(pattern, (1, 1))
     blocks = (-(-shape[0] // outputs), -(-shape[1] // inputs))
-    keep = (
-        random.random(blocks) < {"sparse": 0.3, "full": 2.0, "zero": -1.0, "empty rows": 0.5}[kind]
-    )
+    keep = random.random(blocks) < SHARES[kind]
     if kind == "empty rows":
         keep[random.random(blocks[0]) < 0.5] = False
     return np.kron(keep, np.ones((outputs, inputs), bool))[: shape[0], : shape[1]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.codegen.isa import Isa
+from engine.codegen.isa import Isa, chosen
 from engine.graph import Node, Quantization
 from engine.kernels.context import ROWS
 from engine.kernels.linear.few_rows import FEW
@@ -60,6 +60,8 @@ def run_bytes(
     tokens, outputs, inputs, kind = case
     random = np.random.default_rng(tokens)
     weight = int8_weight(random, (outputs, inputs), pattern, kind)
+    if kind == "wide":
+        weight = 2 * weight.astype(np.int16)
     scale = random.uniform(0.0005, 0.002, outputs).astype(np.float32)
     x = random.integers(0, 256, (tokens, inputs)).astype(np.uint8)
     quantised, has_bias = QUANTISED[epilogue]
@@ -151,6 +153,17 @@ def test_bytes(
                 np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {case}")
         first = next(iter(results.values()))
         assert all(np.array_equal(first, other) for other in results.values()), case
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("sparse_dot_u8s8_4x1", 0), ("narrow_dot_u8s8_4x1", 16), ("sparse_dot_u8s16_4x1", 16)],
+)
+def test_weights_less_a_zero_point(name: str, width: int) -> None:
+    for tokens, outputs, inputs in ((31, 7, 5), (128, 20, 37)):
+        case = (tokens, outputs, inputs, "wide")
+        got, wanted = run_bytes(chosen(), name, "4x1", width, 64, "bytes", "none", case)
+        assert np.abs(got.astype(int) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,12 @@ def test_8_bits_stay_8_bits(how: tuple[str, int, int, int], per_output: bool) ->
     assert_same(graph, after, x=X)
 
 
-def test_a_zero_point_that_does_not_fit_int8_makes_float32() -> None:
+def test_a_zero_point_that_does_not_fit_int8_makes_int16() -> None:
     graph = graph_with_stored_weight(*stored("uint8", 20, 0, 256))
     after = linear(simulate(clean(graph)))
-    assert only(after, "Linear").attributes["precision"] == "float32"
+    node = only(after, "Linear")
+    assert node.attributes["precision"] == "int8"
+    assert after.constants[node.weight].dtype == np.int16
     assert_same(graph, after, x=X, atol=1e-5)
 
 

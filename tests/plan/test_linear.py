@@ -93,10 +93,18 @@ def test_wider_elements_take_more_panels() -> None:
 
 
 def test_sums_that_int32_may_not_hold_are_refused() -> None:
-    weight = sparse(4, MOST_SUMMED + 1, 3)
+    most = MOST_SUMMED["int8"]
     with pytest.raises(Unplanned, match="65794 bytes: int32 holds those over 65793"):
-        planned_linear(chosen(), weight, "int8", "dense", tokens=1)
-    assert 255 * 128 * MOST_SUMMED < 1 << 31 <= 255 * 128 * (MOST_SUMMED + 1)
+        planned_linear(chosen(), sparse(4, most + 1, 3), "int8", "dense", tokens=1)
+    assert 255 * 128 * most < 1 << 31 <= 255 * 128 * (most + 1)
+
+
+def test_weights_that_int8_does_not_hold_are_multiplied_by_steps_that_name_inputs() -> None:
+    weight = np.full((6, 8), -255, np.int16)
+    assert "4x1" in planned_linear(chosen(), weight, "int8", "dense", tokens=1).steps[-1].kernel
+    for wrong, why in ((weight - 1, "more than 8 bits"), (weight.repeat(1024, 1), "8192 inputs")):
+        with pytest.raises(Unplanned, match=why):
+            planned_linear(chosen(), wrong, "int8", "dense", tokens=1)
 
 
 def test_blocks_that_16_bits_cannot_number_are_no_tiles() -> None:

@@ -41,7 +41,8 @@ FEW_ROWS = "rows_dot_u8s8_4x1"  # for rows: few of them one by one
 DENSE_ROWS = "dense_rows"  # for rows: outputs in lanes, in float32
 OF_16_BITS = ("4x1", "tiles 16x1")  # patterns whose offsets name MOST_INPUTS inputs
 MOST_DENSE_ROWS = 1 << 22  # weights of a dense_rows layer: it reads them once for four sentences
-MOST_SUMMED = ((1 << 31) - 1) // (255 * 128)  # inputs of int8 weights: their sums are int32
+FARTHEST = {"int8": 128, "int16": 255}  # a weight of 8 bits, its zero point taken off, from 0
+MOST_SUMMED = {name: ((1 << 31) - 1) // (255 * most) for name, most in FARTHEST.items()}  # int32
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,25 @@ def choose_linear(facts: Facts, node: Node) -> LinearChoice | ThroughFloats:
     x, weight = facts.value(node.x), facts.array(node.weight)
     if weight.shape[1] != x.channels:
         raise Unplanned(f"weight has {weight.shape[1]} inputs, x {x.channels} channels")
-    if weight.dtype == np.int8 and x.channels > MOST_SUMMED:
-        raise Unplanned(f"sums over {x.channels} bytes: int32 holds those over {MOST_SUMMED}")
+    if not _is_whole(weight):
+        return _floats(facts, node, x, weight)
+    _check_sums(weight)
     if node.attributes.get("dynamic"):
         return _dynamic(facts, node, x, weight)
-    if weight.dtype == np.int8:
-        return _bytes(facts, node, x, weight)
-    return _floats(facts, node, x, weight)
+    return _bytes(facts, node, x, weight)
+
+
+def _is_whole(weight: Array) -> bool:
+    """8 bits: int8, or int16 where a zero point was taken off."""
+    return bool(weight.dtype.kind == "i")
+
+
+def _check_sums(weight: Array) -> None:
+    inputs, most = weight.shape[1], MOST_SUMMED[str(weight.dtype)]
+    if inputs > most:
+        raise Unplanned(f"sums over {inputs} bytes: int32 holds those over {most}")
+    if np.abs(weight.astype(np.int32)).max(initial=0) > FARTHEST[str(weight.dtype)]:
+        raise Unplanned("weights of more than 8 bits")
 
 
 def _bytes(facts: Facts, node: Node, x: Activation, weight: Array) -> LinearChoice | ThroughFloats:
@@ -133,7 +146,7 @@ def _refuse_quantised_result(node: Node) -> None:
 
 
 def _precision(node: Node, weight: Array) -> str:
-    if node.attributes.get("dynamic") or weight.dtype == np.int8:
+    if _is_whole(weight):
         return "int8"
     return str(node.attributes.get("precision", "float32"))
 
@@ -157,7 +170,7 @@ def _float_weight(graph: Graph, node: Node) -> Array | None:
     if node.kind != "engine.Linear" or node.attributes.get("dynamic"):
         return None
     weight = graph.constants.get(node.weight)
-    return None if weight is None or weight.dtype == np.int8 else weight
+    return None if weight is None or _is_whole(weight) else weight
 
 
 def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> LinearKernel:
@@ -166,6 +179,8 @@ def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> Li
     lanes = ROWS if node.x in facts.rows else TILE
     if precision != "int8" and _on_dense_rows(node, weight, lanes):
         return LinearKernel(DENSE_ROWS, "", "dense", lanes)
+    if weight.dtype == np.int16:
+        return _of_wide_weights(facts, weight, lanes, dynamic=dynamic)
     configuration = _configuration(facts, node, weight, lanes)
     pattern, tiles = configuration.pattern, configuration.pattern in PACKINGS
     if tiles and dynamic:  # no tile kernel has such an epilogue
@@ -185,6 +200,14 @@ def _kernel(facts: Facts, node: Node, weight: Array, *, few: bool = False) -> Li
     width = min(configuration.width or facts.isa.block_width(), lanes)
     panels = panel_count(weight, precision, width) if pattern == "1x4" else 1
     return LinearKernel(kernel, form, pattern, width, panels=panels)
+
+
+def _of_wide_weights(facts: Facts, weight: Array, lanes: int, *, dynamic: bool) -> LinearKernel:
+    """A 4x1 kernel, as it may take an input twice: pack/vectors.py."""
+    if weight.shape[1] > MOST_INPUTS:
+        raise Unplanned(f"{weight.shape[1]} inputs: kernels for such weights take {MOST_INPUTS}")
+    kernel = _of_bytes_4x1(facts, dynamic=dynamic, few=False)
+    return LinearKernel(kernel, "", "4x1", min(facts.isa.block_width(), lanes))
 
 
 def _of_bytes_4x1(facts: Facts, *, dynamic: bool, few: bool) -> str:
