@@ -70,6 +70,8 @@ MICROSOFT: list[tuple[str, list[np.ndarray | None], dict[str, Any], float]] = [
     ("QuickGelu", [floats(3, 4)], {"alpha": 1.5}, 1e-6),
     ("SkipLayerNormalization", [floats(2, 3, 4), floats(2, 3, 4), floats(4), floats(4), floats(4)],
      {"epsilon": 1e-5}, 1e-5),
+    ("SkipSimplifiedLayerNormalization",
+     [floats(2, 3, 4), floats(2, 3, 4), floats(4), floats(4)], {"epsilon": 1e-5}, 1e-5),
     ("Attention", [floats(2, 3, 8), floats(8, 24), floats(24)], {"num_heads": 2}, 1e-5),
     ("Attention", [floats(2, 3, 8), floats(8, 24), floats(24),
                    np.array([[1, 1, 0], [1, 1, 1]], np.int32)], {"num_heads": 2}, 1e-5),

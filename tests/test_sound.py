@@ -107,7 +107,7 @@ BROKEN: list[tuple[Change, str]] = [
     # inputs
     (inputs("x", "input_ids - words positions types one -"), "gamma and beta come together"),
     (inputs("x", "input_ids token_type_ids words positions - one zero"), "token_type_ids need"),
-    (inputs("x", "input_ids - words - - one zero"), "input 'positions' is left out"),
+    (inputs("x", "input_ids - - positions - one zero"), "input 'words' is left out"),
     (inputs("x", "words - words positions types one zero"), r"'input_ids' \('words'\) is float32"),
     (inputs("h", "a x - -"), r"'weight' \('x'\) is float32.*; expected a constant"),
     (inputs("y", "h back one -"), "weight_scale goes with an int8 weight"),

@@ -1,7 +1,9 @@
-"""y = quantised(activation(dequantised(x))), channel by channel, where no product is there to do it
-in its epilogue.
+"""Channel by channel, where no product is there to do it in its epilogue:
 
-A unit is a tile; params: ELEMENTWISE.
+    elementwise   y = quantised(activation(dequantised(x)))
+    combine       y = x + other, or x * other, in float32
+
+A unit is a tile; params: ELEMENTWISE, COMBINE.
 """
 
 import numba as nb
@@ -10,6 +12,7 @@ from ..codegen.lower import routine
 from ..codegen.simd import (
     BYTES,
     MAGIC,
+    add,
     bytes_to_float,
     fma,
     load_f32,
@@ -17,6 +20,7 @@ from ..codegen.simd import (
     loads,
     maximum,
     minimum,
+    mul,
     pack_in_order,
     splats,
     store,
@@ -24,7 +28,7 @@ from ..codegen.simd import (
 from .activations import ACTIVATIONS
 from .buffers import tile_of
 from .context import CONTEXT
-from .params import ELEMENTWISE
+from .params import COMBINE, ELEMENTWISE
 
 f32 = nb.float32
 
@@ -75,5 +79,21 @@ def elementwise(lanes, x_type, activation, y_type):
             y = tile_of(arena, params + ELEMENTWISE.y, tile)
             for n in range(channels):
                 put(y + y_row * n, act(load(x + x_row * n, params)), params)
+
+    return kernel
+
+
+def combine(lanes, operation):
+    """operation: "add" or "mul"."""
+    load, function, row = loads("f32", lanes), {"add": add, "mul": mul}[operation], 4 * lanes
+
+    def kernel(params, context, begin, end):
+        arena, channels = load_i64(context + CONTEXT.arena), load_i64(params + COMBINE.channels)
+        for tile in range(begin, end):
+            x = tile_of(arena, params + COMBINE.x, tile)
+            other = tile_of(arena, params + COMBINE.other, tile)
+            y = tile_of(arena, params + COMBINE.y, tile)
+            for n in range(channels):
+                store(y + row * n, function(load(x + row * n), load(other + row * n)))
 
     return kernel

@@ -1,5 +1,5 @@
-"""Embeddings: three gathers, (word + type) + position as BERT adds them up, LayerNorm along the
-row, then a transposition into tiles with tokens in lanes.
+"""Embeddings: up to three gathers, (word + type) + position as BERT adds them up, LayerNorm along
+the row, then a transposition into tiles with tokens in lanes.
 
 The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
 A unit is a tile of 64 tokens.
@@ -80,12 +80,15 @@ def _near_mean(word, position, kind):
     some = load_some(word)
     if kind:
         some = add(some, load_some(kind))
-    return total(add(some, load_some(position))) * f32(1 / SOME)
+    if position:
+        some = add(some, load_some(position))
+    return total(some) * f32(1 / SOME)
 
 
 def _gathered(normalised):
-    """A routine: rows of the tables (kind may be 0) -> their sum in `kept`, to be normalised less a
-    number near its mean; sums of that and of its squares.  `ahead` is fetched for a later token.
+    """A routine: rows of the tables (position and kind may be 0) -> their sum in `kept`, to be
+    normalised less a number near its mean; sums of that and of its squares.  `ahead` is fetched for
+    a later token.
     """
     near_mean = routine(_near_mean)
 
@@ -101,7 +104,9 @@ def _gathered(normalised):
             v = load_row(word + n)
             if kind:
                 v = add(v, load_row(kind + n))
-            v = sub(add(v, load_row(position + n)), splat(near))
+            if position:
+                v = add(v, load_row(position + n))
+            v = sub(v, splat(near))
             store(kept + n, v)
         if last < CHUNK:  # what does not count does not deviate
             end = kept + row_bytes - 4 * CHUNK
@@ -146,10 +151,11 @@ def embedding(output, normalised):
             for t in range(min(tokens - TILE * tile, TILE)):
                 at = 4 * (TILE * tile + t)
                 word = words + row_bytes * load_int(ids + at)
-                position = positions + row_bytes * load_int(places + at)
                 later = min(TILE * tile + t + AHEAD, tokens - 1)
                 ahead = words + row_bytes * load_int(ids + 4 * later)
-                kind = types
+                position, kind = positions, types
+                if positions:
+                    position += row_bytes * load_int(places + at)
                 if types:
                     kind += row_bytes * load_int(kinds + at)
                 sums, squares = gather(word, position, kind, ahead, kept, row_bytes, last)

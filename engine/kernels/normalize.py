@@ -1,5 +1,6 @@
 """LayerNorm over channels, tokens in lanes: y = (v - mean v) / sqrt(var v + epsilon) * gamma +
-beta, v = x + bias + residual.
+beta, v = x + bias + residual; RMSNorm (Zhang, Sennrich 2019) is not centred: v / sqrt(mean v^2 +
+epsilon) * gamma + beta.
 
 v may share an offset of any size: sums and squares are those of deviations from the mean of SOME
 channels, which is within sqrt(channels / SOME) standard deviations of that of all.
@@ -67,9 +68,9 @@ def _emit(lanes, output, quad_order):
     return routine(floats_of_quads if quad_order else floats_in_order)
 
 
-def _moments(lanes):
+def _moments(lanes, centred=True):
     """A routine: sums of deviations from one number and of their squares -> mean of the former,
-    1 / sqrt(variance + epsilon).
+    1 / sqrt(variance + epsilon); else 0, 1 / sqrt(mean square + epsilon).
     """
     splat = splats("f32", lanes)
 
@@ -79,7 +80,11 @@ def _moments(lanes):
         variance = maximum(splat(f32(0)), variance)  # rounding may leave less than nothing
         return rest, div(splat(f32(1)), square_root(add(variance, epsilon)))
 
-    return routine(moments)
+    def of_squares(sums, squares, share, epsilon):
+        inverse = div(splat(f32(1)), square_root(fma(squares, share, epsilon)))
+        return splat(f32(0)), inverse
+
+    return routine(moments if centred else of_squares)
 
 
 def layer_norm_bytes(lanes, output):
@@ -152,11 +157,13 @@ def _source(lanes, kind):
     return routine({"u8": from_bytes, "f32": from_floats, "none": nothing}[kind])
 
 
-def layer_norm_floats(lanes, x_type, residual_type, output):
-    """Any mixture of float32 and bytes; deviations are kept in scratch."""
+def layer_norm_floats(lanes, x_type, residual_type, output, centred):
+    """Any mixture of float32 and bytes; deviations, from the mean where that is centred, else from
+    0, are kept in scratch.
+    """
     load, splat, put = loads("f32", lanes), splats("f32", lanes), _emit(lanes, output, False)
     take_x, take_residual = _source(lanes, x_type), _source(lanes, residual_type)
-    moments = _moments(lanes)
+    moments = _moments(lanes, centred)
 
     def value(x, r, bias, n, x_scale, r_scale):
         both = add(take_x(x, n, x_scale), take_residual(r, n, r_scale))
@@ -170,7 +177,10 @@ def layer_norm_floats(lanes, x_type, residual_type, output):
             sums = add(sums, value(x, r, bias, n * channels // SOME, x_scale, r_scale))
         return mul(sums, splat(f32(1 / SOME)))
 
-    near_mean = routine(near_mean)
+    def zero(x, r, bias, channels, x_scale, r_scale):
+        return splat(f32(0))
+
+    near_mean = routine(near_mean if centred else zero)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)

@@ -13,6 +13,7 @@ from .record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
 __all__ = [
     "BUFFER",
     "CLOCK",
+    "COMBINE",
     "DENSE_ROWS",
     "ELEMENTWISE",
     "EMBEDDING",
@@ -50,6 +51,13 @@ ELEMENTWISE = record(
     Field("y_factor", FLOAT, "1 / scale of y, where it is bytes"),
     Field("y_zero", FLOAT, "zero point of y + MAGIC"),
 )
+COMBINE = record(
+    "COMBINE",
+    *X,
+    *buffer("other", "activations that are added to x, or multiply it"),
+    *Y,
+    Field("channels", WHOLE, "of all three"),
+)
 SELECT = record(
     "SELECT",
     *X,
@@ -83,7 +91,7 @@ QUANTIZE_TOKENS = record(
 EMBEDDING = record(
     "EMBEDDING",
     Field("words", ADDRESS, "of float32 [words][channels]"),
-    Field("positions", ADDRESS, "of float32 [positions][channels]"),
+    Field("positions", ADDRESS, "of float32 [positions][channels], or 0"),
     Field("types", ADDRESS, "of float32 [types][channels], or 0"),
     Field("channels", WHOLE, "of a row of all tables, a multiple of 64"),
     *Y,

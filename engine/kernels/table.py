@@ -31,6 +31,8 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "x_type": ("u8", "f32"),
     "y_type": ("f32", "u8"),
     "residual_type": ("f32", "u8", "none"),
+    "centred": (True, False),
+    "operation": ("add", "mul"),
     "kind": ("u8", "f32"),
     "profiled": (False, True),
     "what": ("u8", "bf16", "f32"),
@@ -109,13 +111,15 @@ KERNELS: Mapping[str, Kernel] = {
         ),
         Kernel("layer_norm_bytes", "normalize", ("lanes", "y_type"), params.LAYER_NORM_BYTES),
         Kernel(
-            "layer_norm_floats", "normalize", ("lanes", "x_type", "residual_type", "y_type"),
+            "layer_norm_floats", "normalize",
+            ("lanes", "x_type", "residual_type", "y_type", "centred"),
             params.LAYER_NORM_FLOATS, scratch="tile_of_x",
         ),
         Kernel(
             "elementwise", "elementwise", ("lanes", "x_type", "activation", "y_type"),
             params.ELEMENTWISE,
         ),
+        Kernel("combine", "elementwise", ("lanes", "operation"), params.COMBINE),
         Kernel("quantize_tokens", "quantize", ("lanes", "width"), params.QUANTIZE_TOKENS),
         # x in the form that products and attention read
         Kernel(

@@ -15,7 +15,7 @@ from ..graph import Quantization
 from .elementwise import gelu
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
 from .quantized import dynamic_quantize_linear
-from .reduce import layer_normalization, softmax
+from .reduce import layer_normalization, rms_normalization, softmax
 from .table import HEAVY, MOVES, Operator
 
 __all__ = ["OPERATORS", "activation_of", "first_keys", "mask_of_ones"]
@@ -38,7 +38,7 @@ def embedding(
     input_ids: Array,
     token_type_ids: Array | None,
     words: Array,
-    positions: Array,
+    positions: Array | None = None,
     types: Array | None = None,
     gamma: Array | None = None,
     beta: Array | None = None,
@@ -61,7 +61,7 @@ def embedding(
         total = (
             total + types[np.zeros_like(input_ids) if token_type_ids is None else token_type_ids]
         )
-    total = total + positions[places]
+    total = total if positions is None else total + positions[places]
     if gamma is not None:
         total = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
     return quantized(total, output)
@@ -128,14 +128,19 @@ def layer_norm(
     input: Quantization | None = None,
     residual: Quantization | None = None,
     output: Quantization | None = None,
+    centred: bool = True,
 ) -> Array:
-    """x + bias + skip (the operator's input `residual`), normalised over the last axis."""
+    """x + bias + skip (the operator's input `residual`), normalised over the last axis; without its
+    mean where that is centred.
+    """
     total = dequantized(x, input)
     if bias is not None:
         total = total + bias
     if skip is not None:
         total = total + dequantized(skip, residual)
-    return quantized(layer_normalization(total, gamma, beta, epsilon=epsilon)[0], output)
+    if centred:
+        return quantized(layer_normalization(total, gamma, beta, epsilon=epsilon)[0], output)
+    return quantized(rms_normalization(total, gamma, epsilon=epsilon) + beta, output)
 
 
 def attention(

@@ -140,6 +140,7 @@ STORED = Attribute("None or a quantisation of finite scale and fitting zero poin
 EPSILON = number(0)
 ROW = whole(0)
 ROW_OR_NONE = Attribute(f"None or {ROW.expected}", lambda v: v is None or ROW.allows(v))
+CENTRED = Attribute("true or false", lambda v: isinstance(v, bool))
 RATIO = Attribute("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
 ATTRIBUTE_KINDS: Mapping[str, Attribute] = {  # annotation of a meaning's keyword -> what it takes
     "int": Attribute("a whole number", is_whole),
@@ -227,7 +228,7 @@ EMBEDDING = Declaration(
         Input("input_ids", ("B", "S"), INTEGERS),
         Input("token_type_ids", ("B", "S"), INTEGERS, optional=True),
         constant("words", "V", "C"),
-        constant("positions", "P", "C"),
+        constant("positions", "P", "C", optional=True),
         constant("types", "T", "C", optional=True),
         constant("gamma", "C", types=FLOATS, optional=True),
         constant("beta", "C", types=FLOATS, optional=True),
@@ -269,7 +270,11 @@ LAYER_NORM = Declaration(
         constant("beta", "C", types=FLOATS),
     ),
     ("...", "C"),
-    {"epsilon": EPSILON, "input": STORED, "residual": STORED, "output": STORED},
+    {
+        "epsilon": EPSILON,
+        **dict.fromkeys(("input", "residual", "output"), STORED),
+        "centred": CENTRED,
+    },
     follows="x",
 )
 ATTENTION = Declaration(

@@ -16,7 +16,7 @@ from .numbers import Array
 from .shape import from_front
 from .table import ALONG, HEAVY, REDUCES, SAME, SUMS, Operator
 
-__all__ = ["OPERATORS", "layer_normalization", "softmax", "widened"]
+__all__ = ["OPERATORS", "layer_normalization", "rms_normalization", "softmax", "widened"]
 
 
 def widened(x: Array) -> Array:
@@ -171,6 +171,16 @@ def skip_layer_normalization(
     return y.astype(x.dtype, copy=False), mean, inverse, total.astype(x.dtype, copy=False)
 
 
+def skip_rms_normalization(
+    x: Array, skip: Array, gamma: Array, bias: Array | None = None, *, epsilon: float = 1e-12
+) -> tuple[Array, Array, Array, Array]:
+    """Of the sum, and that sum; between them no mean, 1 / the root of the mean square."""
+    total = widened(x) + skip if bias is None else widened(x) + skip + bias
+    inverse = 1 / np.sqrt(np.mean(total * total, -1, keepdims=True) + total.dtype.type(epsilon))
+    y, nothing = np.asarray(total * inverse * gamma), np.zeros_like(inverse)
+    return y.astype(x.dtype, copy=False), nothing, inverse, total.astype(x.dtype, copy=False)
+
+
 @in_float32
 def running_sum(x: Array, axis: Array, *, exclusive: int = 0, reverse: int = 0) -> Array:
     along = int(axis)
@@ -220,13 +230,25 @@ OPERATORS = [
     ),
     Operator("LogSoftmax", partial(flattened, log_softmax), traits=SAME | ALONG),
     Operator("LogSoftmax", log_softmax, since=13, traits=SAME | ALONG),
-    Operator("RMSNormalization", rms_normalization, makes=growth.broadcast),
+    Operator("RMSNormalization", rms_normalization, makes=growth.broadcast, traits=SAME | ALONG),
+    Operator(
+        "SimplifiedLayerNormalization",  # as ONNX Runtime's optimiser calls it, in ONNX's domain
+        rms_normalization,
+        makes=growth.broadcast,
+        traits=SAME | ALONG,
+    ),
     Operator("Softmax", partial(flattened, softmax), traits=SAME | ALONG | HEAVY),
     Operator("Softmax", softmax, since=13, traits=SAME | ALONG | HEAVY),
     Operator("TopK", top_k, makes=growth.topmost, traits=ALONG),
     Operator(
         "SkipLayerNormalization",
         skip_layer_normalization,
+        domain="com.microsoft",
+        makes=growth.broadcast,
+    ),
+    Operator(
+        "SkipSimplifiedLayerNormalization",
+        skip_rms_normalization,
         domain="com.microsoft",
         makes=growth.broadcast,
     ),

@@ -54,7 +54,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
 FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     gelu: _gelu.FUSIONS,
     layer_norm: _layer_norm.FUSIONS,
-    embedding: [_embedding.FUSION],
+    embedding: _embedding.FUSIONS,
     linear: _linear.FUSIONS,
     residual: [_layer_norm.RESIDUAL],
     attention: [_attention.FUSION],

@@ -2,22 +2,30 @@
 
 Where all readers of an operator are Selects of one row, the operator works on that row alone:
 Linear and LayerNorm on the row of each input, Attention on the row of its query (keys and values
-stay whole).
+stay whole), what is made element by element on the rows of all its operands.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from ..graph import Graph, Node
+from ..ops import Trait, kinds
 from ..ops.operators import DECLARED
 from .clean import merge_twins
+from .shapes import infer
 
 __all__ = ["dead_rows"]
 
+Array = NDArray[Any]
 ROW_INPUTS = {  # inputs that have a row per token, of which a row of the result is made
     "QuantizeLinear": (0,),
     "DequantizeLinear": (0,),
     **{kind: row.row_inputs for kind, row in DECLARED.items() if row.row_inputs},
 }
+BY_ELEMENT = kinds(Trait.EACH)
 
 
 def dead_rows(graph: Graph) -> Graph:
@@ -35,17 +43,37 @@ def push(graph: Graph) -> tuple[Graph, bool]:
     outputs = {value.name for value in graph.outputs}
     for node in reversed(graph.nodes):
         made = producer.get(node.inputs[0]) if node.kind == "engine.Select" else None
-        if made is None or made.kind not in ROW_INPUTS or made.outputs[0] in outputs:
+        if made is None or made.outputs[0] in outputs or consumers[made.outputs[0]] != [node]:
             continue
-        if consumers[made.outputs[0]] == [node]:
-            return exchanged(graph, made, node), True
+        if rows := row_inputs(graph, made):
+            return exchanged(graph, made, node, rows), True
     return graph, False
 
 
-def exchanged(graph: Graph, made: Node, selected: Node) -> Graph:
+def row_inputs(graph: Graph, made: Node) -> tuple[int, ...]:
+    """Those of which a row makes the same row of the result; none where that is not known."""
+    if made.kind in ROW_INPUTS or made.kind not in BY_ELEMENT:
+        return ROW_INPUTS.get(made.kind, ())
+    facts, operands = infer(graph), []
+    shape = facts[made.outputs[0]].shape
+    for i, name in enumerate(made.inputs):
+        constant = graph.constants.get(name)
+        if name and constant is None:
+            operands.append(i)
+        whole = constant is None and facts[name].shape == shape
+        if name and not whole and (constant is None or varies_by_row(constant)):
+            return ()
+    return tuple(operands) if shape is not None and len(shape) == 3 else ()
+
+
+def varies_by_row(constant: Array) -> bool:
+    return constant.ndim > 1 and constant.shape[-2] > 1
+
+
+def exchanged(graph: Graph, made: Node, selected: Node, rows: tuple[int, ...]) -> Graph:
     """made -> Select as Select of made's inputs -> made."""
     inputs, selects = list(made.inputs), []
-    for i in ROW_INPUTS[made.kind]:
+    for i in rows:
         if made.inputs[i]:
             inputs[i] = f"{selected.outputs[0]}.{made.op}{i}"
             selects.append(selected.changed(inputs=(made.inputs[i],), outputs=(inputs[i],)))

@@ -1,4 +1,5 @@
-"""Words + positions (+ token types), normalised, as one Embedding.
+"""Words (+ positions) (+ token types), normalised, as one Embedding; words alone, as they are,
+where a norm reads them.
 
 Positions are recognised by running what makes them (probe.py): 0, 1, 2 ... from an offset, or
 RoBERTa's, which count only what is not padding; up to as many tokens as the table has rows for.
@@ -19,13 +20,13 @@ from ..graph import Graph, Node
 from ..ops.numbers import dequantized, quantized
 from ..ops.reference import evaluate
 from .fusion import Fusion, Match, fuse
-from .lengths import alike
+from .lengths import Shape, alike
 from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of
 from .names import layer_name
 from .probe import part_above, probe, sentences
 from .shapes import Fact
 
-__all__ = ["FUSION", "embedding"]
+__all__ = ["FUSIONS", "embedding"]
 
 Array = NDArray[Any]
 SHAPES = ((2, 8), (3, 7))
@@ -39,9 +40,15 @@ def looked_up(
     word, place, kind = row(op, words, ids), row(op, positions, places), row(op, types, kinds)
     rows = Constant().named("rows")  # of a model with one fixed length
     total = either(
-        *(sum_of(word, p, kind) for p in (place, rows)), *(sum_of(word, p) for p in (place, rows))
+        *(sum_of(word, p, kind) for p in (place, rows)),
+        *(sum_of(word, p) for p in (place, rows, kind)),
+        word,
     )
     return op.engine.LayerNorm(total, Missing(), Missing(), gamma, beta)
+
+
+def words_alone(op: Operators, words: Tensor, ids: Tensor) -> Pattern:
+    return row(op, words, ids)
 
 
 def row(op: Operators, table: Tensor, index: Tensor) -> Pattern:
@@ -53,42 +60,79 @@ class Tables:
     """What an Embedding reads; kinds is "" where the types are added to the positions already."""
 
     words: Array
-    positions: Array
+    positions: Array | None
     types: Array | None
     kinds: str
-    offset: int
-    padding: int | None
+    offset: int = 0
+    padding: int | None = None
     numbered: str = ""  # the input that numbers the tokens
 
 
 def tables(match: Match) -> Tables | str:
-    search, facts = match.search, match.search.facts
-    words = table(match["words"], search)
-    positions = position_rows(match)
-    if words is None or positions is None:
-        return f"'{match['words']}' or the positions are not a constant table of float32"
+    if not match.root.attributes.get("centred", True):
+        return f"{match.root} takes no mean off"
+    words, inputs = table(match["words"], match.search), inputs_alike(match)
+    if words is None or inputs is None:
+        return no_words(match)
+    if "places" in match or "rows" in match:
+        return with_positions(match, words, inputs)
+    if "types" not in match:
+        return Tables(words, None, None, "")
+    types = type_rows(match, words)
+    if types is None or match["kinds"] not in inputs:
+        return f"'{match['kinds']}' is no input that tells token types"
+    return Tables(words, None, types, match["kinds"])
+
+
+def no_words(match: Match) -> str:
+    if inputs_alike(match) is None:
+        return f"'{match['ids']}' is not an input [batch, sequence]"
+    return f"'{match['words']}' is not a constant table of float32"
+
+
+def inputs_of_rank_2(match: Match) -> dict[str, Shape]:
+    return {v.name: v.shape for v in match.graph.inputs if len(v.shape) == 2}
+
+
+def inputs_alike(match: Match) -> set[str] | None:
+    """The graph's inputs [batch, sequence] as the ids are one; None where they are none."""
+    shapes = inputs_of_rank_2(match)
+    if match["ids"] not in shapes:
+        return None
+    return {name for name, shape in shapes.items() if alike(shape, shapes[match["ids"]])}
+
+
+def type_rows(match: Match, words: Array) -> Array | None:
+    types = table(match["types"], match.search)
+    types = None if types is None else as_wide(types, words)
+    return None if types is None or len(types) > len(words) else types
+
+
+def with_positions(match: Match, words: Array, inputs: set[str]) -> Tables | str:
+    facts, positions = match.search.facts, position_rows(match)
+    if positions is None:
+        return "the positions are not a constant table of float32"
     spread = as_wide(positions, words)
     if spread is None:
         return f"positions {positions.shape} are not as wide as the words {words.shape}"
-    shapes = {v.name: v.shape for v in match.graph.inputs if len(v.shape) == 2}
-    if match["ids"] not in shapes:
-        return f"'{match['ids']}' is not an input [batch, sequence]"
-    inputs = {name for name, shape in shapes.items() if alike(shape, shapes[match["ids"]])}
-    numbered = numbering_input(match, shapes)
+    numbered = numbering_input(match)
+    if numbered in inputs and "types" not in match and len(positions) <= len(words):
+        return Tables(words, None, spread, numbered)  # looked up whatever the numbers are
     numbering: Numbering | None = (0, None)
     if "places" in match and not numbered:
         numbering = positions_of(match, facts, words, positions)
     if numbering is None:
         return f"'{match['places']}' does not number the tokens"
     found = Tables(words, spread, None, "", *numbering, numbered)
-    return with_types(match, found, inputs) if "types" in match else found
+    return with_types(match, found, inputs, len(positions)) if "types" in match else found
 
 
-def with_types(match: Match, found: Tables, inputs: set[str]) -> Tables | str:
-    """The tables with that of token types, which are one of `inputs` or always the same."""
-    types, most = table(match["types"], match.search), len(found.positions)
-    types = None if types is None else as_wide(types, found.words)
-    if types is None or len(types) > len(found.words):
+def with_types(match: Match, found: Tables, inputs: set[str], most: int) -> Tables | str:
+    """The tables with that of token types, which are one of `inputs` or always the same; most: as
+    many rows as the table of positions has.
+    """
+    types = type_rows(match, found.words)
+    if types is None:
         return f"'{match['types']}' is not a table of token types as wide as the words"
     if match["kinds"] in inputs:
         if found.numbered and len(types) > most:
@@ -97,12 +141,13 @@ def with_types(match: Match, found: Tables, inputs: set[str]) -> Tables | str:
     always = always_the_same(match, match.search.facts, most)
     if always is None or always >= len(types):
         return f"'{match['kinds']}' is neither an input nor always the same"
+    assert found.positions is not None, "there are some, to number"
     return replace(found, positions=found.positions + types[always])
 
 
-def numbering_input(match: Match, shapes: Mapping[str, tuple[int | str, ...]]) -> str:
+def numbering_input(match: Match) -> str:
     """The graph's input that numbers the tokens, one row for all sentences or one for each."""
-    name = match.get("places")
+    name, shapes = match.get("places"), inputs_of_rank_2(match)
     if name == match["ids"] or name not in shapes:
         return ""
     batch, ids = shapes[name][0], shapes[match["ids"]]
@@ -205,7 +250,7 @@ def build(match: Match) -> Sequence[Node]:
     assert isinstance(found, Tables), "the guard has seen it"
     norm = match.root
     attributes = {
-        "epsilon": norm.attributes["epsilon"],
+        "epsilon": norm.attributes.get("epsilon", 0.0),
         "position_offset": found.offset,
         "padding_id": found.padding,
         "output": None,
@@ -221,19 +266,34 @@ def build(match: Match) -> Sequence[Node]:
         match["ids"],
         found.kinds,
         constant(found.words, match["words"]),
-        constant(found.positions, match.get("positions") or match["rows"]),
+        constant(found.positions, match.get("positions") or match.get("rows")),
         constant(found.types, match.get("types")),
-        match["gamma"],
-        match["beta"],
+        match.get("gamma"),
+        match.get("beta"),
         *filter(None, [found.numbered]),
     )
-    name = layer_name([], [match["gamma"]]).rsplit(".", 1)[0] or layer_name([norm])
+    name = layer_name([], [match.get("gamma")]).rsplit(".", 1)[0] or layer_name([norm])
     return [Node("Embedding", inputs, norm.outputs, attributes, name, "engine")]
 
 
-FUSION = Fusion("embedding", looked_up, build, objection)
+# --- words alone, as T5 has them ---
+def no_first_layer(match: Match) -> str | None:
+    """What is looked up goes to a norm: it is a model's first value, and nothing is added to it."""
+    reason = objection(match)
+    readers = match.search.consumers.get(match.root.outputs[0], [])
+    if reason is None and not any(node.kind == "engine.LayerNorm" for node in readers):
+        return f"no norm reads '{match.root.outputs[0]}'"
+    return reason
+
+
+FUSIONS = [
+    Fusion("embedding", looked_up, build, objection),
+    Fusion("words_alone", words_alone, build, no_first_layer),
+]
 
 
 def embedding(graph: Graph) -> Graph:
     """The sum of looked up rows and its normalisation as one Embedding."""
-    return fuse(graph, FUSION)
+    for fusion in FUSIONS:
+        graph = fuse(graph, fusion)
+    return graph

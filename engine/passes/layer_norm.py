@@ -1,4 +1,6 @@
-"""Layer normalisation (Ba, Kiros, Hinton 2016) over the last axis, and the residual before it."""
+"""Layer normalisation (Ba, Kiros, Hinton 2016) over the last axis, or that of T5, which takes no
+mean off (RMSNorm: Zhang, Sennrich 2019), and the residual before it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,20 @@ def written_out(
 
 
 def one_operator(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
-    return op.LayerNormalization(x, gamma, beta)
+    return either(op.LayerNormalization(x, gamma, beta), op.LayerNormalization(x, gamma))
+
+
+def not_centred(op: Operators, x: Tensor, gamma: Constant, epsilon: Scalar) -> Pattern:
+    square = either(op.Pow(x, 2.0), x * x)
+    mean = either(op.ReduceMean(square), op.ReduceMean(square, Constant().named("axes")))
+    shifted = mean + epsilon
+    root = op.Sqrt(shifted)
+    inverse = either(op.Reciprocal(root), op.Div(1.0, root), op.Pow(shifted, -0.5))
+    return either(x * inverse * gamma, x * (inverse * gamma), x / root * gamma)
+
+
+def one_operator_not_centred(op: Operators, x: Tensor, gamma: Constant) -> Pattern:
+    return either(op.RMSNormalization(x, gamma), op.SimplifiedLayerNormalization(x, gamma))
 
 
 def last_axis(match: Match) -> str | None:
@@ -61,7 +76,7 @@ def reductions(match: Match) -> str | None:
 
 def channels(match: Match) -> str | None:
     count = channel_count(match)
-    for name in ("gamma", "beta"):
+    for name in filter(match.get, ("gamma", "beta")):
         array = match.array(name)
         if count is None or per_channel(array, count) is None:
             found = f"{array.dtype}{list(array.shape)}"
@@ -84,15 +99,25 @@ def build(match: Match) -> Sequence[Node]:
     attributes = {"epsilon": epsilon, "input": None, "residual": None, "output": None}
     count = channel_count(match)
     assert count is not None, "the guard has seen it"
-    norm = (match.per_channel(name, count) for name in ("gamma", "beta"))
-    inputs = (match["x"], "", "", *norm)
-    name = layer_name([match.root], [match["gamma"], match["beta"]])
+    gamma = match.per_channel("gamma", count)
+    if "beta" in match:
+        beta = match.per_channel("beta", count)
+    else:
+        beta = match.constant(f"{match['gamma']}.no_beta", np.zeros(count, np.float32))
+    inputs = (match["x"], "", "", gamma, beta)
+    name = layer_name([match.root], [match["gamma"], match.get("beta")])
     return [Node("LayerNorm", inputs, match.root.outputs[:1], attributes, name, "engine")]
+
+
+def build_not_centred(match: Match) -> Sequence[Node]:
+    return [node.changed(attributes={**node.attributes, "centred": False}) for node in build(match)]
 
 
 FUSIONS = [
     Fusion("layer_norm", written_out, build, reductions),
     Fusion("layer_normalization", one_operator, build, last_axis),
+    Fusion("rms_norm", not_centred, build_not_centred, reductions),
+    Fusion("rms_normalization", one_operator_not_centred, build_not_centred, last_axis),
 ]
 
 

@@ -141,6 +141,16 @@ def skip_layer_normalization(p: Parts) -> list[Node] | None:
     return p.nodes
 
 
+def skip_simplified_layer_normalization(p: Parts) -> list[Node] | None:
+    x, skip, gamma, bias = p.inputs[:4]
+    total = p.add("Add", p.add("Add", x, bias) if bias else x, skip)
+    epsilon = p.node.attributes.get("epsilon", 1e-12)
+    p.add("SimplifiedLayerNormalization", total, gamma, last=True, axis=-1, epsilon=epsilon)
+    if len(p.node.outputs) > 3 and p.node.outputs[3]:  # the sum, for the next residual
+        p.nodes.append(Node("Identity", (total,), (p.node.outputs[3],)))
+    return p.nodes
+
+
 # --- layers ---
 def embed_layer_normalization(p: Parts) -> list[Node] | None:
     tables, places = p.inputs[2:7], p.inputs[8]
@@ -352,4 +362,5 @@ PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.QEmbedLayerNormalization": q_embed_layer_normalization,
     "com.microsoft.QuantizeLinear": same_in_onnx,
     "com.microsoft.SkipLayerNormalization": skip_layer_normalization,
+    "com.microsoft.SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
 }

@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
+from ..ops import Trait, kinds
 from ..ops.fused import linear
+from ..passes.shapes import UNKNOWN, infer
 from .ranges import attention_is_bytes
 
 __all__ = ["constant_scores", "live_channels", "varying_fours"]
 
 Array = NDArray[Any]
+BY_ELEMENT = kinds(Trait.EACH)
 
 
 def live_channels(
@@ -35,12 +38,16 @@ def live_channels(
     blocks: output of a float Linear -> how many inputs it reads together, 0 for all.
     """
     read: dict[str, Array | None] = {value.name: None for value in graph.outputs}  # None: all
+    by_channel = _by_channel(graph)
     for node in reversed(graph.nodes):
         for place, name in enumerate(node.inputs):
             if not name or name in graph.constants:
                 continue
             result = read.get(node.outputs[0])
-            mask = _read_by(graph, node, place, result, varying, blocks)
+            if node.outputs[0] in by_channel:
+                mask = result
+            else:
+                mask = _read_by(graph, node, place, result, varying, blocks)
             before = read.get(name, mask)
             if mask is None or before is None or len(mask) != len(before):
                 read[name] = None
@@ -71,6 +78,19 @@ def _read_by(
     read = (weight if result is None else weight[result]).any(axis=0)
     in_blocks = np.pad(read, (0, -len(read) % block)).reshape(-1, block).any(axis=1)
     return np.asarray(in_blocks.repeat(block)[: len(read)])
+
+
+def _by_channel(graph: Graph) -> set[str]:
+    """Results whose channels are made of those channels alone, of each operand."""
+    facts, found = infer(graph), set[str]()
+    for node in graph:
+        if node.kind not in BY_ELEMENT:
+            continue
+        operands = [name for name in node.inputs if name and name not in graph.constants]
+        shapes = {facts.get(name, UNKNOWN).shape for name in (*operands, *node.outputs)}
+        if len(shapes) == 1 and None not in shapes:
+            found.add(node.outputs[0])
+    return found
 
 
 def _is_attention(node: Node) -> bool:

@@ -1,14 +1,14 @@
-"""Steps of conversions and activations that no product took into its epilogue."""
+"""Steps of conversions, activations and sums that no product took into its epilogue."""
 
 from __future__ import annotations
 
 from ..codegen.elements import MAGIC
 from ..graph import Node
-from .choose import Activation, ElementwiseChoice
+from .choose import Activation, CombineChoice, ElementwiseChoice
 from .memory import Buffer
 from .planner import Planner
 
-__all__ = ["emit_elementwise", "in_floats"]
+__all__ = ["emit_combine", "emit_elementwise", "in_floats"]
 
 
 def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) -> None:
@@ -31,6 +31,14 @@ def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) ->
     }
     variant = (x.lanes, x.dtype, choice.activation, y.dtype)
     planner.emit(node, "elementwise", variant, params, x.domain)
+
+
+def emit_combine(planner: Planner, node: Node, choice: CombineChoice) -> None:
+    """A sum or a product of two activations, in float32."""
+    x, other = (in_floats(planner, node, each) for each in (choice.x, choice.other))
+    y = choice.y.buffer
+    params = {"x": x, "other": other, "y": y, "channels": y.channels}
+    planner.emit(node, "combine", (x.lanes, choice.operation), params, x.domain)
 
 
 def in_floats(planner: Planner, node: Node, x: Activation) -> Buffer:

@@ -1,4 +1,4 @@
-"""Embedding: three gathers, LayerNorm, quantise, in one kernel."""
+"""Embedding: up to three gathers, LayerNorm, quantise, in one kernel."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
     y, channels = choice.y.buffer, choice.y.channels
     rest, table = y.channels - channels, planner.array(node.words)
     kind_table = planner.array(node.types) if node.types else np.zeros((1, channels), np.float32)
-    tables = [float32(each) for each in (table, planner.array(node.positions), kind_table)]
+    given = {"words": table, "positions": planner.optional(node.positions), "types": kind_table}
+    tables = {name: float32(each) for name, each in given.items() if each is not None}
     if rest:
-        tables = [np.pad(each, ((0, 0), (0, rest))) for each in tables]
+        tables = {name: np.pad(each, ((0, 0), (0, rest))) for name, each in tables.items()}
     norm = float32(np.pad(choice.norm, ((0, 0), (0, rest))))
     epsilon = float(node.attributes.get("epsilon", 1e-12))
     params = {
-        **dict(zip(("words", "positions", "types"), tables, strict=True)),
+        "positions": 0,
+        **tables,
         "channels": y.channels,
         "y": y,
         "norm": norm,
@@ -34,5 +36,5 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
         "last": CHANNELS - rest,
     }
     planner.emit(node, "embedding", (y.dtype, bool(node.gamma)), params, "tokens")
-    size = sum(each.nbytes for each in tables)
+    size = sum(each.nbytes for each in tables.values())
     planner.layer(node, shape=table.shape, dtype="float32", bytes=size)

@@ -12,6 +12,7 @@ from .choose import (
     AttentionChoice,
     Choice,
     Choices,
+    CombineChoice,
     ElementwiseChoice,
     EmbeddingChoice,
     LinearChoice,
@@ -20,7 +21,7 @@ from .choose import (
     SelectChoice,
     ThroughFloats,
 )
-from .elementwise import emit_elementwise
+from .elementwise import emit_combine, emit_elementwise
 from .embedding import emit_embedding
 from .linear import emit_linear
 from .mixing import mixes_tokens
@@ -40,6 +41,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     NormChoice: emit_layer_norm,
     SelectChoice: emit_select,
     ElementwiseChoice: emit_elementwise,
+    CombineChoice: emit_combine,
 }
 
 
@@ -60,7 +62,7 @@ def plan_of(choices: Choices) -> Plan:
         tuple(planner.layers),
         first_position=int(attributes.get("position_offset", 0)),
         padding_id=attributes.get("padding_id"),
-        most_positions=_rows(graph, embedding.positions),
+        most_positions=_positions(graph, embedding),
         vocabulary=_rows(graph, embedding.words),
         kinds=_rows(graph, embedding.types),
         places=choices.places,
@@ -117,6 +119,11 @@ def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> s
     if reason:
         log.info("%s: %s; calls with masked tokens are NumPy's", choices.graph.name, reason)
     return reason or ""
+
+
+def _positions(graph: Graph, embedding: Node) -> int:
+    """As many as the table has; without one sentences may be of any length."""
+    return _rows(graph, embedding.positions) if embedding.positions else Plan.most_positions
 
 
 def _rows(graph: Graph, table: str) -> int:

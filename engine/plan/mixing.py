@@ -94,7 +94,7 @@ def along_axis(p: Place) -> Rows:
     """Softmax, normalisation, sorting: each place along the axis depends on all others."""
     first, kind = p.axis(-1), p.node.kind
     axes = [first]
-    if kind == "LayerNormalization" or (kind.endswith("Softmax") and p.graph.opset < 13):
+    if kind.endswith("Normalization") or (kind.endswith("Softmax") and p.graph.opset < 13):
         axes = list(range(p.axis(1) if "Softmax" in kind else first, 0))
     if p.inputs[1:] and any(x.stale for x in p.inputs[1:]):
         raise MixedError("its parameters depend on tokens")

@@ -32,7 +32,8 @@ def emit_layer_norm(planner: Planner, node: Node, choice: NormChoice) -> None:
         params |= zip(("x_scale", "residual_scale"), scales, strict=True)
         params |= {"bias": bias, "epsilon": float(node.attributes.get("epsilon", 1e-12))}
         types = (x.dtype, residual.dtype if residual else "none", y.dtype)
-        kernel, variant = "layer_norm_floats", (x.lanes, *types)
+        centred = bool(node.attributes.get("centred", True))
+        kernel, variant = "layer_norm_floats", (x.lanes, *types, centred)
     planner.emit(node, kernel, variant, params, x.domain)
     planner.layer(node, shape=(channels,), dtype=y.dtype, bytes=8 * channels)
 

@@ -43,7 +43,15 @@ OFFSETS = (0, 100, 4000, 40000, -3e6)  # of all channels, whose deviations are a
 
 
 def layer_norm(
-    isa: Isa, x: Array, residual: Array | None, bias: Array, norm: Array, lanes: int, output: str
+    isa: Isa,
+    x: Array,
+    residual: Array | None,
+    bias: Array,
+    norm: Array,
+    lanes: int,
+    output: str,
+    *,
+    centred: bool = True,
 ) -> Array:
     """By the kernel that the planner would take."""
     tokens, channels = x.shape
@@ -59,7 +67,7 @@ def layer_norm(
         X if x.dtype == np.uint8 else None,
         RESIDUAL if residual is not None and residual.dtype == np.uint8 else None,
     ]
-    exact = norm_of_bytes(sources, bias, channels, 1e-12)
+    exact = norm_of_bytes(sources, bias, channels, 1e-12) if centred else None
     norm = norm.astype(np.float64)
     if output == "u8":
         norm = norm / OUTPUT.scale + np.array([0, OUTPUT.zero_point])
@@ -89,7 +97,7 @@ def layer_norm(
             {None: "none", np.dtype(np.uint8): "u8"}.get(None if e is None else e.dtype, "f32")
             for e in (x, residual)
         ]
-        code = kernel(isa, "layer_norm_floats", lanes, *kinds, output)
+        code = kernel(isa, "layer_norm_floats", lanes, *kinds, output, centred)
     harness.run(code, params, 0, tiles)
     return from_tiles(result, tokens)
 
@@ -121,6 +129,35 @@ def test_layer_norm(slow: bool, lanes: int, x_kind: str, residual_kind: str, out
         )  # fmt: skip
         for isa in sets(slow=slow):
             got = layer_norm(isa, x, residual, bias, np.stack([gamma, beta], 1), lanes, output)
+            close(got, wanted, (isa.name, tokens))
+
+
+@pytest.mark.parametrize(
+    ("slow", "lanes", "x_kind", "residual_kind", "output"),
+    rows_of([(64, "f32", "none", "f32"), (16, "u8", "u8", "u8")], [(64, "f32", "u8", "f32")]),
+)
+def test_a_norm_that_is_not_centred(
+    slow: bool, lanes: int, x_kind: str, residual_kind: str, output: str
+) -> None:
+    """A mean of squares that overflows leaves 0 of what is finite, NaN of what is not."""
+    channels = 36
+    for tokens in TOKENS:
+        random = np.random.default_rng(tokens)
+        x = quantise(random, (tokens, channels), x_kind)
+        residual = None if residual_kind == "none" else quantise(random, x.shape, residual_kind)
+        bias, gamma, beta = random.normal(size=(3, channels)).astype(np.float32)
+        if x_kind == "f32" and residual is None:
+            x[0, 3], x[-1, 5] = np.inf, np.nan
+        with np.errstate(invalid="ignore"):
+            wanted = fused.layer_norm(
+                x, residual, bias, gamma, beta, centred=False,
+                input=X if x_kind == "u8" else None,
+                residual=RESIDUAL if residual_kind == "u8" else None,
+                output=OUTPUT if output == "u8" else None,
+            )  # fmt: skip
+        for isa in sets(slow=slow):
+            norm = np.stack([gamma, beta], 1)
+            got = layer_norm(isa, x, residual, bias, norm, lanes, output, centred=False)
             close(got, wanted, (isa.name, tokens))
 
 
@@ -199,7 +236,9 @@ def embedding(
     for name, column in zip(("ids", "types", "positions"), columns, strict=True):
         harness.context[name] = harness.address(column.astype(np.int32))
     operands = [np.pad(each, ((0, 0), (0, rest))) for each in (*tables, scaled)]
-    words, positions, types, scaled = (harness.address(x.astype(np.float32)) for x in operands)
+    words, positions, types, scaled = (
+        harness.address(x.astype(np.float32)) if x.size else 0 for x in operands
+    )
     params = harness.params(
         records.EMBEDDING,
         words=words,
@@ -236,6 +275,20 @@ def test_embedding(slow: bool, output: str, normalised: bool, channels: int) -> 
         norm = np.stack([gamma, beta]) if normalised else None
         for isa in sets(slow=slow):
             close(embedding(isa, columns, tables, norm, output), wanted, (isa.name, tokens))
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_embedding_of_words_alone(normalised: bool) -> None:
+    random, channels = np.random.default_rng(0), 72
+    words = random.normal(size=(50, channels)).astype(np.float32)
+    gamma, beta = random.normal(size=(2, channels)).astype(np.float32)
+    ids, zeros = random.integers(0, 50, 70), np.zeros(70, int)
+    norm, normal = (np.stack([gamma, beta]), (gamma, beta)) if normalised else (None, (None, None))
+    wanted = fused.embedding(ids[None], None, words, None, None, *normal, epsilon=1e-6)[0]
+    for isa in sets(slow=False):
+        tables = [words, np.zeros((0, channels)), np.zeros((0, channels))]
+        got = embedding(isa, np.stack([ids, zeros, zeros]), tables, norm, "f32")
+        close(got, wanted, isa.name)
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

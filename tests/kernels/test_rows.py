@@ -152,6 +152,25 @@ def test_elementwise(slow: bool, x_kind: str, activation: str, y_kind: str) -> N
             close(from_tiles(result, tokens), wanted, (isa.name, tokens))
 
 
+@pytest.mark.parametrize(("slow", "lanes", "operation"), rows_of([(64, "mul"), (16, "add")], []))
+def test_combine(slow: bool, lanes: int, operation: str) -> None:
+    channels, random = 12, np.random.default_rng(0)
+    for tokens in TOKENS:
+        x, other = random.normal(size=(2, tokens, channels)).astype(np.float32)
+        x[-1], other[0] = np.resize(SPECIALS, channels), np.resize(SPECIALS[::-1], channels)
+        with np.errstate(all="ignore"):
+            wanted = x + other if operation == "add" else x * other
+        for isa in sets(slow=slow):
+            harness = Harness(1 << 18)
+            operands = {n: harness.put(to_tiles(a, lanes)) for n, a in (("x", x), ("other", other))}
+            tiles = operands["x"][1]
+            y, result = harness.room(tiles.shape, np.float32)
+            given = tiles_at(**operands, y=(y, result))
+            params = harness.params(records.COMBINE, **given, channels=channels)
+            harness.run(kernel(isa, "combine", lanes, operation), params, 0, len(tiles))
+            np.testing.assert_array_equal(from_tiles(result, tokens), wanted)
+
+
 @pytest.mark.parametrize("activation", ["none", "gelu", "gelu_tanh", "tanh", "relu"])
 @pytest.mark.parametrize("isa", sets(slow=True), ids=str)
 def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:

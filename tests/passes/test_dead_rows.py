@@ -69,3 +69,21 @@ def test_two_different_rows_stay_where_they_are() -> None:
     whole = layer(sketch, "x")
     graph = fused(sketch, *(sketch.Gather(whole, index, axis=1) for index in (0, 1)))
     assert operators(dead_rows(graph)) == operators(graph)
+
+
+def test_it_passes_through_sums_and_products_of_two_activations() -> None:
+    """A layer normalised before it, gated: the residual is a plain sum."""
+    sketch = Sketch(x=HIDDEN)
+    norm = sketch.LayerNormalization("x", normal(8), normal(8), axis=-1)
+    gate, up = (sketch.MatMul(norm, normal(8, 8, seed=i)) for i in range(2))
+    total = sketch.Add("x", sketch.MatMul(sketch.Mul(gate, up), normal(8, 8, seed=2)))
+    graph = fused(sketch, sketch.Gather(total, 0, axis=1))
+    after = dead_rows(graph)
+    assert operators(after)[0] == "Select" and operators(after).count("Select") == 1
+    assert_same(graph, after, atol=1e-4, x=X)
+
+
+def test_it_stops_where_an_operand_is_spread() -> None:
+    sketch = Sketch(x=HIDDEN, y=("float32", ("batch", 1, 8)))
+    graph = fused(sketch, sketch.Gather(sketch.Mul("x", "y"), 0, axis=1))
+    assert operators(dead_rows(graph)) == operators(graph)

@@ -9,7 +9,7 @@ import pytest
 
 from engine.graph import Graph
 from engine.passes.clean import clean
-from engine.passes.embedding import FUSION, embedding
+from engine.passes.embedding import FUSIONS, embedding
 from engine.passes.fusion import why
 from engine.passes.layer_norm import layer_norm
 from engine.passes.simulate import simulate
@@ -236,7 +236,9 @@ def test_positions_given_as_an_input(rows: int | str, types: bool) -> None:
     graph = normalised(s, total)
     after = fused(graph)
     node = only(after, "Embedding")
-    assert (node.position_ids, node.token_type_ids) == ("places", "types" if types else "")
+    alone = not types and rows == "batch"  # looked up as token types are, whatever the numbers
+    wanted = ("", "places") if alone else ("places", "types" if types else "")
+    assert (node.position_ids, node.token_type_ids) == wanted
     places = np.array([[3, 0, 1, 5, 4, 2], [0, 1, 2, 3, 4, 5]])[: 1 if rows == 1 else 2]
     assert_same(graph, after, **FEEDS, places=places)
 
@@ -247,7 +249,7 @@ def test_positions_of_every_second_sentence_are_refused() -> None:
     total = s.Add(s.Gather(WORDS, "ids", axis=0), s.Gather(POSITIONS, places, axis=0))
     graph = layer_norm(normalised(s, total))
     assert "Embedding" not in operators(embedding(graph))
-    assert "does not number the tokens" in why(graph, FUSION)
+    assert "does not number the tokens" in why(graph, FUSIONS[0])
 
 
 def test_every_second_position_is_refused() -> None:
@@ -262,7 +264,7 @@ def test_rows_read_elsewhere_are_refused_with_a_reason() -> None:
     norm = s.LayerNormalization(total, normal(8), normal(8), axis=-1)
     graph = layer_norm(clean(s.graph(norm, s.Neg(rows))))
     assert "Embedding" not in operators(embedding(graph))
-    assert "is also read by" in why(graph, FUSION)
+    assert "is also read by" in why(graph, FUSIONS[0])
 
 
 def test_a_model_of_one_length_has_its_positions_folded() -> None:
@@ -283,3 +285,44 @@ def test_padding_may_have_any_small_id() -> None:
     after = fused(graph)
     assert only(after, "Embedding").attributes["padding_id"] == 0
     assert_same(graph, after, **FEEDS)
+
+
+def with_a_norm(s: Sketch, total: str, *more: str) -> Graph:
+    """What T5's first layer reads: the value itself, and its RMSNorm."""
+    norm = s.RMSNormalization(total, normal(8, seed=5), axis=-1, epsilon=1e-6)
+    return s.graph(s.Add(total, norm), *more)
+
+
+def test_words_alone_where_a_norm_reads_them() -> None:
+    s = Sketch(opset=23, ids=IDS)
+    graph = with_a_norm(s, s.Gather(s.constant(WORDS, "words"), "ids", axis=0))
+    after = fused(graph)
+    assert operators(after) == ["Embedding", "LayerNorm", "Add"]
+    assert after.nodes[0].inputs == ("ids", "", "words", "", "", "", "")
+    assert_same(graph, after, ids=FEEDS["ids"])
+
+
+def test_words_alone_stay_where_something_is_added_first() -> None:
+    s = Sketch(opset=23, ids=IDS)
+    total = s.Add(s.Gather(WORDS, "ids", axis=0), normal(8))
+    graph = fused(with_a_norm(s, total))
+    assert "Embedding" not in operators(graph)
+    assert "no norm reads" in why(graph, FUSIONS[1])
+
+
+@pytest.mark.parametrize("types", [True, False])
+def test_normalised_without_positions(types: bool) -> None:
+    s = Sketch(**({"ids": IDS} | ({"types": IDS} if types else {})))
+    total = s.Gather(s.constant(WORDS, "words"), "ids", axis=0)
+    graph = normalised(s, s.Add(total, s.Gather(TYPES, "types", axis=0)) if types else total)
+    after = fused(graph)
+    assert operators(after) == ["Embedding"]
+    assert after.nodes[0].inputs[:4] == ("ids", "types" if types else "", "words", "")
+    assert_same(graph, after, **{n: FEEDS[n] for n in (["ids", "types"] if types else ["ids"])})
+
+
+def test_a_norm_that_is_not_centred_is_no_embeddings() -> None:
+    s = Sketch(opset=23, ids=IDS)
+    graph = fused(s.graph(s.RMSNormalization(s.Gather(WORDS, "ids", axis=0), normal(8), axis=-1)))
+    assert operators(graph) == ["Embedding", "LayerNorm"]
+    assert only(graph, "Embedding").inputs[5:] == ("", "")

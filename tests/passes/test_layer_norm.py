@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.passes.fusion import why
+from engine.passes.fusion import fuse, why
 from engine.passes.layer_norm import FUSIONS, RESIDUAL, layer_norm, residual
+from engine.passes.take_apart import take_apart
 from tests.passes.sketch import Sketch, assert_same, normal, only, operators
 
 HIDDEN = ("float32", ("batch", "sequence", 8))
@@ -71,6 +72,58 @@ def test_onnx_own_operator() -> None:
     assert_same(graph, after, x=X)
 
 
+def not_centred(s: Sketch, how: str) -> str:
+    """As T5 spells it in torch, exported by one way or another, or one operator of it."""
+    gamma = s.constant(GAMMA, "norm.weight")
+    if how == "RMSNormalization":
+        return str(s.RMSNormalization("x", gamma, axis=-1, epsilon=1e-6))
+    if how == "SimplifiedLayerNormalization":
+        return str(s.SimplifiedLayerNormalization("x", gamma, axis=-1, epsilon=1e-6))
+    if how == "SkipSimplifiedLayerNormalization":
+        return str(getattr(s, how)("x", "x", gamma, domain="com.microsoft", epsilon=1e-6))
+    square = s.Mul("x", "x") if how == "Pow" else s.Pow("x", 2.0)
+    shifted = s.Add(s.ReduceMean(square, axes=(-1,)), 1e-6)
+    if how == "divided":
+        return str(s.Mul(s.Div("x", s.Sqrt(shifted)), gamma))
+    inverse = {
+        "Reciprocal": lambda: s.Reciprocal(s.Sqrt(shifted)),
+        "Div": lambda: s.Div(1.0, s.Sqrt(shifted)),
+        "Pow": lambda: s.Pow(shifted, -0.5),
+    }[how]()
+    return str(s.Mul(gamma, s.Mul("x", inverse)))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["Reciprocal", "Div", "Pow", "divided", "RMSNormalization", "SimplifiedLayerNormalization"],
+)
+def test_spellings_of_one_that_is_not_centred(how: str) -> None:
+    sketch = Sketch(opset=23 if how == "RMSNormalization" else 17, x=HIDDEN)
+    graph = sketch.graph(not_centred(sketch, how))
+    after = layer_norm(take_apart(graph))
+    assert operators(after) == ["LayerNorm"]
+    (node,) = after.nodes
+    assert (node.name, node.attributes["centred"]) == ("norm", False)
+    assert node.attributes["epsilon"] == pytest.approx(1e-6)
+    assert_same(graph, after, x=100 + X)
+
+
+def test_a_sum_before_it_is_its_residual() -> None:
+    sketch = Sketch(x=HIDDEN)
+    graph = sketch.graph(not_centred(sketch, "SkipSimplifiedLayerNormalization"))
+    after = residual(layer_norm(take_apart(graph)))
+    assert operators(after) == ["LayerNorm"]
+    assert_same(graph, after, x=X)
+
+
+def test_without_beta() -> None:
+    sketch = Sketch(x=HIDDEN)
+    graph = sketch.graph(sketch.LayerNormalization("x", GAMMA, axis=-1, epsilon=1e-5))
+    after = layer_norm(graph)
+    assert operators(after) == ["LayerNorm"] and not after.constants[after.nodes[0].beta].any()
+    assert_same(graph, after, x=X)
+
+
 def test_another_axis_is_refused_with_a_reason() -> None:
     sketch = Sketch(x=HIDDEN)
     graph = sketch.graph(written_out(sketch, axes=(1,)))
@@ -103,7 +156,7 @@ def test_constants_along_other_axes_are_refused(which: str, shape: tuple[int, ..
     """They broadcast in ONNX, and make the result larger where x has one channel or fewer axes."""
     sketch = Sketch(x=HIDDEN)
     graph = sketch.graph(written_out(sketch, **{which: normal(*shape)}))
-    assert operators(layer_norm(graph)) == operators(graph)
+    assert operators(fuse(graph, FUSIONS[0])) == operators(graph)
     expected = "not one number for each of 8" if np.prod(shape[:-1]) > 1 else "fused it would be"
     assert expected in why(graph, FUSIONS[0])
 

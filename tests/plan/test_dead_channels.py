@@ -156,3 +156,33 @@ def test_in_floats_keys_that_are_the_same_count_for_nothing() -> None:
     some = fours.ravel().repeat(4)
     got = evaluate(node, [made["q"] * some, made["k"] * some, made["v"]], 17)[0]
     np.testing.assert_allclose(got, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add"])
+def test_what_is_combined_is_read_where_the_result_is(op: str) -> None:
+    """As in a gated layer: both operands' channels, if they are as many."""
+    random, gone = np.random.default_rng(0), [0, 1, 5, 30]
+    constants = {"g.w": random.normal(size=(CHANNELS, INPUTS)), "z.w": without(gone).T}
+    constants["u.w"] = constants["g.w"]
+    how = {"precision": "float32"}
+
+    def product(x: str, y: str) -> Node:
+        return Node("Linear", (x, f"{y}.w", "", ""), (y,), how, y, "engine")
+
+    nodes = (
+        product("x", "g"),
+        product("x", "u"),
+        Node(op, ("g", "u"), ("h",)),
+        product("h", "z"),
+    )
+    inputs = (Value("x", "float32", ("tokens", INPUTS)),)
+    outputs = (Value("z", "float32", ("tokens", INPUTS)),)
+    floats = {name: array.astype(np.float32) for name, array in constants.items()}
+    graph = Graph("gated", inputs, outputs, nodes, floats)
+    read = live_channels(graph, {}, dict.fromkeys("guz", 1))
+    assert sorted(read) == ["g", "h", "u"]
+    for mask in read.values():
+        assert np.flatnonzero(~mask).tolist() == gone
+    floats["u.w"] = floats["u.w"][:1]
+    spread = live_channels(graph.changed(constants=floats), {}, dict.fromkeys("guz", 1))
+    assert sorted(spread) == ["h"]

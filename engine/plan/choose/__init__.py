@@ -24,7 +24,15 @@ from ..measured import Configuration
 from ..ranges import attention_is_bytes
 from ..steps import Refusal, Unplanned
 from .attention import AttentionChoice, choose_attention
-from .elementwise import ELEMENTWISE, ElementwiseChoice, ThroughFloats, choose_elementwise
+from .elementwise import (
+    COMBINED,
+    ELEMENTWISE,
+    CombineChoice,
+    ElementwiseChoice,
+    ThroughFloats,
+    choose_combine,
+    choose_elementwise,
+)
 from .facts import Activation, Choice, Facts, LinearKernel, row_values
 from .linear import LinearChoice, block_read, choose_linear, float_kernels
 from .normalize import EmbeddingChoice, NormChoice, choose_embedding, choose_layer_norm
@@ -35,6 +43,7 @@ __all__ = [
     "AttentionChoice",
     "Choice",
     "Choices",
+    "CombineChoice",
     "ElementwiseChoice",
     "EmbeddingChoice",
     "LinearChoice",
@@ -53,6 +62,7 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.LayerNorm": choose_layer_norm,
     "engine.Select": choose_select,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
+    **dict.fromkeys(COMBINED, choose_combine),
     "Cast": choose_cast,
     "Squeeze": choose_renaming,
     "Flatten": choose_renaming,

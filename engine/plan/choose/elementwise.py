@@ -1,4 +1,4 @@
-"""Conversions and activations that no product takes into its epilogue."""
+"""Conversions, activations and sums that no product takes into its epilogue."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
 
 __all__ = [
+    "COMBINED",
     "ELEMENTWISE",
+    "CombineChoice",
     "ElementwiseChoice",
     "ThroughFloats",
+    "choose_combine",
     "choose_elementwise",
     "through_floats",
 ]
@@ -26,6 +29,7 @@ ELEMENTWISE = {  # ONNX operator -> activation of the kernel
     "DequantizeLinear": "none",
     **{kind: kind.lower() for kind in kinds(Trait.ACTIVATES)},
 }
+COMBINED = {"Add": "add", "Mul": "mul"}  # ONNX operator -> operation of the kernel
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,15 @@ class ElementwiseChoice(Choice):
 
     x: Activation
     activation: str
+
+
+@dataclass(frozen=True)
+class CombineChoice(Choice):
+    """x and other, as float32 each."""
+
+    x: Activation
+    other: Activation
+    operation: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,19 @@ def choose_elementwise(facts: Facts, node: Node) -> ElementwiseChoice:
             raise Unplanned(f"x is stored as {x.quantization}, read as {given}")
     y = converted(facts, node.outputs[0], x, output)
     return ElementwiseChoice(y, x, ELEMENTWISE[node.kind])
+
+
+def choose_combine(facts: Facts, node: Node) -> CombineChoice:
+    """A sum or a product of two activations of one shape.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    x, other = (facts.value(name) for name in node.inputs)
+    if x.shape != other.shape:
+        raise Unplanned("the two operands have different shapes")
+    y = converted(facts, node.outputs[0], x, None)
+    return CombineChoice(y, x, other, COMBINED[node.kind])
 
 
 def converted(facts: Facts, name: str, x: Activation, output: Quantization | None) -> Activation:

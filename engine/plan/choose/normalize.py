@@ -86,5 +86,7 @@ def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
     y = facts.result(node.outputs[0], x.buffer.domain, x.channels, output)
     sources = [each.quantization if each else None for each in (x, residual)]
     epsilon = float(node.attributes.get("epsilon", 1e-12))
-    exact = norm_of_bytes(sources, bias, x.channels, epsilon)
+    exact = None
+    if node.attributes.get("centred", True):
+        exact = norm_of_bytes(sources, bias, x.channels, epsilon)
     return NormChoice(replace(y, kept_axis=x.kept_axis), x, residual, norm, exact)
