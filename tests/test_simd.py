@@ -72,6 +72,10 @@ def bytes_of(x: Array) -> Array:
     return np.clip(x, 0, 255).astype(np.uint8)
 
 
+def above(x: Array, y: Array) -> Array:
+    return (x > y) | (np.isnan(x) & ~np.isnan(y))
+
+
 def wide(x: Array) -> Array:
     return x.astype(np.int32)
 
@@ -121,6 +125,9 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
      lambda: np.maximum(I["i"].view(np.uint32), I["j"].view(np.uint32)).view(np.int32)),
     ("square_root(absolute(a))", lambda: np.sqrt(np.abs(I["a"]))),
     ("with_sign_of(a, b)", lambda: np.copysign(I["a"], I["b"])),
+    ("where_above(a, odd, b, a)", lambda: np.where(above(I["a"], I["odd"]), I["b"], I["a"])),
+    ("where_above(odd, a, b, a)", lambda: np.where(above(I["odd"], I["a"]), I["b"], I["a"])),
+    ("where_above(odd, odd, b, a)", lambda: I["a"]),
     ("where_zero(a, b)", lambda: np.where(I["a"] == 0, I["b"], I["a"])),
     ("where_zero(odd, a)", lambda: np.where(I["odd"] == 0, I["a"], I["odd"])),
     ("to_float(i)", lambda: I["i"].astype(np.float32)),

@@ -1,8 +1,8 @@
-"""Where a kernel's buffers lie."""
+"""Where a kernel's buffers lie, and the tokens and rows of sentences in them."""
 
 from ..codegen.lower import routine
-from ..codegen.simd import load_i64
-from .context import CONTEXT, TILE
+from ..codegen.simd import load_i64, load_int
+from .context import CONTEXT, ROWS, TILE
 from .params import BUFFER
 
 
@@ -24,3 +24,17 @@ def live_lanes(lanes):
         return lanes
 
     return routine(of_tokens if lanes == TILE else of_rows)
+
+
+@routine
+def rows_of_tile(context, tile):
+    """The rows of this pack that are in a tile: the first and behind the last."""
+    first, sentences = load_i64(context + CONTEXT.first_row), load_i64(context + CONTEXT.sentences)
+    return max(first, ROWS * tile), min(first + sentences, ROWS * tile + ROWS)
+
+
+@routine
+def tokens_of_row(context, row):
+    """A row's sentence: its first token in the pack and behind its last."""
+    at = load_i64(context + CONTEXT.starts) + 4 * (row - load_i64(context + CONTEXT.first_row))
+    return load_int(at), load_int(at + 4)

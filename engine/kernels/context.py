@@ -34,4 +34,5 @@ CONTEXT = record(
     Field("shared_arena", "int64", "address of the first worker's, when all work on one pack"),
     Field("generation", "int64", "of the last call it has taken part in"),
     Field("first_row", "int64", "of the pack's first sentence: earlier packs' rows may wait"),
+    Field("length", "int64", "tokens of every sentence, masked ones too"),
 )

@@ -17,10 +17,12 @@ __all__ = [
     "DENSE_ROWS",
     "ELEMENTWISE",
     "EMBEDDING",
+    "L2_NORM",
     "LAYER_NORM_BYTES",
     "LAYER_NORM_FLOATS",
     "OUTPUT",
     "PEAK",
+    "POOL",
     "QUANTIZE_TOKENS",
     "SELECT",
     "buffer",
@@ -64,6 +66,20 @@ SELECT = record(
     *Y,
     Field("channels", WHOLE, "of x and of y"),
     Field("index", WHOLE, "of the token in its sentence"),
+)
+POOL = record(
+    "POOL",
+    *X,
+    *Y,
+    Field("channels", WHOLE, "of x and of y"),
+    Field("least", FLOAT, "divisor of a mean; maximum of a sentence that has masked tokens"),
+)
+L2_NORM = record(
+    "L2_NORM",
+    *X,
+    *Y,
+    Field("channels", WHOLE, "of x and of y"),
+    Field("epsilon", FLOAT, "least length that x is divided by"),
 )
 DENSE_ROWS = record(
     "DENSE_ROWS",

@@ -34,6 +34,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "centred": (True, False),
     "operation": ("add", "mul"),
     "kind": ("u8", "f32"),
+    "pooling": ("mean", "sum", "max"),
     "profiled": (False, True),
     "what": ("u8", "bf16", "f32"),
 }
@@ -171,7 +172,9 @@ KERNELS: Mapping[str, Kernel] = {
             "amx_attention_u8", "amx", ("depth", "softmax"), "tiles",
             needs=_AMX_BYTES, scratch="tile_attention",
         ),
-        # rows, and what is handed over
+        # rows, what is made of all channels, and what is handed over
+        Kernel("l2_norm", "along_channels", ("lanes",), params.L2_NORM),
+        Kernel("pool", "pool", ("pooling",), params.POOL, scratch="pool"),
         Kernel("select", "rows", ("kind",), params.SELECT),
         Kernel(
             "dense_rows", "rows", ("kind", "activation"), params.DENSE_ROWS,

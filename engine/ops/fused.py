@@ -16,7 +16,7 @@ from .elementwise import gelu
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
 from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, rms_normalization, softmax
-from .table import HEAVY, MOVES, Operator
+from .table import HEAVY, MOVES, SAME, Operator
 
 __all__ = ["OPERATORS", "activation_of", "first_keys", "mask_of_ones"]
 
@@ -168,8 +168,7 @@ def attention(
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
     s = dequantized(quantized(s, scores), scores) * np.float32(scale)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
-        kept = mask_of_ones(mask) if masking == "keys" else first_keys(mask)
-        s = np.where(kept[:, None, None, :], s, np.finfo(np.float32).min)
+        s = np.where(_kept(mask, masking)[:, None, None], s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
         exps = np.exp(s - s.max(axis=-1, keepdims=True))
         y = round_to_bfloat16(exps) @ _heads(v, heads) / exps.sum(axis=-1, keepdims=True)
@@ -213,16 +212,45 @@ def select(x: Array, *, index: int = 0) -> Array:
     return x[:, [index]]
 
 
+def pool(
+    x: Array,  # [B, S, C]
+    mask: Array | None = None,  # [B, S]
+    *,
+    how: str = "mean",
+    epsilon: float = 0.0,
+    fill: float | None = None,
+    masking: str = "keys",
+) -> Array:
+    """y [B, 1, C]: of the tokens that the mask keeps, their mean, sum or greatest."""
+    kept = np.ones(x.shape[:2], bool) if mask is None else _kept(mask, masking)
+    if how == "max":
+        least = np.float32(-np.inf if fill is None else fill)
+        return np.asarray(np.where(kept[..., None], x, least).max(axis=1, keepdims=True))
+    total = np.where(kept[..., None], x, np.float32(0)).sum(axis=1, keepdims=True)
+    if how == "sum":
+        return np.asarray(total)
+    count = kept.sum(axis=1)[:, None, None].astype(np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total / np.maximum(count, np.float32(epsilon)))
+
+
+def _kept(mask: Array, masking: str) -> Array:
+    return mask_of_ones(mask) if masking == "keys" else first_keys(mask)
+
+
+def l2_norm(x: Array, *, epsilon: float = 0.0) -> Array:
+    """x divided by its length over the last axis, or by epsilon where that is greater."""
+    length = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(x / np.maximum(length, np.float32(epsilon)))
+
+
 OPERATORS = [
     Operator("Attention", attention, domain="engine", traits=HEAVY),
-    Operator(
-        "Embedding",
-        embedding,
-        domain="engine",
-        traits=HEAVY,
-        lookups=((0, 2), (1, 4), (7, 3)),
-    ),
+    Operator("Embedding", embedding, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),
+    Operator("L2Norm", l2_norm, domain="engine", traits=SAME | HEAVY),
     Operator("LayerNorm", layer_norm, domain="engine", traits=HEAVY),
     Operator("Linear", linear, domain="engine", traits=HEAVY),
+    Operator("Pool", pool, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),
 ]

@@ -141,6 +141,7 @@ EPSILON = number(0)
 ROW = whole(0)
 ROW_OR_NONE = Attribute(f"None or {ROW.expected}", lambda v: v is None or ROW.allows(v))
 CENTRED = Attribute("true or false", lambda v: isinstance(v, bool))
+NUMBER_OR_NONE = Attribute("None or a finite number", lambda v: v is None or is_float32(v))
 RATIO = Attribute("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
 ATTRIBUTE_KINDS: Mapping[str, Attribute] = {  # annotation of a meaning's keyword -> what it takes
     "int": Attribute("a whole number", is_whole),
@@ -305,8 +306,26 @@ SELECT = Declaration(
     {"index": ROW},
     follows="x",
 )
+POOL = Declaration(
+    "Pool",
+    (
+        Input("x", ("B", "S", "C")),
+        Input("mask", ("B", "S"), MASKS, optional=True),
+    ),
+    ("B", "1", "C"),
+    {
+        "how": one_of("mean", "sum", "max"),
+        "epsilon": EPSILON,
+        "fill": NUMBER_OR_NONE,
+        "masking": one_of("keys", "lengths"),
+    },
+)
+L2_NORM = Declaration(
+    "L2Norm", (Input("x", ("...", "C")),), ("...", "C"), {"epsilon": EPSILON}, follows="x"
+)
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind
-    f"engine.{row.name}": row for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT)
+    f"engine.{row.name}": row
+    for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM)
 }
 for _kind, _row in DECLARED.items():
     name_inputs(_kind, tuple(each.name for each in _row.inputs))

@@ -13,8 +13,10 @@ from ..graph import Graph
 from . import attention as _attention
 from . import embedding as _embedding
 from . import gelu as _gelu
+from . import l2_norm as _l2_norm
 from . import layer_norm as _layer_norm
 from . import linear as _linear
+from . import pool as _pool
 from . import select as _select
 from .attention import attention
 from .clean import clean
@@ -22,8 +24,10 @@ from .dead_rows import dead_rows
 from .embedding import embedding
 from .fusion import Fusion, why
 from .gelu import gelu
+from .l2_norm import l2_norm
 from .layer_norm import layer_norm, residual
 from .linear import linear
+from .pool import pool
 from .quantize import quantize
 from .run import run_pipeline
 from .select import select
@@ -45,6 +49,8 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     linear,
     residual,  # after linear: the layer's own result is x, the other the residual
     attention,  # needs the linear layers' results as [batch, sequence, channels]
+    pool,  # rows made of a sentence's tokens
+    l2_norm,
     select,  # the rows a classifier reads, and the Squeeze behind it
     quantize,  # FakeQuantize -> attributes: what is stored in 8 bits
     dead_rows,  # rows nobody reads are not computed
@@ -58,6 +64,8 @@ FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     linear: _linear.FUSIONS,
     residual: [_layer_norm.RESIDUAL],
     attention: [_attention.FUSION],
+    pool: _pool.FUSIONS,
+    l2_norm: [_l2_norm.FUSION],
     select: _select.FUSIONS,
 }
 FUSIONS: dict[str, Fusion] = {

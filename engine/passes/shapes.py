@@ -98,6 +98,16 @@ def reduced(node: Node, inputs: list[Fact]) -> Fact:
     return Fact(tuple(d for i, d in enumerate(x.shape) if i not in axes), None, x.dtype)
 
 
+def place_of_one(node: Node, inputs: list[Fact]) -> Fact:
+    """ArgMax and ArgMin."""
+    axis = node.attributes.get("axis", 0)
+    return Fact(
+        reduced(node.changed(attributes={**node.attributes, "axes": (axis,)}), inputs).shape,
+        None,
+        "int64",
+    )
+
+
 def split(node: Node, inputs: list[Fact]) -> list[Fact]:
     x, count = inputs[0], len(node.outputs)
     if x.shape is None:
@@ -152,6 +162,7 @@ def embedding(node: Node, inputs: list[Fact]) -> Fact:
 
 
 def select(node: Node, inputs: list[Fact]) -> Fact:
+    """Also of Pool: one row of each sentence."""
     x = inputs[0]
     return UNKNOWN if x.shape is None else Fact((x.shape[0], 1, x.shape[2]), None, x.dtype)
 
@@ -165,7 +176,8 @@ RULES: dict[str, Rule] = {
     **shape_rules.RULES,
     **dict.fromkeys(kinds(Trait.SAME), same_as_input),
     **dict.fromkeys(FAKE, same_as_input),
-    **dict.fromkeys([*kinds(Trait.SUMS), "ReduceProd"], reduced),
+    **dict.fromkeys(kinds(Trait.REDUCES), reduced),
+    **dict.fromkeys(["ArgMax", "ArgMin"], place_of_one),
     **dict.fromkeys(["DequantizeLinear", "com.microsoft.DequantizeLinear"], dequantize),
     **dict.fromkeys(["QuantizeLinear", "com.microsoft.QuantizeLinear"], quantize),
     "DynamicQuantizeLinear": dynamic_quantize,
@@ -181,5 +193,7 @@ RULES: dict[str, Rule] = {
     "engine.Embedding": embedding,
     "engine.LayerNorm": layer_norm,
     "engine.Linear": linear,
+    "engine.L2Norm": same_as_input,
+    "engine.Pool": select,
     "engine.Select": select,
 }

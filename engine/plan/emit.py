@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graph import Graph, Node, Value
+from .along_channels import emit_l2_norm
 from .attention import emit_attention
 from .choose import (
     AttentionChoice,
@@ -15,8 +16,10 @@ from .choose import (
     CombineChoice,
     ElementwiseChoice,
     EmbeddingChoice,
+    L2NormChoice,
     LinearChoice,
     NormChoice,
+    PoolChoice,
     RenamingChoice,
     SelectChoice,
     ThroughFloats,
@@ -28,7 +31,7 @@ from .mixing import mixes_tokens
 from .normalize import emit_layer_norm
 from .planner import Planner
 from .program import Plan, Result
-from .rows import emit_select
+from .rows import emit_pool, emit_select
 from .steps import Refusal
 
 __all__ = ["emit_steps", "plan_of"]
@@ -40,6 +43,8 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     AttentionChoice: emit_attention,
     NormChoice: emit_layer_norm,
     SelectChoice: emit_select,
+    PoolChoice: emit_pool,
+    L2NormChoice: emit_l2_norm,
     ElementwiseChoice: emit_elementwise,
     CombineChoice: emit_combine,
 }
@@ -111,11 +116,16 @@ def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
 
 
 def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> str:
-    """How the fallback would read what kernels leave out, or nothing."""
+    """How a row of all tokens, or the fallback, would read what kernels leave out, or nothing."""
     tokens = [result.name for result in results if result.domain == "tokens"]
-    if fallback is None or not choices.mask:
+    if not choices.mask:
         return ""
-    reason = mixes_tokens(fallback, tokens, choices.mask)
+    whole = (
+        f"{node} is of masked tokens, too" for node in choices.graph if _is_whole(choices, node)
+    )
+    reason = next(whole, None)
+    if reason is None and fallback is not None:
+        reason = mixes_tokens(fallback, tokens, choices.mask)
     if reason:
         log.info("%s: %s; calls with masked tokens are NumPy's", choices.graph.name, reason)
     return reason or ""
@@ -124,6 +134,11 @@ def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> s
 def _positions(graph: Graph, embedding: Node) -> int:
     """As many as the table has; without one sentences may be of any length."""
     return _rows(graph, embedding.positions) if embedding.positions else Plan.most_positions
+
+
+def _is_whole(choices: Choices, node: Node) -> bool:
+    choice = choices.of[node.outputs[0]]
+    return isinstance(choice, PoolChoice) and not choice.masked
 
 
 def _rows(graph: Graph, table: str) -> int:

@@ -160,6 +160,19 @@ def attention(p: Place) -> Rows:
     return Rows(query.batch, query.stale, {}, NONE, query.wild)
 
 
+def pooled(p: Place) -> Rows:
+    x, mask = p.inputs
+    if x.batch == -3 and mask.batch == -2 and mask.zero(-1):
+        x = replace(x, stale=x.stale - {-2})
+    x = replace(p, inputs=[x]).untouched([-2])
+    return Rows(x.batch, x.stale)
+
+
+def l2_norm(p: Place) -> Rows:
+    x = p.untouched([-1])
+    return Rows(x.batch, x.stale, {}, NONE, wild=True)
+
+
 def joined(p: Place) -> Rows:
     axis = p.axis(0)
     for x in p.inputs:
@@ -184,7 +197,9 @@ RULES: dict[str, Callable[[Place], Rows]] = {
     "MatMul": matmul,
     "engine.Attention": attention,
     "engine.LayerNorm": layer_norm,
+    "engine.L2Norm": l2_norm,
     "engine.Linear": linear,
+    "engine.Pool": pooled,
 }
 
 

@@ -106,6 +106,11 @@ def _dense_rows(step: Step, tokens: int) -> int:
     return 4 * FLOATS * OUTPUTS_OF_ROWS
 
 
+def _pool(step: Step, tokens: int) -> int:
+    """Mask, what is added and address of each 16 tokens."""
+    return 3 * LINE * (tokens // ROWS + 2)
+
+
 def _output_tokens(step: Step, tokens: int) -> int:
     """A block of 16 x 16, and two to make it in."""
     return 3 * FLOATS * 16 * 16
@@ -125,4 +130,5 @@ USES: Mapping[str, Callable[[Step, int], int]] = {  # Kernel.scratch -> what tha
     "few_rows": _few_rows,
     "dense_rows": _dense_rows,
     "output_tokens": _output_tokens,
+    "pool": _pool,
 }

@@ -88,9 +88,6 @@ MIXING: dict[str, Tail] = {
     "mean of the inverse": lambda s, x: s.ReduceMean(
         s.Mul(x, s.Sub(np.float32(1), mask_of(s))), axes=(1,)
     ),
-    "mask times what may be infinite": lambda s, x: s.ReduceSum(
-        masked(s, s.Div(x, s.ReduceL2(x, axes=(2,)))), np.array([1])
-    ),
     "mask of other axes": lambda s, x: s.ReduceMean(
         s.Mul(s.Transpose(s.Exp(x), perm=(1, 0, 2)), s.Cast(s.ReduceMax("mask"), to="float32")),
         axes=(0,),
@@ -105,6 +102,9 @@ MIXING: dict[str, Tail] = {
 APART: dict[str, Tail] = {
     "masked mean": masked_mean,
     "masked sum": lambda s, x: s.ReduceSum(masked(s, s.Sigmoid(x)), np.array([1])),
+    "mask times what may be infinite": lambda s, x: s.ReduceSum(
+        masked(s, s.Div(x, s.ReduceL1(x, axes=(2,)))), np.array([1])
+    ),
     "maximum of the chosen": lambda s, x: s.ReduceMax(chosen(s, x, -1e9), axes=(1,)),
     "mean of the chosen": lambda s, x: s.ReduceMean(chosen(s, x, 0.5), axes=(1,)),
     "maximum of the low": lambda s, x: s.ReduceMax(s.Add(x, low(s, 2)), axes=(1,)),

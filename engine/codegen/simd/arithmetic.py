@@ -35,6 +35,19 @@ def where_zero(typing, x, other):
 
 
 @intrinsic
+def where_above(typing, x, y, a, b):
+    """a in lanes where x > y, or where x is NaN and y is not; else b: as argmax orders numbers."""
+
+    def emit(ctx, builder, sig, args):
+        v, w, chosen, other = args
+        nan = builder.fcmp_unordered("uno", v, v), builder.fcmp_ordered("ord", w, w)
+        above = builder.or_(builder.fcmp_ordered(">", v, w), builder.and_(*nan))
+        return builder.select(above, chosen, other)
+
+    return a(x, y, a, b), emit
+
+
+@intrinsic
 def multiply_add(typing, x, y, z):
     """x * y + z, rounded once where the CPU can (fma does everywhere, slowly without FMA)."""
     return x(x, y, z), lambda ctx, b, sig, args: call(

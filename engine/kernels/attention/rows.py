@@ -37,7 +37,7 @@ from ...codegen.simd import (
     total,
 )
 from ..activations import exponential
-from ..buffers import tile_of
+from ..buffers import rows_of_tile, tile_of, tokens_of_row
 from ..context import CONTEXT, ROWS, TILE
 from .byte_scores import ONES, conversion, interleave_queries
 from .floats import LEAST, ROW
@@ -136,20 +136,6 @@ def context_of_bytes(depth):
             store(out + channel, y)
 
     return routine(context)
-
-
-@routine
-def rows_of_tile(context, tile):
-    """The rows of this pack that are in a tile: the first and behind the last."""
-    first, sentences = load_i64(context + CONTEXT.first_row), load_i64(context + CONTEXT.sentences)
-    return max(first, ROWS * tile), min(first + sentences, ROWS * tile + ROWS)
-
-
-@routine
-def tokens_of_row(context, row):
-    """A row's sentence: its first token in the pack and behind its last."""
-    at = load_i64(context + CONTEXT.starts) + 4 * (row - load_i64(context + CONTEXT.first_row))
-    return load_int(at), load_int(at + 4)
 
 
 def attention_u8_rows(depth, softmax):

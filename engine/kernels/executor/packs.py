@@ -85,8 +85,8 @@ def fill(call, context, pack, row):
     at = load_i64(call + CALL.packs) + PACK.size * pack
     first, sentences = load_int(at + PACK.first), load_int(at + PACK.sentences)
     ids, types = load_i64(call + CALL.ids), load_i64(call + CALL.types)
-    mask = load_i64(call + CALL.mask)
-    length = load_i64(call + CALL.length)
+    mask, length = load_i64(call + CALL.mask), load_i64(call + CALL.length)
+    store_unaligned(context + CONTEXT.length, length)
     starts = load_i64(context + CONTEXT.starts)
     to_ids = load_i64(context + CONTEXT.ids)
     to_types = load_i64(context + CONTEXT.types)

@@ -23,6 +23,7 @@ from ..dead_channels import live_channels, varying_fours
 from ..measured import Configuration
 from ..ranges import attention_is_bytes
 from ..steps import Refusal, Unplanned
+from .along_channels import L2NormChoice, choose_l2_norm
 from .attention import AttentionChoice, choose_attention
 from .elementwise import (
     COMBINED,
@@ -36,7 +37,15 @@ from .elementwise import (
 from .facts import Activation, Choice, Facts, LinearKernel, row_values
 from .linear import LinearChoice, block_read, choose_linear, float_kernels
 from .normalize import EmbeddingChoice, NormChoice, choose_embedding, choose_layer_norm
-from .rows import RenamingChoice, SelectChoice, choose_cast, choose_renaming, choose_select
+from .rows import (
+    PoolChoice,
+    RenamingChoice,
+    SelectChoice,
+    choose_cast,
+    choose_pool,
+    choose_renaming,
+    choose_select,
+)
 
 __all__ = [
     "Activation",
@@ -46,9 +55,11 @@ __all__ = [
     "CombineChoice",
     "ElementwiseChoice",
     "EmbeddingChoice",
+    "L2NormChoice",
     "LinearChoice",
     "LinearKernel",
     "NormChoice",
+    "PoolChoice",
     "RenamingChoice",
     "SelectChoice",
     "ThroughFloats",
@@ -61,6 +72,8 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Attention": choose_attention,
     "engine.LayerNorm": choose_layer_norm,
     "engine.Select": choose_select,
+    "engine.Pool": choose_pool,
+    "engine.L2Norm": choose_l2_norm,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
     **dict.fromkeys(COMBINED, choose_combine),
     "Cast": choose_cast,

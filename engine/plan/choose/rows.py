@@ -1,5 +1,5 @@
-"""The rows that are read: one token of each sentence, and what only changes the shape of it, or the
-type in which a call returns it.
+"""The rows that are read, one of each sentence: a token or what is made of them all; and what only
+changes the shape of it, or the type in which a call returns it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
 
 __all__ = [
+    "PoolChoice",
     "RenamingChoice",
     "SelectChoice",
     "choose_cast",
+    "choose_pool",
     "choose_renaming",
     "choose_select",
 ]
@@ -28,6 +30,14 @@ class SelectChoice(Choice):
     """The first token of each sentence."""
 
     x: Activation
+
+
+@dataclass(frozen=True)
+class PoolChoice(Choice):
+    """A row of all tokens of a sentence; masked: of those that its mask keeps."""
+
+    x: Activation
+    masked: bool
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,21 @@ def choose_select(facts: Facts, node: Node) -> SelectChoice:
         raise Unplanned(f"token {index} is chosen, not the first")
     y = facts.result(node.outputs[0], "rows", x.channels, x.quantization)
     return SelectChoice(replace(y, kept_axis=True), x)
+
+
+def choose_pool(facts: Facts, node: Node) -> PoolChoice:
+    """Over the tokens that kernels make: those that the mask of attention keeps.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    x = facts.value(node.x)
+    if x.buffer.domain != "tokens":
+        raise Unplanned("not of every token")
+    if node.mask and node.mask != facts.mask:
+        raise Unplanned(f"no attention goes by the mask '{node.mask}'")
+    y = facts.result(node.outputs[0], "rows", x.channels, None)
+    return PoolChoice(replace(y, kept_axis=True), x, bool(node.mask))
 
 
 def choose_renaming(facts: Facts, node: Node) -> RenamingChoice:

@@ -1,0 +1,250 @@
+"""A row of each sentence made of its tokens, and rows of length 1.
+
+Which tokens count is no pattern: what is multiplied by, chosen by and divided by is made of the
+mask alone and is tried on small masks (probe.py), one of them of a sentence without tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, Node, Value
+from ..ops.fused import first_keys
+from .fusion import Fusion, Match, fuse_all
+from .lengths import alike
+from .match import Constant, Operators, Pattern, Scalar, Tensor, either
+from .names import layer_name
+from .probe import Part, part_above, probe, sentences
+from .select import squeeze
+from .shape_rules import axes_of
+
+__all__ = ["FUSIONS", "pool"]
+
+Array = NDArray[Any]
+TRIED = ((2, 3), (1, 4), (3, 7))  # sentences, tokens
+ROUNDING = 2e-6  # of a count: count + epsilon is as good as the count itself
+
+
+def reduced(op: Operators, kind: str, x: Pattern) -> Pattern:
+    """Along an axis that is an attribute, or an input."""
+    reduce = getattr(op, kind)
+    return either(reduce(x), reduce(x, Constant().named("axes")))
+
+
+# --- what the mask says ---
+@dataclass(frozen=True)
+class Tried:
+    """The graph input that a part is made of, and what the part gives for some masks of it."""
+
+    mask: Value
+    found: tuple[tuple[Array, Array], ...]  # ones bool [B, S], the part's value
+
+    def mask_of(self, says: Callable[[Array, Array], bool]) -> tuple[str, str] | None:
+        """Name and masking (ops.fused.attention) of the mask by which the part says so."""
+        for masking, kept in (("keys", lambda ones: ones), ("lengths", first_keys)):
+            if all(says(kept(ones), got) for ones, got in self.found):
+                return self.mask.name, masking
+        return None
+
+
+def tried(match: Match, value: str, x: str) -> Tried | str:
+    """A value made of the mask of x's tokens [B, S, C] alone, or a sentence why it is none."""
+    graph, facts = match.graph, match.search.facts
+    part, hidden = part_above(value, match.search, facts), facts[x].shape or ()
+    if part is None or len(part.inputs) != 1:
+        return f"'{value}' is not made of one mask"
+    mask = next(each for each in graph.inputs if each.name == part.inputs[0])
+    if len(mask.shape) != 2 or not alike(mask.shape, hidden[:2]):
+        return f"'{mask.name}' is no mask of tokens {list(hidden[:2])}"
+    readers = match.search.consumers[mask.name]
+    ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
+    found = [_tried(match, part, mask, n, 7 if ids else 2) for n in range(len(TRIED))]
+    results = tuple(each for each in found if each is not None)
+    return Tried(mask, results) if len(results) == len(TRIED) else f"'{value}' is not known"
+
+
+def _tried(
+    match: Match, part: Part, mask: Value, number: int, kinds: int
+) -> tuple[Array, Array] | None:
+    feeds = sentences(match.graph, *TRIED[number], number, kinds)
+    if mask.name not in feeds:
+        return None
+    if number == 0:
+        feeds[mask.name][0] = 0
+    got = probe(part, match.graph, match.search.facts, feeds)
+    return None if got is None else (feeds[mask.name] != 0, got)
+
+
+def like(got: Array, wanted: Array, shape: Sequence[int | str]) -> bool:
+    """Whether what was found is the same, for each of the last axis too; wanted: of the rank of
+    shape.
+    """
+    full = (*wanted.shape[:-1], shape[-1] if isinstance(shape[-1], int) else wanted.shape[-1])
+    if got.ndim > len(full):
+        return False
+    try:
+        return np.array_equal(np.broadcast_to(got, full), np.broadcast_to(wanted, full))
+    except ValueError:
+        return False
+
+
+# --- along the tokens ---
+def weighted(op: Operators, x: Tensor, ones: Tensor) -> Pattern:
+    return either(reduced(op, "ReduceSum", x * ones), reduced(op, "ReduceMax", x * ones))
+
+
+def product(op: Operators, x: Tensor, ones: Tensor) -> Pattern:
+    return op.MatMul(ones, x)
+
+
+def chosen(op: Operators, x: Tensor, ones: Tensor, fill: Scalar) -> Pattern:
+    some = either(
+        op.Where(ones, x, fill).named("kept_where"), op.Where(ones, fill, x).named("masked_where")
+    )
+    return either(reduced(op, "ReduceSum", some), reduced(op, "ReduceMax", some))
+
+
+def plain(op: Operators, x: Tensor) -> Pattern:
+    return either(
+        reduced(op, "ReduceMean", x), reduced(op, "ReduceSum", x), reduced(op, "ReduceMax", x)
+    )
+
+
+def how_of(root: Node) -> str:
+    return "sum" if root.kind == "MatMul" else root.kind.removeprefix("Reduce").lower()
+
+
+def not_along_tokens(match: Match) -> str | None:
+    """x is [B, S, C], and the axis of tokens is reduced."""
+    fact = match.search.facts[match["x"]]
+    if fact.rank != 3 or match["x"] in match.graph.constants or not isinstance(fact.shape[2], int):  # type: ignore[index]
+        return f"'{match['x']}' is not [batch, sequence, channels]: {fact.shape}"
+    if match.root.kind == "MatMul":
+        return None
+    facts = [match.search.facts[name] for name in match.root.inputs if name]
+    if axes_of(match.root, facts, 3) != [1]:
+        return f"{match.root} does not reduce the tokens' axis"
+    return None
+
+
+def mask_of(match: Match) -> tuple[str, str] | str:
+    """Name and masking of the mask that says which tokens count, or a sentence."""
+    found = tried(match, match["ones"], match["x"])
+    if isinstance(found, str):
+        return found
+    shape = match.search.facts[match["x"]].shape or ()
+
+    def says(kept: Array, got: Array) -> bool:
+        if match.root.kind == "MatMul":
+            return got.ndim == 3 and like(got, kept[:, None].astype(got.dtype), kept.shape[1:])
+        wanted = ~kept if "masked_where" in match else kept
+        return like(got, wanted[..., None].astype(got.dtype), shape)
+
+    return found.mask_of(says) or f"'{match['ones']}' is not 1 where a token counts, else 0"
+
+
+def not_masked(match: Match) -> str | None:
+    reason = not_along_tokens(match)
+    if reason is None and "fill" in match and match.root.kind == "ReduceSum":
+        reason = None if match.number("fill") == 0 else "others than 0 are added up"
+    mask = reason or mask_of(match)
+    return mask if isinstance(mask, str) else None
+
+
+def not_of_kernels(match: Match) -> str | None:
+    """Only where kernels may have made x: else nothing is won."""
+    made = match.search.producer.get(match["x"])
+    if made is None or made.domain != "engine":
+        return f"'{match['x']}' is no operator's of the engine"
+    return not_along_tokens(match)
+
+
+def pooled(match: Match) -> Sequence[Node]:
+    how, fill = how_of(match.root), None
+    if how == "max" and "ones" in match:
+        fill = match.number("fill") if "fill" in match else 0.0
+        fill = None if fill == -np.inf else fill
+    mask = mask_of(match) if "ones" in match else ("", "keys")
+    assert not isinstance(mask, str), "the guard has seen it"
+    attributes = {"how": how, "epsilon": 0.0, "fill": fill, "masking": mask[1]}
+    out = match.root.outputs[0]
+    kept = match.root.kind == "MatMul" or match.root.attributes.get("keepdims", 1)
+    rows, name = out if kept else f"{out}.rows", layer_name([match.root])
+    node = Node("Pool", (match["x"], mask[0]), (rows,), attributes, name, "engine")
+    return [node] if kept else [node, without_tokens(match, rows)]
+
+
+def without_tokens(match: Match, rows: str) -> Node:
+    """[batch, 1, channels] -> [batch, channels], the root's result."""
+    axes = match.constant("axis_of_tokens", np.array([1], np.int64))
+    return squeeze(rows, axes, match.root.outputs[0], match.graph.opset)
+
+
+# --- what the sum is divided by ---
+def mean(op: Operators, x: Tensor, mask: Tensor, count: Tensor) -> Pattern:
+    rows = op.engine.Pool(x, mask).named("rows")
+    total = either(
+        op.Squeeze(rows, Constant().named("squeezed")).named("total"),
+        op.Squeeze(rows, axes=(1,)).named("total"),
+        rows,
+    )
+    return either(total / count, total * op.Reciprocal(count))
+
+
+def epsilon_of(match: Match) -> float | str:
+    """The least that the sum is divided by, or a sentence why not by the number of tokens."""
+    found, rank = tried(match, match["count"], match["x"]), 2 if "total" in match else 3
+    if isinstance(found, str):
+        return found
+    if found.mask.name != match["mask"]:
+        return f"'{match['count']}' counts by another mask"
+    shape = match.search.facts[match["x"]].shape or ()
+    least = min((float(np.min(got)) for _, got in found.found if got.size), default=0.0)
+    least = max(least, 0.0)
+
+    def says(kept: Array, got: Array) -> bool:
+        count = np.maximum(kept.sum(1), np.float32(least)).astype(np.float32)
+        near = np.abs(got - count.reshape(-1, *(1,) * (got.ndim - 1))) <= ROUNDING * count.max()
+        exact = np.where(near, count.reshape(-1, *(1,) * (got.ndim - 1)), np.float32(np.nan))
+        return like(exact, count.reshape(-1, *(1,) * (rank - 1)), shape)
+
+    if found.mask_of(says) is None:
+        return f"'{match['count']}' is not the number of tokens that count"
+    return least
+
+
+def no_mean(match: Match) -> str | None:
+    if match.node("rows").attributes["how"] != "sum" or not match["mask"]:
+        return "it is no sum of tokens that count"
+    if "squeezed" in match and match.array("squeezed").tolist() not in ([1], [-2]):
+        return "another axis is squeezed"
+    found = epsilon_of(match)
+    return found if isinstance(found, str) else None
+
+
+def divided(match: Match) -> Sequence[Node]:
+    node, out, least = match.node("rows"), match.root.outputs[0], epsilon_of(match)
+    assert not isinstance(least, str), "the guard has seen it"
+    rows = f"{out}.rows" if "total" in match else out
+    attributes = {**node.attributes, "how": "mean", "epsilon": least}
+    made = node.changed(outputs=(rows,), attributes=attributes)
+    return [made, without_tokens(match, rows)] if "total" in match else [made]
+
+
+FUSIONS = [
+    Fusion("pool", weighted, pooled, not_masked),
+    Fusion("pool_chosen", chosen, pooled, not_masked),
+    Fusion("pool_product", product, pooled, not_masked),
+    Fusion("pool_all", plain, pooled, not_of_kernels),
+    Fusion("pool_mean", mean, divided, no_mean),
+]
+
+
+def pool(graph: Graph) -> Graph:
+    """Sums, means and maxima over a sentence's tokens as Pool."""
+    return fuse_all(graph, FUSIONS)
