@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node
 from ..ops.quantized import dequantize_linear
+from .clean import clean
 from .lengths import Shape, alike
 from .names import path_of
 from .shapes import UNKNOWN, Fact, fact_of, facts_after, infer
@@ -38,7 +39,8 @@ def take_apart(graph: Graph) -> Graph:
         parts = parts if made.issuperset(read.intersection(node.outputs)) else [node]
         facts = facts_after(parts, facts)
         nodes.extend(parts)
-    return graph.changed(nodes=tuple(nodes), constants=constants)
+    # shapes were not known behind what was joined
+    return clean(graph.changed(nodes=tuple(nodes), constants=constants))
 
 
 class Parts:
