@@ -22,6 +22,7 @@ from .lengths import alike
 from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
+from .outputs_apart import outputs_apart
 from .probe import part_above, probe, sentences
 from .shapes import Fact
 from .simulate import fake_quantize
@@ -278,4 +279,12 @@ FUSION = Fusion("attention", scaled_dot_product, build, objection)
 
 def attention(graph: Graph) -> Graph:
     """Scores, mask, softmax and the weighted sum as one Attention."""
-    return fuse(graph, FUSION)
+    fused, apart = fuse(graph, FUSION), outputs_apart(graph)
+    if apart is graph:
+        return fused
+    apart = fuse(apart, FUSION)
+    return apart if attentions(apart) > attentions(fused) else fused
+
+
+def attentions(graph: Graph) -> int:
+    return sum(node.kind == "engine.Attention" for node in graph)
