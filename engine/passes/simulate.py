@@ -11,13 +11,15 @@ or QuantizeLinear and DequantizeLinear again (`spelled_out`, also used where suc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization
+from ..ops.numbers import quantized
+from ..ops.reference import evaluate
 from .clean import merge_twins, substitute
 from .fusion import Fusion, Match, fuse, per_channel
 from .match import Constant, Operators, Pattern, Tensor, either
@@ -36,7 +38,8 @@ def simulate(graph: Graph) -> Graph:
     before: tuple[Node, ...] = ()
     while before != graph.nodes:
         before = graph.nodes
-        graph = merge_twins(drop_repeated(raised(joined(raised_dequantize(graph)))))
+        graph = stored_constants(raised(joined(raised_dequantize(graph))))
+        graph = merge_twins(drop_repeated(graph))
     return graph.without_dead_nodes()
 
 
@@ -287,6 +290,35 @@ def drop_repeated(graph: Graph) -> Graph:
         ):
             idle[node.outputs[0]] = node.inputs[0]
     return substitute(graph, idle).without_dead_nodes() if idle else graph
+
+
+def stored_constants(graph: Graph) -> Graph:
+    """FakeQuantize of a constant is DequantizeLinear of the 8 bits it becomes.
+
+    Where layers share weights, as ALBERT's, exporters write Identity for all but the first, and
+    quantize_static takes its results for activations.
+    """
+    producer, constants, nodes = graph.producer(), dict(graph.constants), []
+    for node in graph.nodes:
+        if node.kind == "engine.FakeQuantize":
+            array = constant_behind(node.inputs[0], producer, graph)
+            if array is not None:
+                how, stored = node.attributes["quantization"], f"{node.outputs[0]}.stored"
+                constants[stored] = quantized(array, how)
+                reads = (stored, *quantization_constants(constants, how))
+                node = Node("DequantizeLinear", reads, node.outputs, {}, node.name)
+        nodes.append(node)
+    return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes()
+
+
+def constant_behind(name: str, producer: Mapping[str, Node], graph: Graph) -> Array | None:
+    """A float constant, or what a DequantizeLinear makes of constants."""
+    array, node = graph.constants.get(name), producer.get(name)
+    if node is not None and node.kind == "DequantizeLinear":
+        parts = [graph.constants.get(each) for each in node.inputs]
+        if all(part is not None for part in parts):
+            array = evaluate(node, parts, graph.opset)[0]
+    return array if array is not None and array.dtype == np.float32 else None
 
 
 def transposed_weights(graph: Graph) -> Graph:

@@ -53,6 +53,21 @@ def test_one_scale_per_channel_stays() -> None:
     assert operators(simulate(graph)) == ["QuantizeLinear", "DequantizeLinear"]
 
 
+@pytest.mark.parametrize("stored_before", [False, True], ids=["float", "8 bits"])
+def test_a_constant_that_is_quantised_is_a_stored_weight(stored_before: bool) -> None:
+    sketch = Sketch(x=HIDDEN)
+    scales = np.linspace(0.01, 0.02, 4).astype(np.float32)
+    weight = sketch.DequantizeLinear(WEIGHT, scales, np.zeros(4, np.int8), axis=1)
+    twin = sketch.round_trip(sketch.Identity(weight if stored_before else normal(8, 4)), 0.03, 131)
+    graph = clean(sketch.graph(sketch.MatMul("x", weight), sketch.MatMul("x", twin)))
+    after = simulate(graph)
+    assert counts(after) == {"DequantizeLinear": 2, "MatMul": 2}
+    assert {
+        after.constants[n.inputs[0]].dtype.itemsize for n in after.nodes if n.op != "MatMul"
+    } == {1}
+    assert_same(graph, after, x=X)
+
+
 # --- moves ---
 def test_quantising_goes_before_moves_and_is_done_once() -> None:
     sketch = Sketch(x=HIDDEN)
