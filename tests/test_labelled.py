@@ -10,10 +10,17 @@ import pytest
 
 from engine.errors import InputError
 from engine.measure.labelled import classes_of, read_table
-from workflow.scripts.fetch.labelled import read_labelled
+from workflow.scripts.fetch.examples import Labelled, read_examples
 from workflow.scripts.fetch.sentences import SentencesError, read_tsv
 
+KIND = "text-classification"
 ERRORS = (InputError, SentencesError)
+
+
+def read_labelled(path: Path) -> list[Labelled]:
+    return [row for row in read_examples(path, KIND) if isinstance(row, Labelled)]
+
+
 READERS: list[Callable[[Path], object]] = [read_table, read_labelled, read_tsv]
 HEAD = b"sentence\tlabel\n"
 NO_NEWLINES = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\r"]

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="conf.yaml, in place of the model")
     parser.add_argument("--weight", help="model.bin, where it is not beside conf.yaml")
     parser.add_argument(
-        "--dataset", required=True, help=".npz of token ids, masks and labels, or .tsv of text"
+        "--dataset", required=True, help=".npz of token ids, masks, labels; .tsv or .jsonl of text"
     )
     parser.add_argument("--tokenizer", help="folder of the tokenizer, for text")
     parser.add_argument("--seq_len", type=int, default=128, help="text is cut here (128)")

@@ -1,8 +1,9 @@
 """Accuracy of a classifier on labelled sentences: batches, classes, scores, agreement of two runs.
 
 Sentences are an .npz of int64 arrays: input_ids, attention_mask, token_type_ids (sentences, length)
-and labels (sentences,); or a .tsv with a header, `sentence`, `label` and for pairs `sentence2` in
-it, and a tokenizer. A part of them is each label's share, drawn at random: files are often sorted.
+and labels (sentences,); or a .tsv with a header or a .jsonl, `sentence`, `label` and for pairs
+`sentence2` in it, and a tokenizer. A part of them is each label's share, drawn at random: files are
+often sorted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "Sentences",
     "agreement",
     "batches",
+    "class_names",
     "classify",
     "logits_of",
     "read_arrays",
@@ -103,7 +105,7 @@ def read_sentences(path: str | Path, count: int = 0, seed: int = 0) -> Sentences
 
 
 def read_arrays(path: str | Path, needed: Sequence[str] = NEEDED) -> Feed:
-    """The arrays of an .npz of sentences: `needed`, and all that are (sentences, length).
+    """The arrays of an .npz of sentences: `needed`, and all but labels of (sentences, length).
 
     Raises:
         InputError: names the file, what was found and what was expected.
@@ -114,8 +116,12 @@ def read_arrays(path: str | Path, needed: Sequence[str] = NEEDED) -> Feed:
     except Exception as error:  # of numpy, zipfile, zlib, tokenize: whatever they meet in a file
         raise InputError(f"{path}: expected an .npz with {', '.join(needed)} ({error})") from error
     ids, mask = (arrays[name] for name in NEEDED)
-    kept = {name: x for name, x in arrays.items() if name in needed or x.ndim == ids.ndim}
-    shapes = {name: x.shape for name, x in kept.items() if name != "labels"}
+    others = {"labels", *needed} - set(NEEDED)
+    shapes = {
+        name: x.shape for name, x in arrays.items() if name not in others and x.ndim == ids.ndim
+    }
+    shapes |= {name: arrays[name].shape for name in NEEDED}
+    kept = {name: x for name, x in arrays.items() if name in needed or name in shapes}
     if ids.ndim != 2 or len(set(shapes.values())) > 1 or ids.dtype.kind not in "iu" or not len(ids):
         raise InputError(
             f"{path}: input_ids are {ids.dtype}, shapes {shapes}; expected whole numbers and"
@@ -144,22 +150,24 @@ def sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def read_text(
     path: str | Path, tokenizer: str | Path, seq_len: int, count: int = 0, seed: int = 0
 ) -> Sentences:
-    """The same from a .tsv as GLUE has it; sentences longer than seq_len tokens are cut.
+    """The same from a .tsv as GLUE has it, or from JSON lines with such keys; sentences longer than
+    seq_len tokens are cut.
 
     Raises:
         InputError: see `labelled`; no tokenizer in that folder, or no package that reads it.
     """
     table = read_table(path)
-    texts, words = table.column("sentence"), table.column("label")
-    labels = np.array(classes_of(words, _class_names(Path(tokenizer)), where=str(path)), np.int64)
+    texts, words = table.words("sentence"), table.words("label")
+    names, lines = class_names(Path(tokenizer)), range(table.first, len(words) + table.first)
+    labels = np.array(classes_of(words, names, where=str(path), lines=lines), np.int64)
     rows = sample(labels, count, seed)
-    seconds = table.column("sentence2") if "sentence2" in table.header else None
+    seconds = table.words("sentence2") if "sentence2" in table.header else None
     parts = [[column[row] for row in rows] for column in (texts, seconds) if column is not None]
     return Sentences(_tokens(path, tokenizer, parts, seq_len), labels[rows], len(labels), seed)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    """As the model's config.json beside the tokenizer has them; () where it has none."""
+def class_names(folder: Path) -> tuple[str, ...]:
+    """As the config.json of a model's folder has them; () where it has none."""
     path = folder / "config.json"
     if not path.is_file():
         return ()

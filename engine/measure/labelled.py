@@ -1,4 +1,6 @@
-r"""Labelled sentences as text: a tab-separated file with a header line, and labels as classes.
+r"""Labelled text: a tab-separated file with a header line, or JSON lines; and labels as classes.
+
+JSON lines: one object a line, all with the same keys, which are the columns.
 
 A line ends at \n or \r\n and nowhere else: a sentence may hold \x0b, \x0c, \x1c, \x85, U+2028, and
 quotes, which are characters like others (as in GLUE's files). A byte order mark is no part of the
@@ -8,17 +10,20 @@ names (id2label).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from ..files.replacing import opened
 
-__all__ = ["Table", "classes_of", "read_table"]
+__all__ = ["Table", "are_names", "classes_of", "read_table"]
 
-FIRST = 2  # the line of the first row
+FIRST = 2  # the line of the first row, below a header
+JSON_LINES = ".jsonl"
 QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # as csv writes a text with quotes in it
 NUMBER = re.compile(r"-?[0-9]{1,9}")
 UNNAMED = re.compile(r"LABEL_[0-9]+|[0-9]+")  # what configurations call classes without names
@@ -26,13 +31,35 @@ UNNAMED = re.compile(r"LABEL_[0-9]+|[0-9]+")  # what configurations call classes
 
 @dataclass(frozen=True)
 class Table:
-    """Row i stands in line i + FIRST; each has as many fields as the header."""
+    """Row i stands in line i + first; each has as many fields as the header: text, or of JSON lines
+    whatever JSON has.
+    """
 
     path: Path
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Any, ...], ...]
+    first: int = FIRST
 
-    def column(self, name: str) -> list[str]:
+    def line(self, row: int) -> str:
+        return f"{self.path}, line {row + self.first}"
+
+    def words(self, name: str) -> list[str]:
+        """A column of text, where a whole number is one too.
+
+        Raises:
+            InputError: no such column, or something else in it.
+        """
+        return [self._word(row, name, field) for row, field in enumerate(self.column(name))]
+
+    def _word(self, row: int, name: str, field: Any) -> str:
+        if isinstance(field, bool) or not isinstance(field, (str, int)):
+            raise InputError(
+                f"{self.line(row)}: {name} {json.dumps(field)[:60]}; expected text, or a whole"
+                " number as label"
+            )
+        return str(field)
+
+    def column(self, name: str) -> list[Any]:
         if name not in self.header:
             raise InputError(
                 f"{self.path}, line 1: columns {', '.join(self.header)}; expected {name} among them"
@@ -44,16 +71,15 @@ class Table:
 def read_table(
     path: str | Path,
     headers: Collection[tuple[str, ...]] = (),
-    *,
-    quotes_are_text: bool = False,
 ) -> Table:
-    """headers: what line 1 may be, () for anything; quotes_are_text: a file of which every text
-    with quotes looks as csv quotes it is meant so.
+    """headers: what the columns may be, () for anything.
 
     Raises:
         InputError: names file and line, what was found there and what was expected.
     """
     path = Path(path)
+    if path.suffix == JSON_LINES:
+        return _json_lines(path, headers)
     first, *lines = _lines(path)
     header = tuple(first.split("\t"))
     if headers and header not in headers:
@@ -66,9 +92,49 @@ def read_table(
     )
     if not rows:
         raise InputError(f"{path}: no sentence after the header {header}")
-    if not quotes_are_text:
-        _refuse_csv(path, rows)
+    _refuse_csv(path, rows)
     return Table(path, header, rows)
+
+
+def _json_lines(path: Path, headers: Collection[tuple[str, ...]]) -> Table:
+    records = [
+        _object(f"{path}, line {number}", text) for number, text in enumerate(_lines(path), 1)
+    ]
+    keys = set(records[0])
+    found = headers or (tuple(records[0]),)
+    header = next((names for names in found if set(names) == keys), None)
+    if header is None:
+        wanted = " or ".join(", ".join(names) for names in headers)
+        raise InputError(f"{path}, line 1: the keys {', '.join(records[0])}; expected {wanted}")
+    for number, record in enumerate(records, 1):
+        if record.keys() != keys:
+            raise InputError(
+                f"{path}, line {number}: the keys {', '.join(record)}; expected those of line 1,"
+                f" {', '.join(header)}"
+            )
+    rows = tuple(tuple(record[name] for name in header) for record in records)
+    return Table(path, header, rows, first=1)
+
+
+def _object(where: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text, object_pairs_hook=_told_apart, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: {text[:40]!r} ({error}); expected a JSON object") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: {text[:40]!r}; expected a JSON object")
+    return found
+
+
+def _told_apart(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key is there twice")
+    return made
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _lines(path: Path) -> list[str]:
@@ -114,49 +180,63 @@ def _refuse_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def classes_of(
-    words: Sequence[str], names: Sequence[str], *, where: str, called: Sequence[str] = ()
+    words: Sequence[str],
+    names: Sequence[str],
+    *,
+    where: str,
+    called: Sequence[str] = (),
+    lines: Sequence[int] = (),
 ) -> list[int]:
     """The class of each label, by name where the model has names for its classes and the data says
     names or what its numbers are called; else by number.
 
-    names: what the model calls 0, 1, ..., () where it is not known; called: what the data does.
+    names: what the model calls 0, 1, ..., () where it is not known; called: what the data does;
+    lines: where each word stands, () for one a line below a header.
 
     Raises:
         InputError: a row without a label; the labels of the data are not those of the model.
     """
-    if called and _are_names(names) and all(NUMBER.fullmatch(word) for word in words):
-        words = _renamed(words, names, called, where)
+    place = _Place(where, tuple(lines) or tuple(range(FIRST, len(words) + FIRST)))
+    if called and are_names(names) and all(NUMBER.fullmatch(word) for word in words):
+        words = _renamed(words, names, called, place)
     by_name = _folded(names)
     if all(word.casefold() in by_name for word in words):
         return [by_name[word.casefold()] for word in words]
-    return _numbers(words, names, called, where)
+    return _numbers(words, names, called, place)
+
+
+@dataclass(frozen=True)
+class _Place:
+    where: str
+    lines: tuple[int, ...]  # of the words
 
 
 def _renamed(
-    words: Sequence[str], names: Sequence[str], called: Sequence[str], where: str
+    words: Sequence[str], names: Sequence[str], called: Sequence[str], place: _Place
 ) -> list[str]:
     if _folded(called).keys() != _folded(names).keys():
-        raise _apart(where, called, names)
+        raise _apart(place, called, names)
     numbered = {str(number): name for number, name in enumerate(called)}
     for word in words:
         if word not in numbered:
-            raise _no_class(where, words, word, tuple(numbered))
+            raise _no_class(place, words, word, tuple(numbered))
     return [numbered[word] for word in words]
 
 
 def _numbers(
-    words: Sequence[str], names: Sequence[str], called: Sequence[str], where: str
+    words: Sequence[str], names: Sequence[str], called: Sequence[str], place: _Place
 ) -> list[int]:
     for word in words:
         if not NUMBER.fullmatch(word) or int(word) < 0:
-            raise _no_class(where, words, word, names)
+            raise _no_class(place, words, word, names)
     numbers = [int(word) for word in words]
     if names and max(max(numbers) + 1, len(called)) != len(names):
-        raise _apart(where, called or sorted(set(numbers)), names)
+        raise _apart(place, called or sorted(set(numbers)), names)
     return numbers
 
 
-def _are_names(names: Sequence[str]) -> bool:
+def are_names(names: Sequence[str]) -> bool:
+    """And not what stands for them where a configuration has none."""
     return bool(names) and not all(UNNAMED.fullmatch(name) for name in names)
 
 
@@ -166,17 +246,16 @@ def _folded(names: Sequence[str]) -> dict[str, int]:
     return folded if len(folded) == len(names) else {}
 
 
-def _no_class(where: str, words: Sequence[str], word: str, names: Sequence[str]) -> InputError:
+def _no_class(place: _Place, words: Sequence[str], word: str, names: Sequence[str]) -> InputError:
     hint = " (a row without a label, as GLUE's test splits have them)" if word == "-1" else ""
     wanted = _listed(names) or "0, 1, ..., or names that the model's id2label has"
-    return InputError(
-        f"{where}, line {words.index(word) + FIRST}: label '{word[:40]}'{hint}; expected {wanted}"
-    )
+    line = place.lines[words.index(word)]
+    return InputError(f"{place.where}, line {line}: label '{word[:40]}'{hint}; expected {wanted}")
 
 
-def _apart(where: str, found: Sequence[object], names: Sequence[str]) -> InputError:
+def _apart(place: _Place, found: Sequence[object], names: Sequence[str]) -> InputError:
     return InputError(
-        f"{where}: its labels are {_listed(found)}, the model's {len(names)} classes"
+        f"{place.where}: its labels are {_listed(found)}, the model's {len(names)} classes"
         f" {_listed(names)}; expected the same"
     )
 

@@ -14,7 +14,7 @@ import engine
 from tests.passes.exported import runtime
 from workflow.scripts.convert import export, quantize
 from workflow.scripts.fetch import sentences, tokenize_sentences
-from workflow.scripts.fetch.labelled import Labelled
+from workflow.scripts.fetch.examples import Labelled
 
 MODEL = Path(__file__).parents[2] / "resources/bert-mini-sst2-sparse-90-4x1"
 LENGTHS, BATCHES = (1, 2, 31, 37, 64, 128, 200, 511), (1, 3, 8)
@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """fp32 and int8 ONNX, and the tokens of the embedded validation split."""
     folder = tmp_path_factory.mktemp("embedded")
     fp32, int8, calibration = folder / "fp32.onnx", folder / "int8.onnx", folder / "train.npz"
-    export.export(export.load_model(MODEL), fp32, 17)
+    export.export(export.load_model(MODEL, "text-classification"), fp32, 17)
     rows = [Labelled(text, str(label)) for text, label in sentences.embedded_split("train")]
     np.savez(calibration, **tokenize_sentences.tokenize(MODEL, rows[:600], 128))
     prepared = quantize.prepared(fp32, folder)

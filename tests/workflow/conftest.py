@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ WORDS = "a an the film story is was not very good bad great dull warm cold , . [
 class Clone:
     """The workflow in a folder of its own, with a configuration of its own."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, programs=None):
+        """programs: a folder whose programs are found before this Python's own."""
+        self.folder, self.programs = folder, programs
         for part in PARTS:
             source = ROOT / part
             copy = shutil.copytree if source.is_dir() else shutil.copy2
@@ -51,7 +53,9 @@ class Clone:
     def environment(self, **changes):
         """Of a program that finds this Python's own programs first."""
         changed = {**os.environ, **changes}
-        return {**changed, "PATH": f"{Path(sys.executable).parent}:{changed['PATH']}"}
+        first = [str(self.programs)] if self.programs else []
+        path = ":".join([*first, str(Path(sys.executable).parent), changed["PATH"]])
+        return {**changed, "PATH": path}
 
     def steps(self, *targets):
         """Rule -> number of jobs that a dry run lists."""
@@ -64,6 +68,22 @@ class Clone:
 @pytest.fixture
 def clone(tmp_path):
     return Clone(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory):
+    """A folder with a `python` that takes a second where the other takes four: forked_python.py."""
+    folder = tmp_path_factory.mktemp("forked")
+    script, place = Path(__file__).with_name("forked_python.py"), folder / "socket"
+    command = f'exec {sys.executable} -S -E {script} {place} "$@"'
+    (folder / "python").write_text(f"#!/bin/sh\n{command}\n")
+    (folder / "python").chmod(0o755)
+    with subprocess.Popen([sys.executable, "-W", "ignore", script, "serve", place]) as server:
+        while not place.exists():
+            assert server.poll() is None
+            time.sleep(0.1)
+        yield folder
+        server.terminate()
 
 
 def write_tiny_model(folder, *, layers=2, width=64):

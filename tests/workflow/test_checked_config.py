@@ -38,7 +38,7 @@ def test_hub_yaml_differs_in_its_sources_alone():
         ),
         (
             {"tasks": {"a": {**TASK, "model": {"source": "web", "name": "x"}}}},
-            "configuration, tasks.a.model.source: 'web' is not one of embedded, hub, local",
+            "configuration, tasks.a.model.source: 'web' is not one of embedded, hub, local, pac",
         ),
         (
             {"tasks": {"a": {**TASK, "model": {"source": "hub", "name": "x/y"}}}},

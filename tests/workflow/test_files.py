@@ -9,7 +9,14 @@ from engine.errors import InputError
 from workflow.rulebook.fingerprint import fingerprint, sha256
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import whole, write_json
-from workflow.scripts.fetch.labelled import Labelled, read_labelled, repeated, write_labelled
+from workflow.scripts.fetch.examples import (
+    Labelled,
+    read_examples,
+    repeated,
+    write_examples,
+)
+
+KIND = "text-classification"
 
 # --- fingerprint ---
 
@@ -58,20 +65,14 @@ def test_a_folder_replaces_the_one_before(tmp_path):
     "rows",
     [
         [Labelled("good .", "1"), Labelled("bad .", "negative")],
-        [Labelled("a", "2", second="b"), Labelled("c", "0", second="d")],
+        [Labelled("a", "2", sentence2="b"), Labelled("c", "0", sentence2="d")],
         [Labelled("a\x0bb\u2028c\x85d\x1ce", "0"), Labelled("\"quoted\" 'too'", "1")],
-        [Labelled('"as csv ""does""', "0"), Labelled('""', "1")],
+        [Labelled('"as csv ""does""', "0"), Labelled('""', "1"), Labelled("a\tb\r\nc", "1")],
     ],
 )
 def test_labelled_sentences_are_read_as_written(tmp_path, rows):
-    path = tmp_path / "x.tsv"
-    write_labelled(path, rows)
-    assert read_labelled(path, written_here=True) == rows
-
-
-def test_tabs_and_lines_inside_a_sentence_become_spaces(tmp_path):
-    write_labelled(tmp_path / "x.tsv", [Labelled("a\tb\r\nc ", "1")])
-    assert read_labelled(tmp_path / "x.tsv") == [Labelled("a b c", "1")]
+    write_examples(tmp_path / "x.jsonl", rows)
+    assert read_examples(tmp_path / "x.jsonl", KIND) == rows
 
 
 def test_rows_that_are_there_twice_are_counted():
@@ -95,7 +96,7 @@ def test_faults_are_told_with_their_line(tmp_path, text, message):
     path = tmp_path / "x.tsv"
     path.write_text(text)
     with pytest.raises(InputError, match=f"{path}.*{message}"):
-        read_labelled(path)
+        read_examples(path, KIND)
 
 
 # --- provenance ---

@@ -16,6 +16,7 @@ from .loopback_hub import COMMIT, LARGE, served
 pytestmark = pytest.mark.slow
 
 NAME = "owner/model"
+KIND = {"kind": "text-classification"}
 CHUNK = 10 << 20  # what huggingface_hub writes at a time: less of a cut connection is lost
 
 
@@ -290,13 +291,13 @@ def test_published_files_that_are_not_there_are_named(run, tmp_path):
 
 
 def test_a_data_set_is_fetched_at_its_commit(run, hub, tmp_path):
-    outs = [tmp_path / name for name in ("validation.tsv", "calibration.tsv", "source.json")]
-    names = ("--validation-tsv", "--calibration-tsv", "--about")
+    outs = [tmp_path / name for name in ("validation.jsonl", "calibration.jsonl", "source.json")]
+    names = ("--validation-out", "--calibration-out", "--about")
     arguments = [part for pair in zip(names, outs, strict=True) for part in pair]
-    source = {"validation": "validation", "calibration": "train", "labels": []}.items()
+    source = {"validation": "validation", "calibration": "train", "labels": [], **KIND}.items()
     done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
     assert done.returncode == 0, done.stderr
-    assert outs[0].read_text() == "sentence\tlabel\n" + "good\t1\n" * 3
+    assert outs[0].read_text() == '{"sentence": "good", "label": "1"}\n' * 3
     about = json.loads(outs[2].read_text())
     assert about["revision"] == COMMIT
     assert about["calibration"]["sha256"] == sha256(outs[1])
@@ -306,22 +307,22 @@ def test_a_data_set_of_another_commit_is_refused(run, hub, tmp_path):
     hub.commit = "f" * 40
     arguments = [
         part
-        for name in ("validation-tsv", "calibration-tsv", "about")
+        for name in ("validation-out", "calibration-out", "about")
         for part in (f"--{name}", tmp_path / name)
     ]
-    source = {"validation": "validation", "calibration": "train", "labels": []}.items()
+    source = {"validation": "validation", "calibration": "train", "labels": [], **KIND}.items()
     done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
     assert f"of owner/glue: the hub has no such commit as {COMMIT}" in done.stderr
-    assert not (tmp_path / "validation-tsv").exists()
+    assert not (tmp_path / "validation-out").exists()
 
 
 def test_a_split_that_is_not_there_is_named(run, hub, tmp_path):
     arguments = [
         part
-        for name in ("validation-tsv", "calibration-tsv", "about")
+        for name in ("validation-out", "calibration-out", "about")
         for part in (f"--{name}", tmp_path / name)
     ]
-    source = {"validation": "test", "calibration": "train", "labels": []}.items()
+    source = {"validation": "test", "calibration": "train", "labels": [], **KIND}.items()
     done = run("fetch_dataset", *arguments, name="owner/glue/sst2", source=source)
     assert "error: sst2/test-00000-of-00001.parquet of data set owner/glue at " in done.stderr
     assert len(hub.requests) == 1, "not tried again"

@@ -11,8 +11,10 @@ from workflow.rulebook.writing import StepError
 from workflow.scripts.convert import bfloat16, export, onnx_runtime, quantize
 from workflow.scripts.convert.calibrate import Range
 from workflow.scripts.convert.onnx_inputs import inputs_of
-from workflow.scripts.fetch.labelled import Labelled, read_labelled
+from workflow.scripts.fetch.examples import Labelled, read_examples
 from workflow.scripts.fetch.tokenize_sentences import tokenize
+
+KIND = "text-classification"
 
 # --- bf16 ---
 
@@ -49,8 +51,8 @@ def test_both_sentences_of_a_pair_are_told_apart(tiny_files):
 @pytest.fixture(scope="module")
 def files(tiny_files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
-    export.export(export.load_model(tiny_files / "model"), folder / "fp32.onnx", 14)
-    rows = read_labelled(tiny_files / "sentences/train.tsv")
+    export.export(export.load_model(tiny_files / "model", KIND), folder / "fp32.onnx", 14)
+    rows = read_examples(tiny_files / "sentences/train.tsv", KIND)
     np.savez(folder / "train.npz", **tokenize(tiny_files / "model", rows, 32))
     model = quantize.prepared(folder / "fp32.onnx", folder)
     quantize.quantize_static(model, folder / "int8.onnx", folder / "train.npz", 8, "minmax")
@@ -117,7 +119,7 @@ def test_export_computes_what_torch_does(files, tiny_files):
     import torch
 
     inputs = feed()
-    model = export.load_model(tiny_files / "model")
+    model = export.load_model(tiny_files / "model", KIND)
     with torch.no_grad():
         expected = model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).logits.numpy()
     np.testing.assert_allclose(logits(files / "fp32.onnx", inputs), expected, atol=1e-5)
@@ -126,7 +128,7 @@ def test_export_computes_what_torch_does(files, tiny_files):
 @pytest.mark.slow
 def test_inputs_are_named_as_the_model_takes_them(files, tiny_files, tmp_path):
     """The exporter gives out names in the order of forward(), whatever order they are asked in."""
-    model = export.load_model(tiny_files / "model")
+    model = export.load_model(tiny_files / "model", KIND)
     wanted = ["position_ids", "token_type_ids", "attention_mask", "input_ids"]
     export.export(model, tmp_path / "all.onnx", 14, wanted)
     inputs = inputs_of(onnx.load(tmp_path / "all.onnx").graph)
@@ -180,4 +182,4 @@ def test_bf16_keeps_the_weights_once(files):
 def test_a_broken_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(StepError, match=f"{tmp_path}: not a model that can be read"):
-        export.load_model(tmp_path)
+        export.load_model(tmp_path, KIND)

@@ -14,13 +14,14 @@ from engine.measure.accuracy import read_text
 from workflow.rulebook.writing import StepError
 from workflow.scripts.convert.onnx_inputs import inputs_of
 from workflow.scripts.fetch import tokenize_sentences
-from workflow.scripts.fetch.labelled import read_labelled
+from workflow.scripts.fetch.examples import read_examples
 from workflow.scripts.measure import evaluate
 
 from .conftest import TINY, WORDS, Clone
 
 pytestmark = pytest.mark.slow
 
+KIND = "text-classification"
 LABELS = ["negative", "neutral", "positive"]
 
 
@@ -60,9 +61,9 @@ def write_named_sentences(folder):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, forked):
     """DistilBERT, which has no token types, to accuracy and throughput."""
-    clone = Clone(tmp_path_factory.mktemp("other"))
+    clone = Clone(tmp_path_factory.mktemp("other"), forked)
     write_tiny_distilbert(clone.folder / "distil/model")
     write_named_sentences(clone.folder / "distil/sentences")
     task = {
@@ -105,7 +106,8 @@ def evaluated(made, task="distil", **options):
     folder, out = made.folder / "results" / task, made.folder / "subset.json"
     arguments = {
         "ir": folder / "ir_int8", "onnx": folder / "int8.onnx", "fp32": folder / "fp32.onnx",
-        "model": folder / "model", "validation": folder / "data/validation.npz",
+        "model": folder / "model", "validation": folder / "data/validation.npz", "kind": KIND,
+        "examples": folder / "data/validation.jsonl",
         "dataset": folder / "data/source.json", "out": out, "task": task, "precision": "int8",
         "batch_size": 4, "sentences": 6, "seed": 5, "threads": 1, **options,
     }  # fmt: skip
@@ -125,7 +127,12 @@ def test_the_command_line_takes_the_same_subset(made, capsys):
     words = ["accuracy", str(folder / "ir_int8"), "--sentences", "6", "--seed", "5", "--json"]
     assert main([*words, "--dataset", str(folder / "data/validation.npz")]) == 0
     by_ids = json.loads(capsys.readouterr().out)
-    text = ["--dataset", str(folder / "data/validation.tsv"), "--tokenizer", str(folder / "model")]
+    text = [
+        "--dataset",
+        str(folder / "data/validation.jsonl"),
+        "--tokenizer",
+        str(folder / "model"),
+    ]
     assert main([*words, *text]) == 0
     by_text = json.loads(capsys.readouterr().out)
     assert by_ids["confusion"] == by_text["confusion"] == evaluated(made)["confusion"]
@@ -168,7 +175,7 @@ def model(made, tmp_path):
 def both_read(model, folder):
     """What the step of the workflow and the command line make of one sentence of each kind."""
     (folder / "x.tsv").write_text("sentence\tlabel\na film\tneutral\na good film .\tpositive\n")
-    rows = read_labelled(folder / "x.tsv")
+    rows = read_examples(folder / "x.tsv", KIND)
     yield lambda: tokenize_sentences.tokenize(model, rows, 32)["input_ids"].tolist()
     yield lambda: read_text(folder / "x.tsv", model, 32).arrays["input_ids"].tolist()
 
@@ -209,7 +216,12 @@ def tokenized(made, folder, text, labels=()):
     (folder / "x.tsv").write_text(text)
     (folder / "source.json").write_text(json.dumps({"labels": list(labels)}))
     out = folder / "x.npz"
-    given = {"sentences": folder / "x.tsv", "dataset": folder / "source.json", "out": out}
+    given = {
+        "kind": KIND,
+        "examples": folder / "x.tsv",
+        "dataset": folder / "source.json",
+        "out": out,
+    }
     model = made.folder / "results/distil/model"
     tokenize_sentences.main(Namespace(model=model, max_length=32, **given))
     with np.load(out) as file:
@@ -230,5 +242,5 @@ def test_numbers_are_taken_by_the_name_that_the_data_have_for_them(made, tmp_pat
 def test_names_of_classes_are_in_the_order_of_the_model(made):
     names = tokenize_sentences.class_names(made.folder / "results/distil/model")
     assert names == ["positive", "neutral", "negative"]
-    rows = read_labelled(made.folder / "results/distil/data/validation.tsv", written_here=True)
+    rows = read_examples(made.folder / "results/distil/data/validation.jsonl", KIND)
     assert [row.label for row in rows[::8]] == LABELS

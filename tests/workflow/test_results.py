@@ -77,8 +77,11 @@ def results(tmp_path):
     content = {
         "task": "sst2",
         "precision": "int8",
+        "metric": "accuracy",
+        "value": 0.875,
         "accuracy": 0.875,
         "f1": 0.87,
+        "mcc": 0.75,
         "sentences": 860,
         "seconds": 1.5,
         "agreement_fp32": same,
@@ -91,7 +94,8 @@ def results(tmp_path):
 
 def test_text_has_a_table_per_mode(results):
     text = report.as_text(results)
-    assert "Accuracy\ntask  precision  accuracy  F1" in text
+    assert "Accuracy\ntask  precision  metric    value   others" in text
+    assert "sst2  int8       accuracy  0.8750  F1 0.8700, MCC 0.7500  860  " in " ".join([text])
     assert "embedded:movie-reviews" in text
     assert " 860 " in text
     assert " of 8600" not in text

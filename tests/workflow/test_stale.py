@@ -181,6 +181,7 @@ CHANGES = {
     "`quantize: sentences`": key("quantize", "sentences", value=3),
     "`export: opset`": key("export", "opset", value=17),
     "`max_length` of the task": key(*TASK, "max_length", value=16),
+    "`task` of the task": key(*TASK, "task", value="regression"),
     "`precisions`: fp32 as well": key("precisions", value=["int8", "fp32"]),
     "`cluster`, `sweep`: where and what else is measured": elsewhere,
     "the revision of the model": key(*TASK, "model", "revision", value="1" * 40),

@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -26,6 +27,14 @@ def _fingerprint(path: Path, state: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _state(file: Path) -> tuple[int, int]:
     return file.stat().st_mtime_ns, file.stat().st_size
+
+
+def installed(package: str) -> str:
+    """The version that is installed here; "" where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _files(path: Path) -> list[Path]:

@@ -3,6 +3,13 @@
 import re
 from collections.abc import Iterable
 
+KINDS = (  # what a task asks of its model: `task` of its configuration
+    "text-classification",
+    "regression",
+    "sentence-similarity",
+    "token-classification",
+    "question-answering",
+)
 PRECISIONS = ("fp32", "int8", "bf16", "dynamic_int8")
 PUBLISHED = ("published_int8", "published_ir")  # files that come with a model of the hub
 SUFFIX = {"accuracy": "json", "throughput": "csv", "latency": "csv"}

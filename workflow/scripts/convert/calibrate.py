@@ -17,7 +17,6 @@ import onnxruntime
 from engine.graph import Value
 from engine.measure.accuracy import read_arrays
 from engine.measure.feeds import of_sentences
-from workflow.rulebook.writing import StepError
 
 Feed = dict[str, np.ndarray]
 
@@ -36,14 +35,14 @@ class Range:
 
 
 def sentence_feeds(path: Path, count: int, inputs: Sequence[Value]) -> list[Feed]:
-    """`count` sentences spread over the file, one a feed, without padding."""
+    """`count` sentences spread over the file, or all if there are fewer; one a feed, not padded."""
     arrays = read_arrays(path)
     mask = arrays["attention_mask"]
     if len(mask) < count:
-        raise StepError(f"{path}: {len(mask)} sentences, quantize.sentences asks for {count}")
+        print(f"{path}: {len(mask)} sentences, all there are; quantize.sentences asks for {count}")
     return [
         of_sentences(inputs, {name: array[row : row + 1, used] for name, array in arrays.items()})
-        for row in np.linspace(0, len(mask) - 1, count).astype(int)
+        for row in np.linspace(0, len(mask) - 1, min(count, len(mask))).astype(int)
         for used in [mask[row] == 1]
     ]
 

@@ -7,60 +7,74 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workflow.rulebook.writing import StepError, run_main, whole
+from workflow.rulebook.names import KINDS
+from workflow.rulebook.writing import run_main, whole
+from workflow.scripts.convert.heads import HEADS, TOKENS, Pooling, embedder, load_model, pooling_of
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-AXES = {0: "batch", 1: "length"}
 
 
-def load_model(folder: Path) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of safetensors, torch, transformers: whatever they meet in a file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StepError(f"{folder}: not a model that can be read ({reason})") from error
-    return model.eval()
-
-
-def export(model: Any, out: Path, opset: int, inputs: Sequence[str] = INPUTS[:3]) -> None:
-    """Write the ONNX file; of `inputs` those that the model's forward takes, in the order in which
-    it takes them: the exporter gives out names in that order, whatever it is called with.
+def inputs_taken(model: Any, inputs: Sequence[str]) -> list[str]:
+    """Of `inputs` those that the model takes, in the order in which it takes them: the exporter
+    gives out names in that order, whatever it is called with.  Token types of one kind say nothing.
     """
+    one_kind = getattr(model.config, "type_vocab_size", 2) < 2
+    return [
+        name
+        for name in inspect.signature(model.forward).parameters
+        if name in inputs and not (name == "token_type_ids" and one_kind)
+    ]
+
+
+def export(
+    model: Any,
+    out: Path,
+    opset: int,
+    inputs: Sequence[str] = INPUTS[:3],
+    *,
+    kind: str = "text-classification",
+    pooling: Pooling | None = None,
+) -> None:
+    """Write the ONNX file of a model that `load_model` has read; with pooling, of its embedding."""
     import torch
 
-    taken = [name for name in inspect.signature(model.forward).parameters if name in inputs]
+    taken, outputs = inputs_taken(model, inputs), HEADS[kind].outputs
     ids = torch.tensor([[101, 7592, 2088, 102], [101, 2204, 102, 0]]) % model.config.vocab_size
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     positions = torch.arange(ids.shape[1]).expand_as(ids).contiguous()
     sample = dict(zip(INPUTS, (ids, mask, torch.zeros_like(ids), positions), strict=True))
     model.config.return_dict = False
+    given: Any = ({name: sample[name] for name in taken},)
+    if pooling:
+        model = embedder(model, pooling, taken)
+        given = tuple(sample[name] for name in taken)
     with torch.no_grad():
         torch.onnx.export(
             model,
-            ({name: sample[name] for name in taken},),
+            given,
             str(out),
             input_names=taken,
-            output_names=["logits"],
-            dynamic_axes={**dict.fromkeys(taken, AXES), "logits": {0: "batch"}},
+            output_names=list(outputs),
+            dynamic_axes={**dict.fromkeys(taken, TOKENS), **outputs},
             opset_version=opset,
             dynamo=False,
         )
 
 
 def main(arguments: argparse.Namespace) -> None:
-    model = load_model(arguments.model)
+    model, kind = load_model(arguments.model, arguments.kind), arguments.kind
+    pooling = pooling_of(arguments.model) if kind == "sentence-similarity" else None
     with whole(arguments.config) as partial:
         shutil.copyfile(arguments.model / "config.json", partial)
     with whole(arguments.out) as partial:
-        export(model, partial, arguments.opset, arguments.inputs)
+        export(model, partial, arguments.opset, arguments.inputs, kind=kind, pooling=pooling)
     print(f"{arguments.out}: opset {arguments.opset}, {arguments.out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--kind", choices=KINDS, required=True)
     parser.add_argument("--opset", type=int, required=True)
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=INPUTS[:3])
     parser.add_argument("--out", type=Path, required=True)

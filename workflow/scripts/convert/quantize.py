@@ -91,7 +91,8 @@ def quantize_static(
     ranges = find_ranges(model, feeds, method)
     worst = min(ranges.items(), key=lambda item: item[1].decibels)
     print(
-        f"{count} sentences, {len(ranges)} ranges; noisiest {worst[0]}: {worst[1].decibels:.1f} dB"
+        f"{len(feeds)} sentences, {len(ranges)} ranges;"
+        f" noisiest {worst[0]}: {worst[1].decibels:.1f} dB"
     )
     if bias_parts:
         rounded = round_biases(whole_model, ranges, bias_parts)

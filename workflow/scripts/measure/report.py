@@ -14,11 +14,12 @@ from workflow.scripts.measure.page import Table, as_html
 ACCURACY = [
     "task",
     "precision",
-    "accuracy",
-    "F1",
-    "sentences",
-    "same class as fp32",
-    "same class as ONNX Runtime",
+    "metric",
+    "value",
+    "others",
+    "examples",
+    "same as fp32",
+    "same as ONNX Runtime",
     "dataset",
     "seconds",
 ]
@@ -39,6 +40,17 @@ SPEED = [
     "cpu_model",
     "dataset",
 ]
+SCORES = {  # of a result -> as they are called
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "mcc": "MCC",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "entity_f1": "entity F1",
+    "entity_precision": "entity precision",
+    "entity_recall": "entity recall",
+    "exact_match": "exact match",
+}
 COLUMNS = {"accuracy": ACCURACY, "throughput": SPEED, "latency": SPEED}
 
 
@@ -54,21 +66,28 @@ def read_result(path: Path) -> pd.DataFrame:
 
 
 def _accuracy_row(result: dict[str, Any]) -> dict[str, str]:
-    dataset, subset = result["dataset"], result.get("subset")
-    fp32 = result["agreement_fp32"]["same_class"]
-    same_file = result["agreement_onnxruntime_same_file"]["same_class"]
+    dataset, subset, metric = result["dataset"], result.get("subset"), result["metric"]
+    others = (name for name in SCORES if name in result and name != metric)
     return {
         "mode": "accuracy",
         "task": result["task"],
         "precision": result["precision"],
-        "accuracy": f"{result['accuracy']:.4f}",
-        "F1": f"{result['f1']:.4f}",
-        "sentences": f"{result['sentences']}" + (f" of {subset['of']}" if subset else ""),
-        "same class as fp32": f"{fp32:.4f}",
-        "same class as ONNX Runtime": f"{same_file:.4f}",
+        "metric": SCORES[metric],
+        "value": f"{result['value']:.4f}",
+        "others": ", ".join(f"{SCORES[name]} {result[name]:.4f}" for name in others),
+        "examples": f"{result['sentences']}" + (f" of {subset['of']}" if subset else ""),
+        "same as fp32": _same(result["agreement_fp32"]),
+        "same as ONNX Runtime": _same(result["agreement_onnxruntime_same_file"]),
         "dataset": f"{dataset['source']}:{dataset['name']}",
         "seconds": f"{result['seconds']:.2f}",
     }
+
+
+def _same(agreement: dict[str, float]) -> str:
+    """Share of equal answers; of numbers, how far they are apart."""
+    if "same_class" in agreement:
+        return f"{agreement['same_class']:.4f}"
+    return f"+-{agreement['max_difference']:.1g}"
 
 
 def tables(paths: Sequence[Path]) -> list[Table]:
