@@ -31,12 +31,21 @@ from ..codegen.simd import (
     pick,
     shifts,
     splats,
+    square_root,
     sub,
+    to_float,
+    where_above,
 )
 
-f32 = nb.float32
+f32, i32 = nb.float32, nb.int32
 
 EXP = (0.00829171668, 0.0419150285, 0.166676628, 0.499988991, 0.999999666, 1.00000007)
+LOG = (
+    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+)  # fmt: skip
+LOG_OFFSET = (128 << 23) - 0x3F3504F3  # less the bits of sqrt(1/2)
+LEAST_SUM, MOST = 2.0**-25, 3.4028234663852886e38  # x + 1 is 0 or more than that; float32's
 PIECES = 16  # floats of a register
 EXPONENT_BIAS = 127  # of float32
 LOG2_E, LN_2_HIGH, LN_2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
@@ -188,5 +197,38 @@ def none(lanes):
     return routine(same)
 
 
+def sigmoid(lanes):
+    """1 / (1 + exp(-x)); absolute error below 2e-7."""
+    splat, exp = splats("f32", lanes), exponential(lanes)
+
+    def sigmoid_(x):
+        return div(splat(f32(1)), add(splat(f32(1)), exp(sub(splat(f32(0)), x))))
+
+    return routine(sigmoid_)
+
+
+def log1p(lanes):
+    """log(x + 1), x + 1 = 2^n m with m from sqrt(1/2) to sqrt(2); error below 2e-7, absolute and
+    relative to log(x + 1).
+    """
+    splat, whole, series = splats("f32", lanes), splats("i32", lanes), polynomial(LOG, lanes)
+    up, down = shifts("left", 23), shifts("right", 23)
+
+    def log(x):
+        v = add(x, splat(f32(1)))
+        n = sub(down(add(as_int(v), whole(i32(LOG_OFFSET)))), whole(i32(128)))
+        f, n = sub(as_float(sub(as_int(v), up(n))), splat(f32(1))), to_float(n)
+        square = mul(f, f)
+        y = fma(mul(f, square), series(f), mul(n, splat(f32(LN_2_LOW))))
+        y = add(f, fma(square, splat(f32(-0.5)), y))
+        y = fma(n, splat(f32(LN_2_HIGH)), y)
+        y = fma(square_root(v), splat(f32(0)), y)  # NaN below 0
+        y = where_above(splat(f32(LEAST_SUM)), absolute(v), splat(f32(-math.inf)), y)
+        return where_above(v, splat(f32(MOST)), v, y)
+
+    return routine(log)
+
+
 ACTIVATIONS = {"none": none, "gelu": gelu, "gelu_tanh": gelu_tanh, "tanh": tanh_of, "relu": relu}
+FUNCTIONS = {**ACTIVATIONS, "sigmoid": sigmoid, "log1p": log1p}  # that no product ends with
 ROUGH_ACTIVATIONS = {**ACTIVATIONS, "gelu": rough_gelu}

@@ -1,6 +1,6 @@
 """Channel by channel, where no product is there to do it in its epilogue:
 
-    elementwise   y = quantised(activation(dequantised(x)))
+    elementwise   y = quantised(function(dequantised(x)))
     combine       y = x + other, or x * other, in float32
 
 A unit is a tile; params: ELEMENTWISE, COMBINE.
@@ -25,7 +25,7 @@ from ..codegen.simd import (
     splats,
     store,
 )
-from .activations import ACTIVATIONS
+from .activations import FUNCTIONS
 from .buffers import tile_of
 from .context import CONTEXT
 from .params import COMBINE, ELEMENTWISE
@@ -67,9 +67,9 @@ def _store(lanes, kind):
     return routine(to_bytes if kind == "u8" else to_floats)
 
 
-def elementwise(lanes, x_type, activation, y_type):
+def elementwise(lanes, x_type, function, y_type):
     """See the head of the file; types are "u8" or "f32"."""
-    load, act, put = _load(lanes, x_type), ACTIVATIONS[activation](lanes), _store(lanes, y_type)
+    load, act, put = _load(lanes, x_type), FUNCTIONS[function](lanes), _store(lanes, y_type)
     x_row, y_row = lanes * BYTES[x_type], lanes * BYTES[y_type]
 
     def kernel(params, context, begin, end):

@@ -11,6 +11,7 @@ from typing import Any
 from .record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
 
 __all__ = [
+    "ALONG_CHANNELS",
     "BUFFER",
     "CLOCK",
     "COMBINE",
@@ -81,6 +82,7 @@ L2_NORM = record(
     Field("channels", WHOLE, "of x and of y"),
     Field("epsilon", FLOAT, "least length that x is divided by"),
 )
+ALONG_CHANNELS = record("ALONG_CHANNELS", *X, *Y, Field("channels", WHOLE, "of x"))
 DENSE_ROWS = record(
     "DENSE_ROWS",
     *X,

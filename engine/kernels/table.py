@@ -22,6 +22,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "epilogue": ("bytes", "table", "plain", "floats", "rounded", "dynamic"),
     "epilogue_of_rows": ("bytes", "table", "plain"),
     "activation": ("gelu", "none", "tanh", "relu", "gelu_tanh"),
+    "function": ("none", "gelu", "tanh", "relu", "gelu_tanh", "sigmoid", "log1p"),
     "output": ("u8", "f32", "rows", "words"),
     "output_of_fours": ("u8", "f32", "rows", "words", "pairs"),
     "normalised": (True, False),
@@ -117,7 +118,7 @@ KERNELS: Mapping[str, Kernel] = {
             params.LAYER_NORM_FLOATS, scratch="tile_of_x",
         ),
         Kernel(
-            "elementwise", "elementwise", ("lanes", "x_type", "activation", "y_type"),
+            "elementwise", "elementwise", ("lanes", "x_type", "function", "y_type"),
             params.ELEMENTWISE,
         ),
         Kernel("combine", "elementwise", ("lanes", "operation"), params.COMBINE),
@@ -174,6 +175,8 @@ KERNELS: Mapping[str, Kernel] = {
         ),
         # rows, what is made of all channels, and what is handed over
         Kernel("l2_norm", "along_channels", ("lanes",), params.L2_NORM),
+        Kernel("softmax", "along_channels", ("lanes",), params.ALONG_CHANNELS),
+        Kernel("argmax", "along_channels", ("lanes",), params.ALONG_CHANNELS),
         Kernel("pool", "pool", ("pooling",), params.POOL, scratch="pool"),
         Kernel("select", "rows", ("kind",), params.SELECT),
         Kernel(

@@ -172,7 +172,7 @@ OPERATORS = [
     Operator("Pow", power, makes=broadcast, traits=BROADCASTS | EACH),
     Operator("Reciprocal", lambda x: 1 / x, traits=SAME | EACH),
     Operator("Relu", relu, traits=SAME | EACH | TAME | ACTIVATES),
-    Operator("Sigmoid", sigmoid, traits=SAME | EACH | TAME),
+    Operator("Sigmoid", sigmoid, traits=SAME | EACH | TAME | ACTIVATES),
     Operator("Softplus", softplus, traits=SAME | EACH | TAME),
     Operator("Sum", partial(variadic, np.add), makes=broadcast, traits=EACH | TAME),
     Operator(

@@ -16,7 +16,7 @@ from .elementwise import gelu
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
 from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, rms_normalization, softmax
-from .table import HEAVY, MOVES, SAME, Operator
+from .table import ACTIVATES, EACH, HEAVY, MOVES, SAME, Operator
 
 __all__ = ["OPERATORS", "activation_of", "first_keys", "mask_of_ones"]
 
@@ -245,11 +245,24 @@ def l2_norm(x: Array, *, epsilon: float = 0.0) -> Array:
         return np.asarray(x / np.maximum(length, np.float32(epsilon)))
 
 
+def channels(x: Array, *, count: int, first: int = 0) -> Array:
+    """y [..., count]: adjacent channels of x."""
+    return x[..., first : first + count]
+
+
+def log1p(x: Array) -> Array:
+    """log(x + 1), rounded after each."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.log(x + x.dtype.type(1)))
+
+
 OPERATORS = [
     Operator("Attention", attention, domain="engine", traits=HEAVY),
+    Operator("Channels", channels, domain="engine", traits=MOVES),
     Operator("Embedding", embedding, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),
     Operator("L2Norm", l2_norm, domain="engine", traits=SAME | HEAVY),
     Operator("LayerNorm", layer_norm, domain="engine", traits=HEAVY),
+    Operator("Log1p", log1p, domain="engine", traits=SAME | EACH | ACTIVATES | HEAVY),
     Operator("Linear", linear, domain="engine", traits=HEAVY),
     Operator("Pool", pool, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),

@@ -218,6 +218,12 @@ def bfloat16_is_not_stored(found: Found) -> str | None:
     return f"precision is bfloat16, and {how[0]} is quantised" if how else None
 
 
+def channels_there(found: Found) -> str | None:
+    first, count = found.attributes.get("first", 0), found.attributes["count"]
+    most = found.lengths.get("K", first + count)
+    return f"channels {first} to {first + count - 1} of {most}" if first + count > most else None
+
+
 # --- the rows ---
 def constant(name: str, *shape: str, types: tuple[str, ...] = FLOAT, optional: bool = False) -> Any:
     return Input(name, shape, types, optional, constant=True)
@@ -323,9 +329,18 @@ POOL = Declaration(
 L2_NORM = Declaration(
     "L2Norm", (Input("x", ("...", "C")),), ("...", "C"), {"epsilon": EPSILON}, follows="x"
 )
+CHANNELS = Declaration(
+    "Channels",
+    (Input("x", ("...", "K")),),
+    ("...", "C"),
+    {"first": ROW, "count": whole(1, required=True)},
+    (channels_there,),
+    follows="x",
+)
+LOG1P = Declaration("Log1p", (Input("x", ("...",)),), ("...",), {}, follows="x")
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
-    for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM)
+    for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM, CHANNELS, LOG1P)
 }
 for _kind, _row in DECLARED.items():
     name_inputs(_kind, tuple(each.name for each in _row.inputs))

@@ -19,6 +19,7 @@ from . import linear as _linear
 from . import pool as _pool
 from . import select as _select
 from .attention import attention
+from .channels import channels
 from .clean import clean
 from .dead_rows import dead_rows
 from .embedding import embedding
@@ -51,6 +52,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     attention,  # needs the linear layers' results as [batch, sequence, channels]
     pool,  # rows made of a sentence's tokens
     l2_norm,
+    channels,  # what a question answerer takes out of its logits
     select,  # the rows a classifier reads, and the Squeeze behind it
     quantize,  # FakeQuantize -> attributes: what is stored in 8 bits
     dead_rows,  # rows nobody reads are not computed

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Value
+from ..ops import Trait, kinds
 from ..ops.fused import first_keys
 from .fusion import Fusion, Match, fuse_all
 from .lengths import alike
-from .match import Constant, Operators, Pattern, Scalar, Tensor, either
+from .match import Constant, Maybe, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
 from .probe import Part, part_above, probe, sentences
 from .select import squeeze
@@ -27,6 +28,7 @@ __all__ = ["FUSIONS", "pool"]
 
 Array = NDArray[Any]
 TRIED = ((2, 3), (1, 4), (3, 7))  # sentences, tokens
+ACTIVATES = kinds(Trait.ACTIVATES)
 ROUNDING = 2e-6  # of a count: count + epsilon is as good as the count itself
 
 
@@ -159,7 +161,7 @@ def not_masked(match: Match) -> str | None:
 def not_of_kernels(match: Match) -> str | None:
     """Only where kernels may have made x: else nothing is won."""
     made = match.search.producer.get(match["x"])
-    if made is None or made.domain != "engine":
+    if made is None or not (made.domain == "engine" or made.kind in ACTIVATES):
         return f"'{match['x']}' is no operator's of the engine"
     return not_along_tokens(match)
 
@@ -236,12 +238,49 @@ def divided(match: Match) -> Sequence[Node]:
     return [made, without_tokens(match, rows)] if "total" in match else [made]
 
 
+# --- what may be done to the maximum instead of every token ---
+def log1p(op: Operators, x: Tensor) -> Pattern:
+    return op.Log(x + 1.0)
+
+
+def one_operator(match: Match) -> Sequence[Node]:
+    name = layer_name([match.root])
+    return [Node("Log1p", (match["x"],), match.root.outputs, {}, name, "engine")]
+
+
+def greatest_of(op: Operators, x: Tensor) -> Pattern:
+    """Of a function that does not fall, and is 0 at 0."""
+    each = either(op.Relu(x), op.engine.Log1p(x)).named("each")
+    return op.engine.Pool(each, Maybe().named("mask"))
+
+
+def falls(match: Match) -> str | None:
+    if match.root.attributes["how"] != "max" or (
+        match.get("mask") and match.root.attributes["fill"]
+    ):
+        return "it is no maximum in which masked tokens are 0"
+    made = match.search.producer.get(match["x"])
+    relu = made is not None and (made.kind == "Relu" or made.attributes.get("activation") == "relu")
+    return None if match.node("each").kind == "Relu" or relu else "x may be less than -1"
+
+
+def later(match: Match) -> Sequence[Node]:
+    each, out = match.node("each"), match.root.outputs[0]
+    pooled = (match["x"], *match.root.inputs[1:])
+    return [
+        match.root.changed(inputs=pooled, outputs=(f"{out}.greatest",)),
+        each.changed(inputs=(f"{out}.greatest",), outputs=(out,)),
+    ]
+
+
 FUSIONS = [
+    Fusion("log1p", log1p, one_operator),
     Fusion("pool", weighted, pooled, not_masked),
     Fusion("pool_chosen", chosen, pooled, not_masked),
     Fusion("pool_product", product, pooled, not_masked),
     Fusion("pool_all", plain, pooled, not_of_kernels),
     Fusion("pool_mean", mean, divided, no_mean),
+    Fusion("pool_first", greatest_of, later, falls),
 ]
 
 

@@ -167,6 +167,12 @@ def select(node: Node, inputs: list[Fact]) -> Fact:
     return UNKNOWN if x.shape is None else Fact((x.shape[0], 1, x.shape[2]), None, x.dtype)
 
 
+def some_channels(node: Node, inputs: list[Fact]) -> Fact:
+    x = inputs[0]
+    shape = None if x.shape is None else (*x.shape[:-1], node.attributes["count"])
+    return Fact(shape, None, x.dtype)
+
+
 def quantized_product(node: Node, inputs: list[Fact]) -> Fact:
     return matmul(node, [inputs[0], inputs[3]])
 
@@ -193,6 +199,7 @@ RULES: dict[str, Rule] = {
     "engine.Embedding": embedding,
     "engine.LayerNorm": layer_norm,
     "engine.Linear": linear,
+    "engine.Channels": some_channels,
     "engine.L2Norm": same_as_input,
     "engine.Pool": select,
     "engine.Select": select,

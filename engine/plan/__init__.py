@@ -20,11 +20,20 @@ from .emit import plan_of
 from .heads import with_whole_heads
 from .measured import read_measured
 from .memory import Buffer
-from .program import PACK_TOKENS, Plan, Program
+from .program import PACK_TOKENS, Plan, Program, Result
 from .steps import Step
 from .tune import measure_layers
 
-__all__ = ["PACK_TOKENS", "Buffer", "Plan", "Program", "Step", "make_choices", "make_plan"]
+__all__ = [
+    "PACK_TOKENS",
+    "Buffer",
+    "Plan",
+    "Program",
+    "Result",
+    "Step",
+    "make_choices",
+    "make_plan",
+]
 
 log = logging.getLogger(__name__)
 

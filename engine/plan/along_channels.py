@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from ..graph import Node
-from .choose import L2NormChoice
+from .choose import Activation, AlongChannelsChoice, L2NormChoice
 from .elementwise import in_floats
 from .planner import Planner
 
-__all__ = ["emit_l2_norm"]
+__all__ = ["emit_along_channels", "emit_l2_norm"]
 
 
 def emit_l2_norm(planner: Planner, node: Node, choice: L2NormChoice) -> None:
     """x divided by its length."""
-    x, y, channels = in_floats(planner, node, choice.x), choice.y.buffer, choice.y.channels
     epsilon = float(node.attributes.get("epsilon", 0.0))
-    params = {"x": x, "y": y, "channels": channels, "epsilon": epsilon}
-    planner.emit(node, "l2_norm", (x.lanes,), params, x.domain)
-    planner.layer(node, shape=(channels,), dtype=y.dtype, bytes=0)
+    _emit(planner, node, "l2_norm", choice.x, choice.y, epsilon=epsilon)
+
+
+def emit_along_channels(planner: Planner, node: Node, choice: AlongChannelsChoice) -> None:
+    """Softmax, ArgMax."""
+    _emit(planner, node, choice.kernel, choice.x, choice.y)
+
+
+def _emit(
+    planner: Planner, node: Node, kernel: str, given: Activation, y: Activation, **more: float
+) -> None:
+    x = in_floats(planner, node, given)
+    params = {"x": x, "y": y.buffer, "channels": given.channels, **more}
+    planner.emit(node, kernel, (x.lanes,), params, x.domain)
+    planner.layer(node, shape=(given.channels,), dtype=y.buffer.dtype, bytes=0)

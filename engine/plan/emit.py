@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graph import Graph, Node, Value
-from .along_channels import emit_l2_norm
+from .along_channels import emit_along_channels, emit_l2_norm
 from .attention import emit_attention
 from .choose import (
+    AlongChannelsChoice,
     AttentionChoice,
     Choice,
     Choices,
@@ -45,6 +46,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     SelectChoice: emit_select,
     PoolChoice: emit_pool,
     L2NormChoice: emit_l2_norm,
+    AlongChannelsChoice: emit_along_channels,
     ElementwiseChoice: emit_elementwise,
     CombineChoice: emit_combine,
 }
@@ -94,7 +96,8 @@ def emit_steps(choices: Choices) -> Planner:
 def _output(planner: Planner, choices: Choices, number: int, name: str) -> Result:
     value = choices.values[name]
     buffer = value.buffer
-    result = Result(name, buffer.domain, value.channels, value.kept_axis, value.returned)
+    shape = (buffer.domain, value.channels, value.kept_axis, value.flat)
+    result = Result(name, *shape, value.returned)
     kernel = "output_tokens" if buffer.domain == "tokens" else "output_rows"
     params = {"x": buffer, "number": number, "channels": result.channels}
     planner.emit(Node("Output", (name,), (), name=name), kernel, (), params, buffer.domain)
@@ -117,7 +120,7 @@ def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
 
 def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> str:
     """How a row of all tokens, or the fallback, would read what kernels leave out, or nothing."""
-    tokens = [result.name for result in results if result.domain == "tokens"]
+    tokens = {result.name: len(result.shape) for result in results if result.domain == "tokens"}
     if not choices.mask:
         return ""
     whole = (

@@ -23,7 +23,8 @@ FORMS = {  # a form of x -> the kernel that makes it, and its type
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Activations [tile][channel][lane]; domain "tokens" has 64 lanes, "rows" 16 (a lane a
-    sentence).  form: the order of bfloat16 (kernels/linear/floats.py), of a tile as one piece.
+    sentence).  form: the order of bfloat16 (kernels/linear/floats.py), of a tile as one piece;
+    of: the buffer that has this one's channels as its own, from `first` on.
     """
 
     name: str
@@ -31,6 +32,22 @@ class Buffer:
     channels: int
     dtype: str
     form: str = ""
+    of: Buffer | None = None
+    first: int = 0
+
+    @property
+    def whole(self) -> Buffer:
+        """What lies in the arena."""
+        return self if self.of is None else self.of
+
+    def taken(self, name: str, first: int, count: int) -> Buffer:
+        """Some of its channels."""
+        return Buffer(name, self.domain, count, self.dtype, "", self.whole, self.first + first)
+
+    @property
+    def offset(self) -> int:
+        """Of its first channel in `whole`, in bytes."""
+        return self.first * self.lanes * BYTES[self.dtype]
 
     @property
     def lanes(self) -> int:
@@ -39,7 +56,9 @@ class Buffer:
 
     @property
     def tile_bytes(self) -> int:
-        """Bytes of a tile."""
+        """Bytes from a tile to the next."""
+        if self.of is not None:
+            return self.of.tile_bytes
         return self.channels * self.lanes * BYTES[self.dtype]
 
 

@@ -14,7 +14,7 @@ value of the subgraph has its Rows, which a rule for each kind of operator finds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -197,19 +197,21 @@ RULES: dict[str, Callable[[Place], Rows]] = {
     "MatMul": matmul,
     "engine.Attention": attention,
     "engine.LayerNorm": layer_norm,
+    "engine.Channels": lambda p: p.untouched([-1]),
     "engine.L2Norm": l2_norm,
     "engine.Linear": linear,
     "engine.Pool": pooled,
 }
 
 
-def mixes_tokens(fallback: Graph, handed: Iterable[str], mask: str) -> str | None:
+def mixes_tokens(fallback: Graph, handed: Mapping[str, int], mask: str) -> str | None:
     """A sentence about the first node that masked tokens' values would reach; None where there is
-    none.  handed: values [batch, tokens, channels] that kernels make; mask: the input they go by.
+    none.  handed: values [batch, tokens, ...] that kernels make, and their ranks; mask: the input
+    they go by.
     """
     dtype = next((value.dtype for value in fallback.inputs if value.name == mask), "int64")
     rows = {mask: Rows(-2, at={-1: np.zeros((), dtype)})}
-    rows.update(dict.fromkeys(handed, Rows(-3, frozenset([-2]))))
+    rows.update((name, Rows(-rank, frozenset([1 - rank]))) for name, rank in handed.items())
     facts = infer(fallback)
     for node in fallback:
         inputs = [rows.get(name, CLEAN) for name in node.inputs]

@@ -36,14 +36,15 @@ class Result:
     domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
     channels: int
     keep_row_axis: bool = False  # [batch, 1, channels]
+    flat: bool = False  # of one channel, which is no axis
     dtype: str = "float32"  # in which a call returns it; the program makes float32
 
     @property
     def shape(self) -> tuple[int | str, ...]:
         """Of the array, with names for what a call decides."""
-        if self.domain == "tokens":
-            return ("batch", "sequence", self.channels)
-        return ("batch", *([1] if self.keep_row_axis else []), self.channels)
+        one: list[int | str] = [1] if self.keep_row_axis else []
+        tokens = ["sequence"] if self.domain == "tokens" else one
+        return ("batch", *tokens, *([] if self.flat else [self.channels]))
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _counts(position_ids: NDArray[Any], mask: NDArray[Any] | None) -> bool:
 def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:
     """A parameter as the eight bytes a kernel reads."""
     if isinstance(param, Buffer):
-        return offsets[param]
+        return offsets[param.whole] + param.offset
     if isinstance(param, np.ndarray):
         return param.ctypes.data
     if isinstance(param, float | np.floating):

@@ -70,5 +70,5 @@ class Step:
         return self.domain == "rows" and self.weight_bytes < LEAST_SHARED
 
     def buffers(self) -> list[Buffer]:
-        """Those it reads or writes."""
-        return [param for param in self.params.values() if isinstance(param, Buffer)]
+        """Those it reads or writes, as they lie in the arena."""
+        return [param.whole for param in self.params.values() if isinstance(param, Buffer)]

@@ -17,7 +17,7 @@ from ..errors import InputError, ResourceError
 from ..kernels import kernel
 from ..kernels.call import CALL
 from ..kernels.context import TILE
-from ..plan import Plan, Program
+from ..plan import Plan, Program, Result
 from .inputs import Inputs
 from .workers import NO_ROOM, Room, available_cpus
 
@@ -226,7 +226,6 @@ def _filled(plan: Plan, room: Room, ways: Sequence[Program], batch: int, length:
     return bytes(call)[CALL.batch :]
 
 
-def _shape(result: Any, batch: int, length: int) -> tuple[int, ...]:
-    if result.domain == "tokens":
-        return (batch, length, result.channels)
-    return (batch, 1, result.channels) if result.keep_row_axis else (batch, result.channels)
+def _shape(result: Result, batch: int, length: int) -> tuple[int, ...]:
+    lengths = {"batch": batch, "sequence": length}
+    return tuple(n if isinstance(n, int) else lengths[n] for n in result.shape)

@@ -14,6 +14,7 @@ from engine.codegen.isa import Isa
 from engine.kernels import activations, context
 from engine.kernels.harness import Harness
 from engine.ops import elementwise as ops
+from engine.ops import fused
 
 from .fixtures import SETS, SPECIALS
 
@@ -53,13 +54,23 @@ def gelu_tanh(x: Array) -> Array:
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-STATED = [  # routine, meaning, range, greatest absolute error, greatest relative error
+STATED: list[
+    tuple[Any, ...]
+] = [  # routine, meaning, range, greatest absolute error, greatest relative error
     ("exponential", np.exp, (-87, 88), 0, 2.5e-7),
     ("tanh_of", np.tanh, (-12, 12), 3e-7, 0),
     ("gelu", gelu, (-8, 8), 2e-6, 0),
     ("rough_gelu", gelu, (-8, 8), 5e-5, 0),
     ("gelu_tanh", gelu_tanh, (-8, 8), 2e-6, 0),
     ("relu", lambda x: np.maximum(x, 0), (-8, 8), 0, 0),
+    ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), (-20, 20), 2e-7, 0),
+    (
+        "log1p",
+        lambda x: np.log((x.astype(np.float32) + np.float32(1)).astype(np.float64)),
+        (-0.9, 40),
+        0,
+        2e-7,
+    ),
 ]
 
 
@@ -98,6 +109,8 @@ SPECIAL = [  # routine, its meaning in ops
     ("gelu_tanh", ops.fast_gelu),
     ("relu", ops.relu),
     ("none", lambda x: x),
+    ("sigmoid", ops.sigmoid),
+    ("log1p", fused.log1p),
 ]
 
 

@@ -179,3 +179,16 @@ def test_length_1(name: str) -> None:
             assert_same(before, after, x=normal(3, 8))
         else:
             assert "L2Norm" not in operators(after)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_the_maximum_comes_before_functions_that_do_not_fall(relu: bool) -> None:
+    """SPLADE; x that may be less than -1 is looked at token by token."""
+    s, x = sketch()
+    weights = s.Log(s.Add(s.Relu(x) if relu else x, np.float32(1)))
+    before = s.graph(s.ReduceMax(s.Mul(weights, ones(s)), axes=(1,), keepdims=0))
+    after = pool(clean(before))
+    later = ["LayerNorm", "Pool", "Relu", "Log1p", "Squeeze"]
+    assert operators(after) == (later if relu else ["LayerNorm", "Log1p", "Pool", "Squeeze"])
+    if relu:
+        same(before, after)

@@ -53,7 +53,9 @@ REFUSED = {
     "more than one result": Node("Split", ("logits",), ("made", "rest")),
     "'back' is not an activation": Node("Tanh", ("back",), ("made",)),
     "mask '', before it was 'attention_mask'": attention("", "made"),
-    "not one row a sentence": Node("Flatten", ("z",), ("made",)),
+    "makes something else than [batch, channels], or of one channel [batch]": Node(
+        "Flatten", ("z",), ("made",)
+    ),
     "token 1 is chosen, not the first": Node(
         "Select", ("z",), ("made",), {"index": 1}, "", "engine"
     ),

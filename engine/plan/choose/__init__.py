@@ -23,7 +23,13 @@ from ..dead_channels import live_channels, varying_fours
 from ..measured import Configuration
 from ..ranges import attention_is_bytes
 from ..steps import Refusal, Unplanned
-from .along_channels import L2NormChoice, choose_l2_norm
+from .along_channels import (
+    AlongChannelsChoice,
+    L2NormChoice,
+    choose_argmax,
+    choose_l2_norm,
+    choose_softmax,
+)
 from .attention import AttentionChoice, choose_attention
 from .elementwise import (
     COMBINED,
@@ -42,6 +48,7 @@ from .rows import (
     RenamingChoice,
     SelectChoice,
     choose_cast,
+    choose_channels,
     choose_pool,
     choose_renaming,
     choose_select,
@@ -49,6 +56,7 @@ from .rows import (
 
 __all__ = [
     "Activation",
+    "AlongChannelsChoice",
     "AttentionChoice",
     "Choice",
     "Choices",
@@ -74,6 +82,9 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Select": choose_select,
     "engine.Pool": choose_pool,
     "engine.L2Norm": choose_l2_norm,
+    "engine.Channels": choose_channels,
+    "Softmax": choose_softmax,
+    "ArgMax": choose_argmax,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
     **dict.fromkeys(COMBINED, choose_combine),
     "Cast": choose_cast,

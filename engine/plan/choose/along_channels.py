@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...graph import Node
+from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
+from .rows import without_channels
 
-__all__ = ["L2NormChoice", "choose_l2_norm"]
+__all__ = [
+    "AlongChannelsChoice",
+    "L2NormChoice",
+    "choose_argmax",
+    "choose_l2_norm",
+    "choose_softmax",
+]
 
 
 @dataclass(frozen=True)
@@ -17,12 +25,64 @@ class L2NormChoice(Choice):
     x: Activation
 
 
+@dataclass(frozen=True)
+class AlongChannelsChoice(Choice):
+    """x, in float32, through a kernel that has no more parameters."""
+
+    x: Activation
+    kernel: str
+
+
 def choose_l2_norm(facts: Facts, node: Node) -> L2NormChoice:
     """In float32, whatever x is.
 
     Raises:
         Unplanned: no kernel does this.
     """
-    x = facts.value(node.x)
-    y = facts.result(node.outputs[0], x.buffer.domain, x.channels, None)
-    return L2NormChoice(replace(y, kept_axis=x.kept_axis), x)
+    x = _of_channels(facts, node)
+    return L2NormChoice(_made(facts, node, x, x.channels), x)
+
+
+def choose_softmax(facts: Facts, node: Node) -> AlongChannelsChoice:
+    """Along the channels.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    x = _of_channels(facts, node)
+    _check_axis(node, x, -1 if facts.graph.opset >= 13 else 1)
+    return AlongChannelsChoice(_made(facts, node, x, x.channels), x, "softmax")
+
+
+def choose_argmax(facts: Facts, node: Node) -> AlongChannelsChoice:
+    """The channel's number is float32 until the call returns it.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    x = _of_channels(facts, node)
+    _check_axis(node, x, 0)
+    if node.attributes.get("select_last_index"):
+        raise Unplanned("the last of equals")
+    y = replace(_made(facts, node, x, 1), returned="int64")
+    y = y if node.attributes.get("keepdims", 1) else without_channels(y)
+    return AlongChannelsChoice(y, x, "argmax")
+
+
+def _of_channels(facts: Facts, node: Node) -> Activation:
+    x = facts.value(node.inputs[0], plain=False)
+    if x.flat or x.returned != "float32":
+        raise Unplanned("the last axis is not that of channels")
+    return x
+
+
+def _made(facts: Facts, node: Node, x: Activation, channels: int) -> Activation:
+    y = facts.result(node.outputs[0], x.buffer.domain, channels, None)
+    return replace(y, kept_axis=x.kept_axis)
+
+
+def _check_axis(node: Node, x: Activation, default: int) -> None:
+    rank = 3 if x.kept_axis or x.buffer.domain == "tokens" else 2
+    axis = node.attributes.get("axis", default)
+    if axis not in (-1, rank - 1):
+        raise Unplanned(f"along axis {axis}, not along channels")

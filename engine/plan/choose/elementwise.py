@@ -27,7 +27,7 @@ __all__ = [
 ELEMENTWISE = {  # ONNX operator -> activation of the kernel
     "QuantizeLinear": "none",
     "DequantizeLinear": "none",
-    **{kind: kind.lower() for kind in kinds(Trait.ACTIVATES)},
+    **{kind: kind.rpartition(".")[2].lower() for kind in kinds(Trait.ACTIVATES)},
 }
 COMBINED = {"Add": "add", "Mul": "mul"}  # ONNX operator -> operation of the kernel
 
@@ -65,7 +65,9 @@ def choose_elementwise(facts: Facts, node: Node) -> ElementwiseChoice:
     Raises:
         Unplanned: no kernel does this.
     """
-    x = facts.value(node.inputs[0])
+    x = facts.value(node.inputs[0], plain=False)
+    if x.returned != "float32":
+        raise Unplanned(f"x is {x.returned}")
     if (node.kind == "DequantizeLinear") == (x.buffer.dtype == "f32"):
         raise Unplanned(f"x is {x.buffer.dtype}")
     if node.attributes.get("approximate", "none") != "none":
@@ -85,8 +87,8 @@ def choose_combine(facts: Facts, node: Node) -> CombineChoice:
     Raises:
         Unplanned: no kernel does this.
     """
-    x, other = (facts.value(name) for name in node.inputs)
-    if x.shape != other.shape:
+    x, other = (facts.value(name, plain=False) for name in node.inputs)
+    if x.shape != other.shape or not x.returned == other.returned == "float32":
         raise Unplanned("the two operands have different shapes")
     y = converted(facts, node.outputs[0], x, None)
     return CombineChoice(y, x, other, COMBINED[node.kind])
@@ -95,7 +97,7 @@ def choose_combine(facts: Facts, node: Node) -> CombineChoice:
 def converted(facts: Facts, name: str, x: Activation, output: Quantization | None) -> Activation:
     """x in another type."""
     y = facts.result(name, x.buffer.domain, x.channels, output)
-    return replace(y, kept_axis=x.kept_axis)
+    return replace(y, kept_axis=x.kept_axis, flat=x.flat)
 
 
 def through_floats(

@@ -32,11 +32,17 @@ class Activation:
     kept_axis: bool = False  # rows whose shape is [batch, 1, channels]
     returned: str = "float32"  # the type in which a call returns it
     less_128: bool = False  # bytes stored less 128, as attention multiplies values
+    flat: bool = False  # of one channel, which is no axis: [batch, sequence], [batch]
 
     @property
-    def shape(self) -> tuple[str, bool, int]:
+    def shape(self) -> tuple[str, bool, bool, int]:
         """What decides the shape of the value."""
-        return self.buffer.domain, self.kept_axis, self.channels
+        return self.buffer.domain, self.kept_axis, self.flat, self.channels
+
+    @property
+    def is_plain(self) -> bool:
+        """Float32 or bytes in a buffer of its own, channels as the last axis."""
+        return self.buffer.of is None and not self.flat and self.returned == "float32"
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,15 @@ class Facts:
         """A constant, or None for an input left out."""
         return self.array(name) if name else None
 
-    def value(self, name: str, *, less_128: bool = False) -> Activation:
-        """An activation; less_128: the reader multiplies by bytes that are stored so."""
+    def value(self, name: str, *, less_128: bool = False, plain: bool = True) -> Activation:
+        """An activation; less_128: the reader multiplies by bytes that are stored so; plain: it
+        takes no others (Activation.is_plain).
+        """
         if name not in self.values:
             raise Unplanned(f"'{name}' is not an activation")
         found = self.values[name]
+        if plain and not found.is_plain:
+            raise Unplanned(f"'{name}' is some channels of a value, or their number")
         if found.less_128 != less_128:
             raise Unplanned(f"'{name}' is read both as values of attention on bytes and otherwise")
         return found

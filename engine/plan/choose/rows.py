@@ -17,9 +17,11 @@ __all__ = [
     "RenamingChoice",
     "SelectChoice",
     "choose_cast",
+    "choose_channels",
     "choose_pool",
     "choose_renaming",
     "choose_select",
+    "without_channels",
 ]
 
 RETURNED = ("float16", "float64")
@@ -74,17 +76,31 @@ def choose_pool(facts: Facts, node: Node) -> PoolChoice:
 
 
 def choose_renaming(facts: Facts, node: Node) -> RenamingChoice:
-    """Squeeze, Reshape or Flatten that only drops the axis of the chosen token.
+    """Squeeze, Reshape or Flatten that only drops the axis of the chosen token, or that of the only
+    channel.
 
     Raises:
         Unplanned: it does more.
     """
-    x = facts.value(node.inputs[0])
-    if x.buffer.domain != "rows":
-        raise Unplanned("not one row a sentence")
-    if not _makes_rows(facts, node, x):
-        raise Unplanned("makes something else than [batch, channels]")
-    return RenamingChoice(replace(x, kept_axis=False))
+    x = facts.value(node.inputs[0], plain=False)
+    if x.buffer.domain == "rows" and not x.flat and _makes_rows(facts, node, x):
+        return RenamingChoice(replace(x, kept_axis=False))
+    if x.channels > 1 or x.flat or not _drops_channels(facts, node, x):
+        raise Unplanned("makes something else than [batch, channels], or of one channel [batch]")
+    return RenamingChoice(without_channels(x))
+
+
+def choose_channels(facts: Facts, node: Node) -> RenamingChoice:
+    """Some adjacent channels of an activation, where they lie.
+
+    Raises:
+        Unplanned: it is none, or in another form.
+    """
+    x, count = facts.value(node.x, plain=False), node.attributes["count"]
+    if x.buffer.form or x.flat or x.returned != "float32":
+        raise Unplanned("its channels lie in another order")
+    buffer = x.buffer.taken(node.outputs[0], node.attributes.get("first", 0), count)
+    return RenamingChoice(replace(x, buffer=buffer, channels=count))
 
 
 def choose_cast(facts: Facts, node: Node) -> RenamingChoice:
@@ -93,10 +109,16 @@ def choose_cast(facts: Facts, node: Node) -> RenamingChoice:
     Raises:
         Unplanned: it is no such Cast.
     """
-    x, to = facts.value(node.inputs[0]), node.attributes["to"]
-    if x.buffer.dtype != "f32" or to not in RETURNED or node.outputs[0] in facts.graph.consumers():
+    x, to = facts.value(node.inputs[0], plain=False), node.attributes["to"]
+    is_last = node.outputs[0] not in facts.graph.consumers()
+    if x.buffer.dtype != "f32" or to not in RETURNED or not is_last or x.returned != "float32":
         raise Unplanned(f"kernels compute with no {to}")
     return RenamingChoice(replace(x, returned=to))
+
+
+def without_channels(x: Activation) -> Activation:
+    """The same without its last axis, which has one channel."""
+    return replace(x, kept_axis=False) if x.kept_axis else replace(x, flat=True)
 
 
 def _makes_rows(facts: Facts, node: Node, x: Activation) -> bool:
@@ -104,13 +126,34 @@ def _makes_rows(facts: Facts, node: Node, x: Activation) -> bool:
     kept = x.kept_axis
     if node.kind == "Flatten":
         return node.attributes.get("axis", 1) in ((1, 2, -1, -2) if kept else (1, -1))
-    if node.kind == "Squeeze":  # without axes a batch of one goes too
-        axes = node.attributes.get("axes")
-        if axes is None and len(node.inputs) > 1 and node.inputs[1]:
-            axes = facts.array(node.inputs[1])
-        axes = np.array([] if axes is None else axes)
-        return kept and axes.dtype.kind == "i" and axes.tolist() in ([1], [-2])
+    if node.kind == "Squeeze":
+        return kept and _squeezed(facts, node) in ([1], [-2])
+    target = _target(facts, node)
+    return target in ([-1, x.channels], [0, x.channels], [0, -1])
+
+
+def _drops_channels(facts: Facts, node: Node, x: Activation) -> bool:
+    """Whether it drops the last axis, of one channel."""
+    rank = 3 if x.kept_axis or x.buffer.domain == "tokens" else 2
+    if node.kind == "Squeeze":
+        return _squeezed(facts, node) in ([-1], [rank - 1])
+    return node.kind == "Reshape" and _target(facts, node) in (
+        [0] * (rank - 1),
+        [0] * (rank - 2) + [-1],
+    )
+
+
+def _squeezed(facts: Facts, node: Node) -> list[int]:
+    """The axes; none where they are not named: a batch of one goes too."""
+    axes = node.attributes.get("axes")
+    if axes is None and len(node.inputs) > 1 and node.inputs[1]:
+        axes = facts.array(node.inputs[1])
+    axes = np.array([] if axes is None else axes)
+    return [int(axis) for axis in axes] if axes.dtype.kind == "i" else []
+
+
+def _target(facts: Facts, node: Node) -> list[int]:
+    """Of a Reshape; nothing where a 0 in it would be a length."""
     shape = facts.array(node.inputs[1])
-    target = shape.tolist() if shape.dtype.kind == "i" else []
-    whole = target in ([-1, x.channels], [0, x.channels], [0, -1])
-    return whole and not (node.attributes.get("allowzero") and target[0] == 0)
+    target = [int(n) for n in shape] if shape.dtype.kind == "i" else []
+    return [] if node.attributes.get("allowzero") and 0 in target else target
