@@ -7,7 +7,7 @@ What runs here is one CPU's code; this looks at the code of the others.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -62,21 +62,20 @@ def function(name: str, variant: tuple[Any, ...]) -> Any:
     return builder(name, *variant)()
 
 
-def code(name: str, variant: tuple[Any, ...], cpu: str) -> tuple[str, bytes]:
-    """Assembly and object file."""
+def code(name: str, variant: tuple[Any, ...], cpu: str) -> str:
+    """Assembly: the last stage but for the assembler, which the golden ones go through too."""
     triple, which = TARGETS[cpu]
     chosen = isa.named(which)
     machine = compiler.target_machine(chosen, cpu=cpu, triple=triple, jit=False)
     full = kernel_name(name, *variant)
     module = compiler.optimised_module(full, lambda: function(name, variant), chosen, machine)
-    return str(machine.emit_assembly(module)), bytes(machine.emit_object(module))
+    return str(machine.emit_assembly(module))
 
 
-def check(text: str, binary: bytes, cpu: str) -> None:
-    """What holds for every kernel: an object file, no wider registers, no newer instructions."""
+def check(text: str, cpu: str) -> None:
+    """What holds for every kernel: no wider registers, no newer instructions, no foreign calls."""
     triple, which = TARGETS[cpu]
     chosen = isa.named(which)
-    assert binary.startswith(b"\x7fELF")
     called = re.findall(r"\t(?:callq|bl)\t([\w.]+)", text)
     assert set(called) <= LIBRARY
     if triple == ARM:
@@ -125,9 +124,18 @@ GOLDEN = [  # kernel and the end of its variant, CPU, a line that its code must 
 def test_the_instructions_it_is_about_are_used(name, end, cpu, line):
     wide = isa.named(TARGETS[cpu][1]).width == 512
     width = (64 if wide else 16,) if "width" in KERNELS[name].variant else ()
-    text, binary = code(name, (64, *width, *end), cpu)
-    check(text, binary, cpu)
+    text = code(name, (64, *width, *end), cpu)
+    check(text, cpu)
     assert re.search(line, text)
+
+
+@pytest.mark.parametrize("cpu", TARGETS)
+def test_object_files(cpu):
+    triple, which = TARGETS[cpu]
+    build = partial(function, "clock", ())
+    target = {"triple": triple, "cpu": cpu, "jit": False}
+    binary = compiler.object_code("clock", build, isa.named(which), **target)
+    assert binary.startswith(b"\x7fELF")
 
 
 @pytest.mark.slow
@@ -140,7 +148,7 @@ def test_every_kernel_compiles_for_every_cpu(name, cpu):
             code(name, variants(name, which)[0], cpu)
         return
     for variant in variants(name, which):
-        check(*code(name, variant, cpu), cpu)
+        check(code(name, variant, cpu), cpu)
 
 
 @pytest.mark.parametrize("name", ["generic", "avx2", "avx512_bf16"])

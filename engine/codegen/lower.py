@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -171,12 +172,19 @@ def _entry(name: str, target: str) -> str:
     }}"""
 
 
-def kernel_module(name: str, function: Callable[..., Any], isa: Isa) -> str:
-    """LLVM IR of the kernel under `name`, everything it calls inside, nothing inlined yet."""
+@lru_cache(maxsize=16)
+def _typed_kernel(function: Callable[..., Any]) -> tuple[str, str]:
+    """The LLVM name of a kernel's function and its IR, the same for all instruction sets."""
     result = _compile(function, (nb.int64,) * 4, nb.void)
     _remember_numbas_own(result.library)
-    module = llvm.parse_assembly(result.library.get_llvm_str())
-    entry = llvm.parse_assembly(_entry(name, result.fndesc.llvm_func_name))
+    return result.fndesc.llvm_func_name, result.library.get_llvm_str()
+
+
+def kernel_module(name: str, function: Callable[..., Any], isa: Isa) -> str:
+    """LLVM IR of the kernel under `name`, everything it calls inside, nothing inlined yet."""
+    target, text = _typed_kernel(function)
+    module = llvm.parse_assembly(text)
+    entry = llvm.parse_assembly(_entry(name, target))
     entry.triple, entry.data_layout = module.triple, module.data_layout
     module.link_in(entry)
     while wanted := [other for other in _undefined(module) if other in _routines]:
