@@ -18,7 +18,7 @@ from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, rms_normalization, softmax
 from .table import ACTIVATES, EACH, HEAVY, MOVES, SAME, Operator
 
-__all__ = ["OPERATORS", "activation_of", "first_keys", "mask_of_ones"]
+__all__ = ["OPERATORS", "activation_of", "by_distance", "first_keys", "mask_of_ones"]
 
 ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
@@ -148,6 +148,7 @@ def attention(
     k: Array,  # [B, S, C]
     v: Array,  # [B, S, C]
     mask: Array | None = None,  # [B, S]
+    bias: Array | None = None,  # [H, 2 P - 1]
     *,
     heads: int,
     scale: float,
@@ -167,6 +168,8 @@ def attention(
         q, k, v = (round_to_bfloat16(x) for x in (q, k, v))
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
     s = dequantized(quantized(s, scores), scores) * np.float32(scale)
+    if bias is not None:
+        s = s + by_distance(bias, q.shape[1], k.shape[1])
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
         s = np.where(_kept(mask, masking)[:, None, None], s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
@@ -188,6 +191,15 @@ def mask_of_ones(mask: Array) -> Array:
     if mask.dtype.kind == "f" and (odd := mask[(mask != 0) & (mask != 1)]).size:
         raise InputError(f"a mask holds {odd.flat[0]:g}: expected 0 or 1")
     return mask != 0
+
+
+def by_distance(bias: Array, queries: int, keys: int) -> Array:
+    """[H, queries, keys] of what a bias [H, 2 P - 1] adds where a key stands so far behind a query,
+    from P - 1 tokens before it to as many behind; further away what stands there.
+    """
+    most = bias.shape[1] // 2
+    distance = np.arange(keys)[None] - np.arange(queries)[:, None]
+    return np.asarray(bias[:, np.clip(distance, -most, most) + most])
 
 
 def first_keys(mask: Array) -> Array:

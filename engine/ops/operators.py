@@ -68,8 +68,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Declaration:
-    """Inputs are all listed, "" where one is left out; the last is optional where `may_end` early.
-    `rules` give a sentence where a node's parts do not go together.
+    """Inputs are all listed, "" where one is left out; so many of the last as `may_end` says need
+    not be.  `rules` give a sentence where a node's parts do not go together.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Declaration:
     output: tuple[str, ...]  # its shape
     attributes: Mapping[str, Attribute]
     rules: tuple[Callable[[Found], str | None], ...] = ()
-    may_end: bool = False
+    may_end: int = 0
     follows: str = ""  # the input whose type the result has; else it is float32 or as stored
 
     @property
@@ -210,6 +210,16 @@ def whole_heads(found: Found) -> str | None:
     return f"{channels} channels do not divide into {heads} heads" if channels % heads else None
 
 
+def bias_of_heads(found: Found) -> str | None:
+    """As many numbers for keys before a query as for those behind it."""
+    if "bias" not in found or "R" not in found.lengths:
+        return None
+    shape, heads = [found.lengths["H"], found.lengths["R"]], found.attributes["heads"]
+    if shape[0] == heads and shape[1] % 2:
+        return None
+    return f"the bias is {shape}, expected [{heads}, an odd number]"
+
+
 def bfloat16_is_not_stored(found: Found) -> str | None:
     if found.attributes.get("precision") != "bfloat16":
         return None
@@ -244,7 +254,7 @@ EMBEDDING = Declaration(
     ("B", "S", "C"),
     {"epsilon": EPSILON, "position_offset": ROW, "padding_id": ROW_OR_NONE, "output": STORED},
     (gamma_with_beta, types_with_table, positions_left, numbered_once),
-    may_end=True,
+    may_end=1,
 )
 LINEAR = Declaration(
     "Linear",
@@ -291,6 +301,7 @@ ATTENTION = Declaration(
         Input("key", ("B", "S", "C"), stored="key"),
         Input("value", ("B", "S", "C"), stored="value"),
         Input("mask", ("B", "S"), MASKS, optional=True),
+        constant("bias", "H", "R", optional=True),
     ),
     ("B", "Q", "C"),
     {
@@ -302,8 +313,8 @@ ATTENTION = Declaration(
         "precision": one_of("float32", "bfloat16"),
         "masking": one_of("keys", "lengths"),
     },
-    (whole_heads, bfloat16_is_not_stored),
-    may_end=True,
+    (whole_heads, bias_of_heads, bfloat16_is_not_stored),
+    may_end=2,
 )
 SELECT = Declaration(
     "Select",

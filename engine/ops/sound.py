@@ -96,8 +96,8 @@ def _of_ours(graph: Graph, node: Node, row: Declaration, known: Mapping[str, Kno
 def _inputs(place: str, node: Node, row: Declaration) -> dict[str, str]:
     """Value by the name of the input."""
     names = [each.name for each in row.inputs]
-    counts = (len(names), len(names) - row.may_end)
-    if len(node.inputs) not in counts or len(node.outputs) != 1 or not node.outputs[0]:
+    least = len(names) - row.may_end
+    if not least <= len(node.inputs) <= len(names) or len(node.outputs) != 1 or not node.outputs[0]:
         raise ModelError(
             f"{place}: {len(node.inputs)} inputs, outputs {list(node.outputs)}; expected"
             f" {', '.join(names)} ('' where one is left out), and one output"

@@ -2,7 +2,8 @@
 
 The pattern is the mathematics; how channels become heads is checked by moving numbered elements
 (movement.py), how the mask is spelled by running it (probe.py).  A factor on query, key or scores
-becomes `scale`, and the scales of quantisations after it are divided by it.
+becomes `scale`, and the scales of quantisations after it are divided by it.  What is added to the
+scores beside the mask may depend on distances (distances.py).
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization, Value
-from ..ops.fused import first_keys
+from ..ops.fused import by_distance, first_keys
+from .distances import Terms, added_by_distance
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
 from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
 from .outputs_apart import outputs_apart
-from .probe import part_above, probe, sentences
+from .probe import Part, part_above, probe, sentences
 from .shapes import Fact
 from .simulate import fake_quantize
 
@@ -39,12 +41,13 @@ MOST_SCORES = 1 << 26  # that are tried; models that fix longer sentences are no
 
 
 def scaled_dot_product(
-    op: Operators, value: Tensor, scores: Tensor, mask: Tensor, low: Scalar
+    op: Operators, value: Tensor, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar
 ) -> Pattern:
+    added = either(scores, scores + bias)
     masked = either(
-        scores + mask,
-        op.Where(mask, low, scores).named("masked_where"),
-        op.Where(mask, scores, low).named("kept_where"),
+        added + mask,
+        op.Where(mask, low, added).named("masked_where"),
+        op.Where(mask, added, low).named("kept_where"),
         scores,
     )
     softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
@@ -88,7 +91,7 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     )
     if reason:
         return reason
-    mask = mask_of(match, facts)
+    mask = mask_of(match, facts, heads)
     return mask if isinstance(mask, str) else Parts(query, key, value, scores, heads, mask)
 
 
@@ -100,6 +103,7 @@ class Mask:
 
     value: str
     masking: str = "keys"
+    bias: Array | None = None  # what is added by distance
 
 
 # --- layout ---
@@ -159,45 +163,93 @@ def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> s
 
 
 # --- mask ---
-def mask_of(match: Match, facts: Mapping[str, Fact]) -> Mask | str:
+def mask_of(match: Match, facts: Mapping[str, Fact], heads: int) -> Mask | str:
     """The mask behind what is added to the scores, or a sentence."""
     if "mask" not in match:
         return Mask("")
     low = -np.inf if "low" not in match else match.number("low")
     if "low" in match and low > HOPELESS:
         return f"masked scores become {low}, which is not low enough to vanish"
-    part = part_above(match["mask"], match.search, facts)
-    if part is None or len(part.inputs) > 1:
-        return f"'{match['mask']}' is not made from one mask"
+    found = added_parts(match, facts)
+    if isinstance(found, str):
+        return found
+    mask, others = found
     graph = match.graph
-    given = [v for v in graph.inputs if v.name in part.inputs]
+    given = [v for v in graph.inputs if any(v.name in part.inputs for part in (*mask, *others))]
     if given and len(given[0].shape) != 2:
-        found = list(given[0].shape)
-        return f"the mask '{given[0].name}' is {found}, expected [batch, sequence]"
+        shape = list(given[0].shape)
+        return f"the mask '{given[0].name}' is {shape}, expected [batch, sequence]"
     hidden = facts[chain_above(match["value"], match.search).source].shape or ()
     if given and not alike(given[0].shape, hidden[:2]):
         return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"
+    bias = None
+    ways = [] if others else maskings(match, facts, mask, given, None)
+    if not ways:
+        bias = bias_of(match, facts, others or mask, heads)
+        ways = maskings(match, facts, mask, given, None if others else bias)
+    if not ways or (others and bias is None):
+        return f"'{match['mask']}' is not the mask of the padded tokens"
+    return Mask(given[0].name if given else "", ways[0], bias)
+
+
+def added_parts(match: Match, facts: Mapping[str, Fact]) -> tuple[list[Part], list[Part]] | str:
+    """What makes the mask, and what else is added, where that stands apart: where both are added
+    they are one sum.
+    """
+    names = [name for name in ("mask", "bias") if name in match]
+    parts = [part_above(match[name], match.search, facts) for name in names]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts) or len({name for part in found for name in part.inputs}) > 1:
+        return f"'{match['mask']}' is not made from one mask"
+    return (found[:1], found[1:]) if chosen(match) else (found, [])
+
+
+def chosen(match: Match) -> bool:
+    """Whether masked scores are exchanged: else something low is added to them."""
+    return "masked_where" in match or "kept_where" in match
+
+
+def bias_of(
+    match: Match, facts: Mapping[str, Fact], parts: Sequence[Part], heads: int
+) -> Array | None:
+    """What is added by distance; layers share it."""
+    notes, key = match.search.notes, (heads, *(part.value for part in parts))
+    if key not in notes:
+        notes[key] = added_by_distance(Terms(parts, match.graph, facts, heads))
+    found: Array | None = notes[key]
+    return found
+
+
+def maskings(
+    match: Match,
+    facts: Mapping[str, Fact],
+    parts: Sequence[Part],
+    given: Sequence[Value],
+    bias: Array | None,
+) -> list[str]:
+    """The ways of KEPT in which the parts' sum, less the bias, means a mask."""
+    graph, ways = match.graph, dict(KEPT)
     readers = [node for value in given for node in match.search.consumers[value.name]]
     ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
-    ways = dict(KEPT)
     for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
         feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
-        got = probe(part, graph, facts, feeds)
+        terms = [probe(part, graph, facts, feeds) for part in parts]
         ones = kept_of(given, feeds, (batch, tokens))
         for masking, kept in KEPT.items():
-            if got is None or not means(got, kept(ones), match):
+            if not means(terms, kept(ones), bias, match):
                 ways.pop(masking, None)
-    if not ways:
-        return f"'{match['mask']}' is not the mask of the padded tokens"
-    return Mask(given[0].name if given else "", next(iter(ways)))
+    return list(ways)
 
 
 def kept_of(given: Sequence[Value], feeds: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return feeds[given[0].name] != 0 if given else np.ones(shape, bool)
 
 
-def means(got: Array, keep: Array, match: Match) -> bool:
+def means(terms: Sequence[Array | None], keep: Array, bias: Array | None, match: Match) -> bool:
     """Whether what was computed keeps these tokens and takes the others out."""
+    got = sum_of_known(terms)
+    if got is None:
+        return False
     shape = (len(keep), 1 if got.ndim < 4 else got.shape[1], keep.shape[1], keep.shape[1])
     if math.prod(shape) > MOST_SCORES:
         return False
@@ -206,9 +258,22 @@ def means(got: Array, keep: Array, match: Match) -> bool:
     except ValueError:
         return False
     wanted = np.broadcast_to(keep[:, None, None], got.shape)
-    if "masked_where" in match or "kept_where" in match:
+    if chosen(match):
         return bool(np.array_equal(got.astype(bool), wanted ^ ("masked_where" in match)))
-    return bool((got[wanted] == 0).all() and (got[~wanted] <= HOPELESS).all())
+    added = np.zeros(()) if bias is None else by_distance(bias, *shape[2:])
+    with np.errstate(invalid="ignore"):  # where both are infinite
+        low = (got <= HOPELESS) | (got - added <= HOPELESS)
+    return bool(np.where(wanted, got == added, low).all())
+
+
+def sum_of_known(terms: Sequence[Array | None]) -> Array | None:
+    known = [term for term in terms if term is not None]
+    if len(known) < len(terms):
+        return None
+    try:
+        return sum(known[1:], known[0])
+    except ValueError:
+        return None
 
 
 # --- rewriting ---
@@ -229,6 +294,7 @@ def build(match: Match) -> Sequence[Node]:
         rounded(parts.key, "key"),
         rounded(parts.value, "value"),
         parts.mask.value,
+        *filter(None, [bias_constant(match, parts.mask)]),
     )
     before = parts.query.factor * parts.key.factor
     softmax = match.node("probabilities") if "probabilities" in match else None
@@ -252,6 +318,13 @@ def build(match: Match) -> Sequence[Node]:
     for i, node in enumerate(later):
         nodes.append(node.changed(inputs=(results[i],), outputs=(results[i + 1],)))
     return nodes
+
+
+def bias_constant(match: Match, mask: Mask) -> str:
+    """Layers that share the bias share the constant."""
+    if mask.bias is None:
+        return ""
+    return match.constant(f"{match.get('bias') or match['mask']}.by_distance", mask.bias)
 
 
 def precision_of(match: Match, parts: Parts) -> str:

@@ -45,6 +45,8 @@ def push(graph: Graph) -> tuple[Graph, bool]:
         made = producer.get(node.inputs[0]) if node.kind == "engine.Select" else None
         if made is None or made.outputs[0] in outputs or consumers[made.outputs[0]] != [node]:
             continue
+        if made.kind == "engine.Attention" and made.bias and node.attributes["index"]:
+            continue  # a row alone is taken for the first, and distances count from it
         if rows := row_inputs(graph, made):
             return exchanged(graph, made, node, rows), True
     return graph, False

@@ -54,6 +54,7 @@ class Search:
         self.reached = -1
         self.reason = ""
         self.place: Node | None = None
+        self.notes: dict[Any, Any] = {}  # what guards found that takes long
 
     @cached_property
     def facts(self) -> dict[str, Fact]:

@@ -22,7 +22,7 @@ from ..ops.reference import evaluate
 from .match import Search
 from .shapes import Fact
 
-__all__ = ["Part", "part_above", "probe", "sentences"]
+__all__ = ["Part", "part_above", "probe", "sentences", "values_of"]
 
 Array = NDArray[Any]
 HEAVY = kinds(Trait.HEAVY)
@@ -89,24 +89,41 @@ def probe(
     part: Part, graph: Graph, facts: Mapping[str, Fact], feeds: Mapping[str, Array]
 ) -> Array | None:
     """The value for these feeds; None where it cannot be computed."""
+    if part.value in graph.constants:
+        return graph.constants[part.value]
+    return values_of(part, graph, facts, feeds).get(part.value)
+
+
+def values_of(
+    part: Part,
+    graph: Graph,
+    facts: Mapping[str, Fact],
+    feeds: Mapping[str, Array],
+    given: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """All values of the part, some of them given whatever their nodes would make; none where one
+    cannot be computed.
+    """
+    given = given or {}
     names = lengths_of(graph, feeds)
     values: dict[str, Array] = {name: feeds[name] for name in part.inputs if name in feeds}
     for name in part.lengths:
         numbers = [number_of(length, names) for length in facts[name].contents or ()]
         if None in numbers:
-            return None
+            return {}
         shape = () if facts[name].shape == () else (len(numbers),)
         values[name] = np.array(numbers, facts[name].dtype or "int64").reshape(shape)
     try:
         for node in part.nodes:
             arrays = [graph.constants.get(n, values.get(n)) if n else None for n in node.inputs]
             if any(a is None for a, n in zip(arrays, node.inputs, strict=True) if n):
-                return None
+                return {}
             with np.errstate(all="ignore"):
                 values.update(zip(node.outputs, evaluate(node, arrays, graph.opset), strict=False))
+            values.update((name, given[name]) for name in node.outputs if name in given)
     except EngineError:
-        return None
-    return values.get(part.value)
+        return {}
+    return values
 
 
 def lengths_of(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, int]:

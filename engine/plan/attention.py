@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
+from ..kernels.context import TILE
 from ..pack.mapped import aligned_copy
 from .choose import AttentionChoice, ElementwiseChoice
 from .dead_channels import constant_scores
@@ -16,9 +17,10 @@ from .memory import Buffer
 from .planner import Planner
 from .quantized import FLIP, attention_constants, key_factors
 
-__all__ = ["emit_attention", "fours_of"]
+__all__ = ["bias_entries", "emit_attention", "fours_of"]
 
 Array = NDArray[Any]
+LEAST_BIAS = -1e38  # nothing is left of a probability, and no infinity made
 
 
 def emit_attention(planner: Planner, node: Node, choice: AttentionChoice) -> None:
@@ -89,10 +91,28 @@ def _floats(
         "scale": float(node.attributes["scale"]),
         "made": made,
         "fours": fours,
+        **bias_entries(
+            planner.optional(node.bias), node.attributes["scale"], rows=query.domain == "rows"
+        ),
     }
     _emit(planner, node, choice, params, made, fours)
     if choice.floats is not None:
         emit_elementwise(planner, node, ElementwiseChoice(choice.y, choice.floats, "none"))
+
+
+def bias_entries(table: Array | None, scale: float, *, rows: bool) -> dict[str, Any]:
+    """BIAS of [heads, 2 P - 1], divided by the scale of scores: by q - k where queries are in
+    lanes; rows: keys are, and it lies by k - q.
+    """
+    if table is None:
+        return {"bias": 0, "reach": 0}
+    with np.errstate(over="ignore"):
+        entries = np.maximum(table / np.float32(scale), np.float32(LEAST_BIAS))
+    entries = np.pad(entries, ((0, 0), (TILE, TILE)), mode="edge")
+    return {
+        "bias": aligned_copy(entries if rows else entries[:, ::-1]),
+        "reach": entries.shape[1] // 2,
+    }
 
 
 def _emit(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graph import Graph, Node, Value
+from ..passes.distances import MOST_DISTANCE
 from .along_channels import emit_along_channels, emit_l2_norm
 from .attention import emit_attention
 from .choose import (
@@ -60,6 +61,7 @@ def plan_of(choices: Choices) -> Plan:
     fallback = _fallback(choices, results)
     embedding = choices.embedding
     attributes = embedding.attributes
+    by_distance = any(node.kind == "engine.Attention" and node.bias for node in graph)
     return Plan(
         choices.isa,
         tuple(planner.steps),
@@ -69,12 +71,13 @@ def plan_of(choices: Choices) -> Plan:
         tuple(planner.layers),
         first_position=int(attributes.get("position_offset", 0)),
         padding_id=attributes.get("padding_id"),
-        most_positions=_positions(graph, embedding),
+        most_positions=_positions(graph, embedding, by_distance=by_distance),
         vocabulary=_rows(graph, embedding.words),
         kinds=_rows(graph, embedding.types),
         places=choices.places,
         mixes=_mixes(choices, fallback, results),
         numbered=embedding.position_ids,
+        by_distance=by_distance,
         by_lengths=any(node.attributes.get("masking") == "lengths" for node in graph),
     )
 
@@ -134,9 +137,11 @@ def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> s
     return reason or ""
 
 
-def _positions(graph: Graph, embedding: Node) -> int:
-    """As many as the table has; without one sentences may be of any length."""
-    return _rows(graph, embedding.positions) if embedding.positions else Plan.most_positions
+def _positions(graph: Graph, embedding: Node, *, by_distance: bool) -> int:
+    """As many as the table has; without one as many as distances are known, or any."""
+    if embedding.positions:
+        return _rows(graph, embedding.positions)
+    return MOST_DISTANCE if by_distance else Plan.most_positions
 
 
 def _is_whole(choices: Choices, node: Node) -> bool:

@@ -84,6 +84,7 @@ class Plan:
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
     mixes: str = ""  # how the fallback reads masked tokens, which are 0 here: mixing.py
     by_lengths: bool = False  # only the sums of masks count
+    by_distance: bool = False  # attention counts the tokens between two
     numbered: str = ""  # the input that numbers tokens, where one does
 
     def refuses(self, mask: NDArray[Any] | None, feeds: Mapping[str, NDArray[Any]]) -> bool:
@@ -92,8 +93,10 @@ class Plan:
         """
         if self.numbered and not _counts(np.asarray(feeds[self.numbered]), mask):
             return True
-        if mask is None or not (self.mixes or self.by_lengths):
+        if mask is None or not (self.mixes or self.by_lengths or self.by_distance):
             return False
+        if self.by_distance and _has_holes(mask):
+            return True
         return bool(self.mixes and not mask.all()) or (
             self.by_lengths and not np.array_equal(mask, first_keys(mask))
         )
@@ -160,6 +163,12 @@ def _counts(position_ids: NDArray[Any], mask: NDArray[Any] | None) -> bool:
     """Whether tokens that count are numbered 0, 1, 2 ... by their places."""
     same = position_ids == np.arange(position_ids.shape[-1])
     return bool(same.all() or (mask is not None and np.all(same | (mask == 0))))
+
+
+def _has_holes(mask: NDArray[Any]) -> bool:
+    """Whether a sentence has masked tokens between others."""
+    begins = np.diff(mask != 0, axis=1, prepend=False) & (mask != 0)
+    return bool((begins.sum(axis=1) > 1).any())
 
 
 def _slot(param: Any, offsets: Mapping[Buffer, int]) -> int:

@@ -16,7 +16,7 @@ from engine.kernels.attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, 
 from engine.kernels.harness import Harness, from_tiles, to_tiles
 from engine.kernels.linear.records import REARRANGE
 from engine.ops.fused import attention
-from engine.plan.attention import fours_of
+from engine.plan.attention import bias_entries, fours_of
 from engine.plan.operands import aligned_copy
 from engine.plan.quantized import attention_constants, key_factors
 from engine.plan.ranges import softmax_of
@@ -77,8 +77,11 @@ def run_floats(
     *,
     varying: Array | None = None,
     read: Array | None = None,
+    bias: Array | None = None,
 ) -> Array:
-    """varying, read: as in run_bytes; what is in other channels nobody may read."""
+    """varying, read: as in run_bytes; what is in other channels nobody may read; bias: by distance,
+    [heads, 2 P - 1].
+    """
     lanes, channels = (64 if width else 16), q.shape[1]
     depth = channels // heads
     harness = Harness((sum(lengths) + 64) * channels * 40 + (1 << 14), lengths)
@@ -99,7 +102,10 @@ def run_floats(
         "heads": heads,
         "scale": depth**-0.5,
     }
-    block = harness.params(ATTENTION_FLOATS, **operands, made=made, fours=fours)
+    entries = bias_entries(bias, depth**-0.5, rows=not width)
+    if bias is not None:
+        entries["bias"] = harness.address(entries["bias"])
+    block = harness.params(ATTENTION_FLOATS, **operands, **entries, made=made, fours=fours)
     variant = (depth, width) if width else (depth,)
     harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
@@ -142,6 +148,30 @@ def test_floats(slow: bool, name: str, width: int, depth: int) -> None:
             name, SETS[-1], lengths, q, same, v, heads, width, varying=fours[0], read=fours[1]
         )
         np.testing.assert_allclose(got[:, there], wanted[:, there], atol=2e-3 if low else 5e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "reach"),
+    [("attention_f32", 64, 90), ("attention_f32", 16, 3), ("attention_f32_rows", 0, 90),
+     ("attention_bf16", 64, 0), ("attention_bf16", 16, 90)],
+)  # fmt: skip
+def test_a_bias_by_distance_in_floats(name: str, width: int, reach: int) -> None:
+    """Further away than the table reaches, too; one is that of a window."""
+    heads, depth = 2, 16
+    for lengths in PACKS:
+        random = np.random.default_rng(len(lengths))
+        q, k, v = random.normal(size=(3, sum(lengths), heads * depth)).astype(np.float32)
+        bias = (3 * random.normal(size=(heads, 2 * reach + 1))).astype(np.float32)
+        if reach == 90:
+            bias[1, :-100] = np.finfo(np.float32).min
+        q = q if width else q[: len(lengths)]
+        low = "bfloat16" if name == "attention_bf16" else "float32"
+        attributes = {"heads": heads, "scale": depth**-0.5, "precision": low, "bias": bias}
+        wanted = meaning(lengths, q, k, v, attributes)
+        for isa in sets(slow=False):
+            got = run_floats(name, isa, lengths, q, k, v, heads, width, bias=bias)
+            atol = 5e-6 if low == "float32" else 2e-3
+            np.testing.assert_allclose(got, wanted, atol=atol, err_msg=f"{isa.name} {lengths}")
 
 
 def run_bytes(

@@ -30,6 +30,14 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "distilbert": ("", lambda p: e.export(e.distilbert(), p, names=e.NAMES[:2])),
     "roberta": ("", lambda p: e.export(e.roberta(), p, names=e.NAMES[:2])),
     "electra": ("", lambda p: e.export(e.electra(), p)),
+    "mpnet": ("", lambda p: e.export(e.mpnet(), p, names=e.NAMES[:2])),
+    "mpnet_tokens": ("", lambda p: e.export(
+        e.mpnet("MPNetModel"), p, names=e.NAMES[:2], outputs=HIDDEN)),
+    "t5": ("", lambda p: e.export(e.t5(), p, names=e.NAMES[:2], outputs=HIDDEN[:1])),
+    "t5_gated": ("", lambda p: e.export(
+        e.t5("gated-gelu"), p, names=e.NAMES[:2], outputs=HIDDEN[:1])),
+    "t5_gated_dynamo": ("", lambda p: e.export(
+        e.t5("gated-gelu"), p, names=e.NAMES[:2], outputs=HIDDEN[:1], opset=18, dynamo=True)),
     "hidden_states": ("", lambda p: e.export(e.bert("BertModel"), p, outputs=HIDDEN)),
     "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
     "tokens": ("", lambda p: e.export(e.bert("BertForTokenClassification"), p)),

@@ -75,6 +75,30 @@ def electra(head: str = "ElectraForSequenceClassification") -> torch.nn.Module:
     return seeded(getattr(transformers, head)(config))
 
 
+def mpnet(head: str = "MPNetForSequenceClassification") -> torch.nn.Module:
+    """A bias of scores by distance, positions as RoBERTa's."""
+    config = transformers.MPNetConfig(**{**SIZES, "max_position_embeddings": 135})
+    return with_large_biases(seeded(getattr(transformers, head)(config)))
+
+
+def t5(feed_forward: str = "relu") -> torch.nn.Module:
+    """The encoder: norms that take no mean off, no biases, positions by distance alone."""
+    sizes = {"d_model": 32, "num_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 64}
+    config = transformers.T5Config(vocab_size=90, feed_forward_proj=feed_forward, **sizes)
+    model = with_large_biases(seeded(transformers.T5EncoderModel(config)))
+    model.config.return_dict, model.config.use_cache = False, False
+    return model
+
+
+def with_large_biases(model: torch.nn.Module) -> torch.nn.Module:
+    """Scores depend on distances as much as on tokens."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "relative_attention_bias" in name:
+                parameter.mul_(10)
+    return model
+
+
 class Sdpa(torch.nn.Module):
     """A BERT with torch's scaled_dot_product_attention, as later versions of transformers have."""
 

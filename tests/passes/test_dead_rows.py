@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.graph import Graph
 from engine.passes.dead_rows import dead_rows
 from engine.passes.layer_norm import layer_norm, residual
@@ -87,3 +89,16 @@ def test_it_stops_where_an_operand_is_spread() -> None:
     sketch = Sketch(x=HIDDEN, y=("float32", ("batch", 1, 8)))
     graph = fused(sketch, sketch.Gather(sketch.Mul("x", "y"), 0, axis=1))
     assert operators(dead_rows(graph)) == operators(graph)
+
+
+@pytest.mark.parametrize(
+    ("index", "kinds"), [(0, ["Select", "Attention"]), (2, ["Attention", "Select"])]
+)
+def test_distances_count_from_the_first_row(index: int, kinds: list[str]) -> None:
+    sketch = Sketch(x=HIDDEN)
+    how = {**HOW, "domain": "engine"}
+    context = sketch.Attention("x", "x", "x", "", normal(2, 5, seed=1), **how)
+    graph = fused(sketch, sketch.Gather(context, index, axis=1))
+    after = dead_rows(graph)
+    assert [op for op in operators(after) if op != "Squeeze"] == kinds
+    assert_same(graph, after, x=X)

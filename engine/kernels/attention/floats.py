@@ -1,7 +1,7 @@
 """Attention in float32 or bfloat16, one head and one tile of queries at a time: no transposition,
 no mask.
 
-    s[j, t] = scale * sum over d of k[d, j] q[d, t];  p = softmax(s)
+    s[j, t] = scale * (bias[t - j] + sum over d of k[d, j] q[d, t]);  p = softmax(s)
     y[c, t] = sum over j of p[j, t] v[c, j]
 
 Tokens are in lanes: keys are broadcast out of their rows, four at a time as they lie side by side,
@@ -17,10 +17,8 @@ float32.
 The "rows" domain has one query a sentence, so there keys are in lanes: a query's channel is
 broadcast, and a channel of the result is a sum across lanes.
 
-A unit is (tile, head).  params: 0 q, 1 bytes of a q tile, 2 k, 3 bytes of a k tile, 4 v, 5 bytes of
-a v tile, 6 y (float32), 7 bytes of a y tile, 8 heads, 9 float32 scale, then addresses of int32
-[heads][1 + depth / 4], a count and the first channels of that many fours: 10 of y to make, 11 of q
-and k to multiply.  Scratch: 256 bytes a key of the longest sentence.
+A unit is (tile, head).  params: ATTENTION_FLOATS; a bias by distance is divided by the scale, and
+lies by t - j, in the "rows" domain by j - t.  Scratch: 256 bytes a key of the longest sentence.
 """
 
 from functools import partial
@@ -39,6 +37,7 @@ from ...codegen.simd import (
     load_int,
     load_u16,
     loads,
+    loads_unaligned,
     maximum,
     mul,
     multiply_add,
@@ -52,7 +51,7 @@ from ..buffers import tile_of
 from ..context import CONTEXT, TILE
 from .records import ATTENTION_FLOATS as FLOATS
 from .records import CHANNELS
-from .sentences import channels_of, for_each_sentence
+from .sentences import bias_at, bias_of, channels_of, for_each_sentence
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 LEAST = -3.0e38
@@ -76,13 +75,26 @@ def products_of(kind, lanes):
     return loads("f32", lanes), routine(of_floats)
 
 
+def biased(lanes):
+    """A routine (scores, bias, key): and what is added by distance; bias: address of the head's
+    entries, reach, first query of the pack.
+    """
+    load = loads_unaligned("f32", lanes)
+
+    def add_bias(scores, bias, key):
+        entries, reach, query = bias
+        return add(scores, load(bias_at((entries, reach), query - key)))
+
+    return routine(add_bias)
+
+
 def score(kind, lanes):
     """Scores of the keys start .. end - 1, a row each; returns the greatest of each query."""
     splat, (load_query, product) = splats("f32", lanes), products_of(kind, lanes)
-    load, row = loads("f32", lanes), 4 * lanes
+    load, row, add_bias = loads("f32", lanes), 4 * lanes, biased(lanes)
     rows, per_channel = 4 // PER_WORD[kind], ROW // PER_WORD[kind]
 
-    def make(queries, keys, k_tile, start, end, scores, fours):
+    def make(queries, keys, k_tile, start, end, scores, fours, bias):
         greatest_yet, at = splat(f32(LEAST)), scores
         for group in range(start // 4, (end + 3) // 4):
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
@@ -93,6 +105,9 @@ def score(kind, lanes):
                     x, k = load_query(queries + at_four + ROW * n), key + at_four + ROW * n
                     a, b = product(a, x, k), product(b, x, k + 4)
                     c, d = product(c, x, k + 8), product(d, x, k + 12)
+            if bias[0]:
+                a, b = add_bias(a, bias, 4 * group), add_bias(b, bias, 4 * group + 1)
+                c, d = add_bias(c, bias, 4 * group + 2), add_bias(d, bias, 4 * group + 3)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
@@ -225,8 +240,10 @@ def block(kind, lanes):
     splat, v_row = splats("f32", lanes), V_ROW[kind]
 
     def attend(operands, start, end, at, first, last):
-        (queries, fours), (keys, k_tile), (values, v_tile), (out, made), (scale, scratch) = operands
-        greatest = make_scores(queries + 4 * at, keys, k_tile, start, end, scratch, fours)
+        (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how = operands
+        scale, scratch, (entries, reach, first_query) = how
+        bias = (entries, reach, first_query + at)
+        greatest = make_scores(queries + 4 * at, keys, k_tile, start, end, scratch, fours, bias)
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
         for four in range(load_int(made + CHANNELS.count)):
             channel = load_int(made + CHANNELS.first + 4 * four)
@@ -258,9 +275,9 @@ def attention(kind, depth, width):
             out = tile_of(arena, params + FLOATS.y, tile) + result_bytes * head
             fours = channels_of(params + FLOATS.fours, depth, head)
             made = channels_of(params + FLOATS.made, depth, head)
-            operands = (
-                (queries, fours), (keys, k_tile), (values, v_tile), (out, made), (scale, scratch)
-            )  # fmt: skip
+            entries, reach = bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
+            how = (scale, scratch, (entries, reach, TILE * tile))
+            operands = (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how
             visit(context, tile, operands, 0)
 
     return kernel

@@ -12,6 +12,10 @@ CHANNELS = record(  # of a head: those that are not dead, four by four
     Field("count", "int32", "of the fours"),
     Field("first", "int32", "channel of each of them: depth / 4 lie here"),
 )
+BIAS = (  # of scores, by distance: sentences.py, bias_at
+    Field("bias", ADDRESS, "of float32 [heads][2 * reach + 1], or 0"),
+    Field("reach", WHOLE, "entries either way of distance 0"),
+)
 KEYS = record(
     "KEYS",
     *buffer("k", "keys, bytes"),
@@ -59,4 +63,5 @@ ATTENTION_FLOATS = record(
     Field("scale", FLOAT, "of scores"),
     Field("made", ADDRESS, "of CHANNELS [heads]: of y, those that are read"),
     Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
+    *BIAS,
 )

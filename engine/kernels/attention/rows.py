@@ -23,6 +23,7 @@ from ...codegen.simd import (
     load_int,
     load_u8,
     loads,
+    loads_unaligned,
     maximum,
     mul,
     multiply_add,
@@ -44,7 +45,7 @@ from .floats import LEAST, ROW
 from .records import ATTENTION_BYTES as BYTES
 from .records import ATTENTION_FLOATS as FLOATS
 from .records import CHANNELS, CONSTANTS
-from .sentences import channels_of
+from .sentences import bias_at, bias_of, channels_of
 
 f32, i32 = nb.float32, nb.int32
 
@@ -181,8 +182,9 @@ def scores_of_floats():
     them masks of its lanes; returns the greatest.
     """
     load, splat, whole = loads("f32", TILE), splats("f32", TILE), splats("i32", TILE)
+    load_bias = loads_unaligned("f32", TILE)
 
-    def scores(query, key, start, stop, kept):
+    def scores(query, key, start, stop, kept, bias):
         (queries, fours), (keys, k_tile) = query, key
         first_tile, behind = start // TILE, (stop + TILE - 1) // TILE
         masks, most = kept + ROW * (behind - first_tile), splat(f32(LEAST))
@@ -193,6 +195,8 @@ def scores_of_floats():
                 for c in range(channel, channel + 4):
                     q = splat(load_f32(queries + 4 * ROWS * c))
                     a = multiply_add(load(row + ROW * c), q, a)
+            if bias[0]:  # the query is the sentence's first token
+                a = add(a, load_bias(bias_at(bias, TILE * tile - start)))
             begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
             store(kept, splat(f32(LEAST)))
             store_lanes(kept, a, begins, ends)
@@ -253,12 +257,13 @@ def attention_f32_rows(depth):
             out = tile_of(arena, params + FLOATS.y, tile) + rows
             made = channels_of(params + FLOATS.made, depth, head)
             fours = channels_of(params + FLOATS.fours, depth, head)
+            bias = bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
             low, high = rows_of_tile(context, tile)
             for row in range(low, high):
                 lane, (start, stop) = row - ROWS * tile, tokens_of_row(context, row)
                 first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
                 query = (queries + 4 * lane, fours)
-                most = scores(query, (keys, k_tile), start, stop, scratch)
+                most = scores(query, (keys, k_tile), start, stop, scratch, bias)
                 factor = f32(1) / exps(scratch, tiles, most, scale)
                 for n in range(4 * load_int(made + CHANNELS.count)):
                     channel = load_int(made + CHANNELS.first + 4 * (n // 4)) + n % 4

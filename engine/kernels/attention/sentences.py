@@ -12,6 +12,25 @@ def channels_of(lists, depth, head):
     return load_i64(lists) + (CHANNELS.first + depth) * head
 
 
+@routine
+def bias_of(bias, reach, head):
+    """Address of a head's entries, 0 where there is no bias, and reach; of the two parameters."""
+    entries, most = load_i64(bias), load_i64(reach)
+    if entries:
+        entries += 4 * (2 * most + 1) * head
+    return entries, most
+
+
+@routine
+def bias_at(bias, distance):
+    """Address of what is added to the scores of TILE tokens in lanes, the first so far from the
+    other side; bias: address of a head's entries and reach.  Entries go on for TILE lanes behind
+    the last distance that differs from those further away.
+    """
+    entries, reach = bias
+    return entries + 4 * min(max(distance + reach, 0), 2 * reach + 1 - TILE)
+
+
 def for_each_sentence(block, width, before=None):
     """A routine (context, tile, operands, ahead): each sentence of the tile for blocks of the 16,
     32 or 64 lanes that its queries are among, at most `width`.

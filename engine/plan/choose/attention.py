@@ -73,6 +73,8 @@ def _bytes(
     query, key, value = operands
     if any(each.buffer.dtype != "u8" for each in operands):
         raise Unplanned("query, key or value in float32")
+    if node.bias:
+        raise Unplanned("a bias of scores that are made of bytes")
     if reason := why_not_bytes(node, depth):
         raise Unplanned(reason)
     in_rows, softmax = query.buffer.domain == "rows", softmax_of(node)
@@ -101,8 +103,10 @@ def _floats(
     attributes, name = node.attributes, node.outputs[0]
     if any(attributes.get(each) is not None for each in ("scores", "probabilities", "product")):
         raise Unplanned("partly quantised attention")
-    if attributes["scale"] < 0:  # the greatest score would be the least probable
+    if attributes["scale"] < 0 or (node.bias and attributes["scale"] == 0):
+        # the greatest score would be the least probable, and kernels divide a bias by the scale
         raise Unplanned(f"scores are multiplied by {attributes['scale']}")
+    facts.optional(node.bias)
     y, floats, forms = _result(facts, node, query), None, forms_read(facts, node)
     if attributes.get("output") is not None:
         floats = facts.result(f"{name}.float", query.buffer.domain, query.buffer.channels, None)

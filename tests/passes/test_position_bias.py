@@ -1,0 +1,74 @@
+"""MPNet and T5's encoder, whose scores depend on distances: wholly in kernels, as ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import engine
+from engine.runtime import stepwise
+
+LENGTHS = (1, 2, 31, 37, 64, 65, 128)  # further than the last bucket begins
+NAMES = ("mpnet", "mpnet_tokens", "t5", "t5_gated")
+PADDING = {"mpnet": 1, "mpnet_tokens": 1}
+
+
+def fed(length: int, batch: int, padding: int) -> dict[str, np.ndarray]:
+    """Sentences of this length, a third shorter, two thirds shorter."""
+    lengths = np.maximum(1, length - length // 3 * np.arange(batch))
+    mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+    ids = np.random.default_rng(length + batch).integers(2, 90, mask.shape)
+    return {"input_ids": np.where(mask == 1, ids, padding), "attention_mask": mask}
+
+
+def apart(got: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
+    """The largest difference, of tokens that count."""
+    assert got.shape == wanted.shape
+    difference = np.abs(got - wanted)
+    return float((difference[mask == 1] if got.shape[:2] == mask.shape else difference).max())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*NAMES, pytest.param("t5_gated_dynamo", marks=pytest.mark.slow)],
+)
+def test_as_onnx_runtime(name: str, model: Callable[[str], Path]) -> None:
+    session, theirs = engine.load(model(name), threads=1), runtime(model(name))
+    assert session.plan is not None and session.plan.fallback is None
+    for length in LENGTHS:
+        for batch in (1, 3):
+            feed = fed(length, batch, PADDING.get(name, 0))
+            got, wanted = session.run(feed), theirs.run(None, feed)
+            for output, array in zip(theirs.get_outputs(), wanted, strict=True):
+                assert apart(got[output.name], array, feed["attention_mask"]) < 1e-4, length
+
+
+def runtime(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_a_hole_in_the_mask_counts_as_a_token(model: Callable[[str], Path]) -> None:
+    """Packs leave masked tokens out, distances do not: such calls are the reference's."""
+    session, feed = engine.load(model("t5"), threads=1), fed(37, 3, 0)
+    feed["attention_mask"][:, 2] = 0
+    (wanted,) = runtime(model("t5")).run(None, feed)
+    (got,) = session.run(feed).values()
+    assert apart(got, wanted, feed["attention_mask"]) < 1e-4
+    feed["attention_mask"][...] = np.arange(37) >= [[0], [5], [36]]  # padded at the front
+    (wanted,) = runtime(model("t5")).run(None, feed)
+    assert session.plan is not None and not session.plan.refuses(feed["attention_mask"], feed)
+    assert apart(session.run(feed)["last_hidden_state"], wanted, feed["attention_mask"]) < 1e-4
+
+
+def test_every_step_is_what_its_operator_means(model: Callable[[str], Path]) -> None:
+    session, feed = engine.load(model("mpnet"), threads=1), fed(37, 3, 1)
+    assert stepwise.check(session.graph, feed) > 10
+
+
+def test_sentences_longer_than_distances_are_known(model: Callable[[str], Path]) -> None:
+    session = engine.load(model("t5"), threads=1)
+    assert session.plan is not None and session.plan.most_positions == 1 << 15
