@@ -246,6 +246,11 @@ def pool(
         return np.asarray(total / np.maximum(count, np.float32(epsilon)))
 
 
+def masked(x: Array, mask: Array) -> Array:
+    """x [B, S, C] where the mask [B, S] keeps a token, else 0."""
+    return np.asarray(np.where(mask_of_ones(mask)[..., None], x, np.zeros((), x.dtype)))
+
+
 def _kept(mask: Array, masking: str) -> Array:
     return mask_of_ones(mask) if masking == "keys" else first_keys(mask)
 
@@ -276,6 +281,7 @@ OPERATORS = [
     Operator("LayerNorm", layer_norm, domain="engine", traits=HEAVY),
     Operator("Log1p", log1p, domain="engine", traits=SAME | EACH | ACTIVATES | HEAVY),
     Operator("Linear", linear, domain="engine", traits=HEAVY),
+    Operator("Mask", masked, domain="engine", traits=HEAVY),
     Operator("Pool", pool, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),
 ]

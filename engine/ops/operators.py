@@ -82,9 +82,14 @@ class Declaration:
 
     @property
     def row_inputs(self) -> tuple[int, ...]:
-        """Those of which a row makes the same row of the result."""
+        """Those of which a row makes the same row of the result; none where another input has a
+        number for each row.
+        """
         front = self.output[:-1]
-        fitting = (each.shape[:-1] == front and not each.constant for each in self.inputs)
+        fitting = [each.shape[:-1] == front and not each.constant for each in self.inputs]
+        others = [i.shape for i, fits in zip(self.inputs, fitting, strict=True) if not fits]
+        if any(shape[-1] in front[1:] for shape in others):
+            return ()
         return tuple(number for number, fits in enumerate(fitting) if fits)
 
     @property
@@ -349,9 +354,18 @@ CHANNELS = Declaration(
     follows="x",
 )
 LOG1P = Declaration("Log1p", (Input("x", ("...",)),), ("...",), {}, follows="x")
+MASK = Declaration(
+    "Mask",
+    (Input("x", ("B", "S", "C")), Input("mask", ("B", "S"), MASKS)),
+    ("B", "S", "C"),
+    {},
+    follows="x",
+)
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
-    for row in (EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM, CHANNELS, LOG1P)
-}
+    for row in (
+        EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM, CHANNELS, LOG1P, MASK,
+    )
+}  # fmt: skip
 for _kind, _row in DECLARED.items():
     name_inputs(_kind, tuple(each.name for each in _row.inputs))

@@ -16,6 +16,7 @@ from . import gelu as _gelu
 from . import l2_norm as _l2_norm
 from . import layer_norm as _layer_norm
 from . import linear as _linear
+from . import mask as _mask
 from . import pool as _pool
 from . import select as _select
 from .attention import attention
@@ -28,6 +29,7 @@ from .gelu import gelu
 from .l2_norm import l2_norm
 from .layer_norm import layer_norm, residual
 from .linear import linear
+from .mask import mask
 from .pool import pool
 from .quantize import quantize
 from .run import run_pipeline
@@ -51,6 +53,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     residual,  # after linear: the layer's own result is x, the other the residual
     attention,  # needs the linear layers' results as [batch, sequence, channels]
     pool,  # rows made of a sentence's tokens
+    mask,  # after the sums over tokens, which take their masks themselves
     l2_norm,
     channels,  # what a question answerer takes out of its logits
     select,  # the rows a classifier reads, and the Squeeze behind it
@@ -67,6 +70,7 @@ FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     residual: [_layer_norm.RESIDUAL],
     attention: [_attention.FUSION],
     pool: _pool.FUSIONS,
+    mask: [_mask.FUSION],
     l2_norm: [_l2_norm.FUSION],
     select: _select.FUSIONS,
 }

@@ -24,7 +24,7 @@ from .probe import Part, part_above, probe, sentences
 from .select import squeeze
 from .shape_rules import axes_of
 
-__all__ = ["FUSIONS", "pool"]
+__all__ = ["FUSIONS", "mask_of", "pool"]
 
 Array = NDArray[Any]
 TRIED = ((2, 3), (1, 4), (3, 7))  # sentences, tokens

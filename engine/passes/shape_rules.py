@@ -148,6 +148,18 @@ def axes_of(node: Node, inputs: list[Fact], rank: int) -> list[int] | None:
     return None if numbers is None else [a % rank for a in numbers]
 
 
+def tile(node: Node, inputs: list[Fact]) -> Fact:
+    x, repeats = inputs[0], inputs[1].contents
+    if x.shape is None or repeats is None or len(repeats) != len(x.shape):
+        return Fact(None if x.shape is None else ("",) * len(x.shape), None, x.dtype)
+    shape = tuple("" if "" in pair else times(*pair) for pair in zip(x.shape, repeats, strict=True))
+    return Fact(shape, None, x.dtype)
+
+
+def gather_elements(node: Node, inputs: list[Fact]) -> Fact:
+    return Fact(inputs[1].shape, None, inputs[0].dtype)
+
+
 def unsqueeze(node: Node, inputs: list[Fact]) -> Fact:
     x = inputs[0]
     if x.shape is None:
@@ -298,6 +310,7 @@ RULES: dict[str, Rule] = {
     "ConstantOfShape": filled,
     "Expand": expand,
     "Gather": gather,
+    "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "Range": counted,
     "Reshape": reshape,
@@ -305,6 +318,7 @@ RULES: dict[str, Rule] = {
     "Size": size_of,
     "Slice": cut,
     "Squeeze": squeeze,
+    "Tile": tile,
     "Transpose": transpose,
     "Unsqueeze": unsqueeze,
     "Where": choice,

@@ -201,6 +201,7 @@ RULES: dict[str, Rule] = {
     "engine.Linear": linear,
     "engine.Channels": some_channels,
     "engine.L2Norm": same_as_input,
+    "engine.Mask": same_as_input,
     "engine.Pool": select,
     "engine.Select": select,
 }

@@ -168,6 +168,13 @@ def pooled(p: Place) -> Rows:
     return Rows(x.batch, x.stale)
 
 
+def masked(p: Place) -> Rows:
+    x, mask = p.inputs
+    if x.stale - {-2} or x.batch != -3 or mask.batch != -2 or not mask.zero(-1):
+        return mixed_unless_clean(p)
+    return Rows(x.batch, NONE, {-2: np.zeros((), np.float32)}, NONE, False)
+
+
 def l2_norm(p: Place) -> Rows:
     x = p.untouched([-1])
     return Rows(x.batch, x.stale, {}, NONE, wild=True)
@@ -200,6 +207,7 @@ RULES: dict[str, Callable[[Place], Rows]] = {
     "engine.Channels": lambda p: p.untouched([-1]),
     "engine.L2Norm": l2_norm,
     "engine.Linear": linear,
+    "engine.Mask": masked,
     "engine.Pool": pooled,
 }
 

@@ -99,3 +99,12 @@ def test_places_looked_up_by_several_indices() -> None:
 def test_what_no_rule_knows_is_unknown() -> None:
     sketch = Sketch(x=HIDDEN)
     assert shape_of(sketch, sketch.NonZero("x")) is None
+
+
+def test_tiles_and_gathered_elements() -> None:
+    sketch = Sketch(x=HIDDEN, index=("int64", ("batch", "sequence", 3)))
+    assert shape_of(sketch, sketch.Tile("x", whole(1, 2, 3))) == ("batch", "2*sequence", 24)
+    tiled = sketch.Tile("x", sketch.Shape("x"))
+    assert shape_of(sketch, tiled) == ("batch*batch", "sequence*sequence", 64)
+    gathered = sketch.GatherElements("x", "index", axis=-1)
+    assert shape_of(sketch, gathered) == ("batch", "sequence", 3)

@@ -30,7 +30,7 @@ from .along_channels import (
     choose_l2_norm,
     choose_softmax,
 )
-from .attention import AttentionChoice, choose_attention
+from .attention import AttentionChoice, MaskChoice, choose_attention, choose_mask
 from .elementwise import (
     COMBINED,
     ELEMENTWISE,
@@ -83,6 +83,7 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Pool": choose_pool,
     "engine.L2Norm": choose_l2_norm,
     "engine.Channels": choose_channels,
+    "engine.Mask": choose_mask,
     "Softmax": choose_softmax,
     "ArgMax": choose_argmax,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
@@ -199,6 +200,6 @@ def _chosen(facts: Facts, node: Node) -> Choice | Refusal:
     for each in (choice, choice.made if isinstance(choice, ThroughFloats) else None):
         if isinstance(each, EmbeddingChoice):
             facts.embedding = node
-        elif isinstance(each, AttentionChoice):
+        elif isinstance(each, AttentionChoice | MaskChoice):
             facts.mask = each.mask
     return choice

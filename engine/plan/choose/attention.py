@@ -14,8 +14,9 @@ from ..heads import WHOLE
 from ..ranges import attention_is_bytes, softmax_of, why_not_bytes
 from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
+from .rows import RenamingChoice
 
-__all__ = ["AttentionChoice", "choose_attention", "forms_read"]
+__all__ = ["AttentionChoice", "MaskChoice", "choose_attention", "choose_mask", "forms_read"]
 
 Array = NDArray[Any]
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
@@ -37,6 +38,26 @@ class AttentionChoice(Choice):
     forms: tuple[str, str, str]  # in which query, key and value are read; "": as they lie
     live: Array | None  # bool [heads, depth / 4]: fours of channels of y that are made
     varying: Array | None  # bool [heads, depth / 4]: fours in which scores differ
+
+
+@dataclass(frozen=True)
+class MaskChoice(RenamingChoice):
+    """What packs leave out; x lies where it is."""
+
+    mask: str
+
+
+def choose_mask(facts: Facts, node: Node) -> MaskChoice:
+    """Tokens that the mask takes out are in no pack.
+
+    Raises:
+        Unplanned: attention goes by another mask.
+    """
+    x = facts.value(node.x)
+    _check_mask(facts, node.mask)
+    if x.buffer.domain != "tokens":
+        raise Unplanned("not of every token")
+    return MaskChoice(x, node.mask)
 
 
 def choose_attention(facts: Facts, node: Node) -> AttentionChoice:
