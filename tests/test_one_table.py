@@ -17,7 +17,16 @@ from engine.ops import OPERATORS, Trait, kinds
 from engine.ops.operators import DECLARED
 
 ENGINE = Path(__file__).parents[1] / "engine"
-ROWS = ("elementwise", "fused", "operators", "product", "quantized", "reduce", "shape")
+ROWS = (
+    "convolution",
+    "elementwise",
+    "fused",
+    "operators",
+    "product",
+    "quantized",
+    "reduce",
+    "shape",
+)
 FILES = sorted(set(ENGINE.rglob("*.py")) - {ENGINE / "ops" / f"{name}.py" for name in ROWS})
 KINDS = {str(row) for row in OPERATORS}
 MOST = 2  # an exception may name so many

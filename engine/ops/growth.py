@@ -15,8 +15,9 @@ import numpy as np
 from .numbers import Array
 
 __all__ = [
-    "broadcast", "concatenated", "contracted", "expanded", "filled", "gathered", "gathered_slices",
-    "embedded", "in_blocks", "matrix", "multiplied", "one_hot", "quantized_product", "ranged",
+    "broadcast", "concatenated", "contracted", "convolved", "expanded", "filled", "gathered",
+    "gathered_slices", "embedded", "in_blocks", "matrix", "multiplied", "one_hot", "padded",
+    "padding", "quantized_convolved", "quantized_product", "ranged",
     "scores", "square", "tiled", "topmost",
 ]  # fmt: skip
 
@@ -95,6 +96,55 @@ def embedded(ids: Array, kinds: Array | None, words: Array, *rest: Any, **attrib
 def quantized_product(a: Array, *rest: Array, **attributes: Any) -> int:
     """The second factor is input 3, that of a MatMul with scales beside it."""
     return multiplied(a, rest[2], **attributes)
+
+
+def convolved(x: Array, weight: Array, *rest: Array | None, **attributes: Any) -> int:
+    """The result, and all that windows of the kernel's size hold."""
+    kernel, lengths = weight.shape[2:], x.shape[2:]
+    ones = [1] * len(kernel)
+    strides, steps = (attributes.get(name) or ones for name in ("strides", "dilations"))
+    reach = [(k - 1) * step + 1 for k, step in zip(kernel, steps, strict=True)]
+    how = attributes.get("auto_pad", "NOTSET"), attributes.get("pads")
+    around = padding(lengths, reach, strides, *how)
+    parts = zip(lengths, around, reach, strides, strict=True)
+    places = math.prod((n + sum(more) - k) // stride + 1 for n, more, k, stride in parts)
+    return int(x.shape[0] * places * (weight.shape[0] + x.shape[1] * math.prod(kernel)))
+
+
+def quantized_convolved(x: Array, *rest: Array, **attributes: Any) -> int:
+    """The weight is input 3."""
+    return convolved(x, rest[2], **attributes)
+
+
+def padding(
+    lengths: Sequence[int],
+    reach: Sequence[int],
+    strides: Sequence[int],
+    auto_pad: str,
+    pads: Sequence[int] | None,
+) -> list[tuple[int, int]]:
+    """What a convolution adds before and behind each axis; reach: of a window."""
+    axes = len(lengths)
+    if not auto_pad.startswith("SAME"):
+        given = list(pads or ()) if auto_pad == "NOTSET" else []
+        given = given or [0] * 2 * axes
+        return list(zip(given[:axes], given[axes:], strict=True))
+    parts = zip(lengths, reach, strides, strict=True)
+    lacking = [max(0, (-(-n // stride) - 1) * stride + k - n) for n, k, stride in parts]
+    lower = auto_pad == "SAME_LOWER"  # where the odd one goes
+    return [((n + lower) // 2, n - (n + lower) // 2) for n in lacking]
+
+
+def padded(
+    x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, **how: Any
+) -> int:
+    chosen = list(range(x.ndim)) if axes is None else axes.tolist()
+    lengths, given = list(x.shape), pads.tolist()
+    for axis, before, behind in zip(
+        chosen, given[: len(chosen)], given[len(chosen) :], strict=True
+    ):
+        lengths[axis] += max(0, before) + max(0, behind)
+    return math.prod(lengths)
 
 
 def square(x: Array, **attributes: Any) -> int:

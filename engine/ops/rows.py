@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from . import elementwise, fused, product, quantized, reduce, shape
+from . import convolution, elementwise, fused, product, quantized, reduce, shape
 from .table import Operator, Trait
 
 __all__ = ["OPERATORS", "find", "kinds", "supported"]
 
 OPERATORS: tuple[Operator, ...] = tuple(
     row
-    for module in (elementwise, shape, reduce, product, quantized, fused)
+    for module in (elementwise, shape, reduce, product, convolution, quantized, fused)
     for row in module.OPERATORS
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -147,6 +148,36 @@ def tile(x: Array, repeats: Array) -> Array:
     return np.tile(x, repeats.tolist())
 
 
+PADDING: Mapping[str, Literal["reflect", "edge", "wrap"]] = {
+    "reflect": "reflect",
+    "edge": "edge",
+    "wrap": "wrap",
+}
+
+
+def pad(
+    x: Array,
+    pads: Array,
+    value: Array | None = None,
+    axes: Array | None = None,
+    *,
+    mode: str = "constant",
+) -> Array:
+    """pads: how much longer each axis becomes, first before all of them, then behind; a negative
+    one cuts off.
+    """
+    chosen = range(x.ndim) if axes is None else axes.tolist()
+    before, behind = np.reshape(pads, (2, -1)).tolist()
+    cut, longer = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
+    for axis, first, last in zip(chosen, before, behind, strict=True):
+        cut[axis] = slice(max(0, -first), x.shape[axis] - max(0, -last))
+        longer[axis] = (max(0, first), max(0, last))
+    inner = x[tuple(cut)]
+    if mode != "constant":
+        return np.pad(inner, longer, PADDING[mode])
+    return np.pad(inner, longer, constant_values=0 if value is None else value.reshape(()))
+
+
 def shape_of(x: Array, *, start: int = 0, end: int | None = None) -> Array:
     return np.array(x.shape[start:end], np.int64)
 
@@ -194,6 +225,7 @@ OPERATORS = [
     Operator("GatherND", gather_nd, makes=growth.gathered_slices),
     Operator("NonZero", non_zero),
     Operator("OneHot", depth_to_one_hot, makes=growth.one_hot),
+    Operator("Pad", pad, makes=growth.padded),
     Operator("Range", range_, makes=growth.ranged),
     Operator("Reshape", reshape, traits=MOVES | VIEWS),
     Operator("ScatterElements", scatter_elements),

@@ -22,6 +22,7 @@ from . import select as _select
 from .attention import attention
 from .channels import channels
 from .clean import clean
+from .convolution import convolution
 from .dead_rows import dead_rows
 from .embedding import embedding
 from .fusion import Fusion, why
@@ -45,6 +46,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     widen,  # float16 -> float32, before constants are computed in it
     clean,  # constants, shapes and idle operators first: fewer spellings for all that follow
     take_apart,  # what another optimiser joined
+    convolution,  # kernels of 1 are products, before these are simulated
     simulate,  # quantised arithmetic in whatever form -> float arithmetic on FakeQuantize
     gelu,  # before linear, which takes it as its activation
     layer_norm,

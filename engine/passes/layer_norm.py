@@ -47,14 +47,30 @@ def not_centred(op: Operators, x: Tensor, gamma: Constant, epsilon: Scalar) -> P
 
 
 def one_operator_not_centred(op: Operators, x: Tensor, gamma: Constant) -> Pattern:
+    return scaled(op, x, gamma)
+
+
+def scaled(op: Operators, x: Pattern, gamma: Pattern) -> Pattern:
     return either(op.RMSNormalization(x, gamma), op.SimplifiedLayerNormalization(x, gamma))
+
+
+def centred_before(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
+    """As ONNX Runtime's optimiser leaves a norm whose mean is taken off by other operators."""
+    mean = either(op.ReduceMean(x), op.ReduceMean(x, Constant().named("axes")))
+    return scaled(op, x - mean, gamma).named("norm") + beta
+
+
+def operator_of(match: Match) -> Node:
+    """The norm's, where it is one."""
+    return match.node("norm") if "norm" in match else match.root
 
 
 def last_axis(match: Match) -> str | None:
     """It is the last axis that is normalised, and gamma and beta go along it."""
-    axis, rank = match.root.attributes.get("axis", -1), match.search.facts[match["x"]].rank
+    node, rank = operator_of(match), match.search.facts[match["x"]].rank
+    axis = node.attributes.get("axis", -1)
     if axis != -1 and axis + 1 != rank:
-        return f"{match.root} begins at axis {axis} of {rank}"
+        return f"{node} begins at axis {axis} of {rank}"
     return channels(match)
 
 
@@ -72,6 +88,10 @@ def reductions(match: Match) -> str | None:
         if not node.attributes.get("keepdims", 1):
             return f"{node} does not keep the axis it reduces"
     return channels(match)
+
+
+def both(match: Match) -> str | None:
+    return reductions(match) or last_axis(match)
 
 
 def channels(match: Match) -> str | None:
@@ -94,7 +114,7 @@ def build(match: Match) -> Sequence[Node]:
     epsilon = (
         match.number("epsilon")
         if "epsilon" in match
-        else match.root.attributes.get("epsilon", 1e-5)
+        else operator_of(match).attributes.get("epsilon", 1e-5)
     )
     attributes = {"epsilon": epsilon, "input": None, "residual": None, "output": None}
     count = channel_count(match)
@@ -116,6 +136,7 @@ def build_not_centred(match: Match) -> Sequence[Node]:
 FUSIONS = [
     Fusion("layer_norm", written_out, build, reductions),
     Fusion("layer_normalization", one_operator, build, last_axis),
+    Fusion("centred_rms_normalization", centred_before, build, both),
     Fusion("rms_norm", not_centred, build_not_centred, reductions),
     Fusion("rms_normalization", one_operator_not_centred, build_not_centred, last_axis),
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import Graph, Node
 from ..ops import Trait, kinds
 from . import shape_rules
-from .lengths import Length, broadcast
+from .lengths import Length, Shape, broadcast
 from .shape_rules import LARGEST, UNKNOWN, Fact, Rule, axes_of, whole
 
 __all__ = ["UNKNOWN", "Fact", "fact_of", "facts_after", "infer"]
@@ -77,6 +77,28 @@ def matmul(node: Node, inputs: list[Fact]) -> Fact:
         return Fact((*b[:-2], b[-1]), None, dtype)
     batch = broadcast(a[:-2], b[:-2])
     return Fact(None if batch is None else (*batch, a[-2], b[-1]), None, dtype)
+
+
+def convolved(node: Node, inputs: list[Fact]) -> Fact:
+    """Of Conv and ConvInteger; a kernel of 1 that goes step by step keeps all lengths."""
+    x, weight = inputs[0].shape, inputs[1].shape
+    dtype = "int32" if node.kind == "ConvInteger" else inputs[0].dtype
+    if x is None or weight is None or len(x) != len(weight):
+        return Fact(None, None, dtype)
+    return Fact((x[0], weight[0], *kept_lengths(node, x[2:], weight[2:])), None, dtype)
+
+
+def kept_lengths(node: Node, lengths: Shape, kernel: Shape) -> Shape:
+    """Those of a convolution's result, where it has the input's."""
+    moved = set(node.attributes.get("strides") or [1]) != {1} or any(
+        node.attributes.get("pads") or []
+    )
+    return ("",) * len(lengths) if moved or set(kernel) != {1} else lengths
+
+
+def qlinear_convolved(node: Node, inputs: list[Fact]) -> Fact:
+    fact = convolved(node, [inputs[0], inputs[3]])
+    return Fact(fact.shape, None, inputs[7].dtype)
 
 
 def gemm(node: Node, inputs: list[Fact]) -> Fact:
@@ -186,6 +208,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["ArgMax", "ArgMin"], place_of_one),
     **dict.fromkeys(["DequantizeLinear", "com.microsoft.DequantizeLinear"], dequantize),
     **dict.fromkeys(["QuantizeLinear", "com.microsoft.QuantizeLinear"], quantize),
+    "Conv": convolved,
+    "ConvInteger": convolved,
     "DynamicQuantizeLinear": dynamic_quantize,
     "Gemm": gemm,
     "com.microsoft.FusedGemm": gemm,
@@ -193,6 +217,7 @@ RULES: dict[str, Rule] = {
     "MatMul": matmul,
     "MatMulInteger": matmul,
     "Not": truth,
+    "QLinearConv": qlinear_convolved,
     "QLinearMatMul": quantized_product,
     "Split": split,
     "engine.Attention": attention,

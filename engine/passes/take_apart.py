@@ -117,8 +117,10 @@ def fused_matmul(p: Parts) -> list[Node] | None:
             order = (*range(rank - 2), rank - 1, rank - 2)
             name = p.add("Transpose", name, perm=order)
         operands.append(name)
-    alpha = p.constant(np.float32(how.get("alpha", 1.0)))
-    p.add("Mul", p.add("MatMul", *operands), alpha, last=True)
+    alpha = np.float32(how.get("alpha", 1.0))
+    product = p.add("MatMul", *operands, last=bool(alpha == 1))
+    if alpha != 1:
+        p.add("Mul", product, p.constant(alpha), last=True)
     return p.nodes
 
 

@@ -11,6 +11,7 @@ from tests.passes import exported as e
 
 OTHER_ORDER = ("input_ids", "token_type_ids", "attention_mask")
 HIDDEN, SPANS = ("last_hidden_state", "pooler_output"), ("start_logits", "end_logits")
+LAYERS = ("MatMul", "Gemm", "Conv")
 MOVES = ("MatMul", "Gemm", "Transpose", "Reshape")
 SIGNED: dict[str, Any] = {"activation": QuantType.QInt8, "per_channel": False}
 OPERATORS: dict[str, Any] = {"quant_format": QuantFormat.QOperator}
@@ -38,11 +39,13 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
         e.t5("gated-gelu"), p, names=e.NAMES[:2], outputs=HIDDEN[:1])),
     "t5_gated_dynamo": ("", lambda p: e.export(
         e.t5("gated-gelu"), p, names=e.NAMES[:2], outputs=HIDDEN[:1], opset=18, dynamo=True)),
+    "squeezebert": ("", lambda p: e.export(e.squeezebert(), p)),
     "hidden_states": ("", lambda p: e.export(e.bert("BertModel"), p, outputs=HIDDEN)),
     "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
     "tokens": ("", lambda p: e.export(e.bert("BertForTokenClassification"), p)),
     "bfloat16": ("bert", e.bfloat16_weights),
     "optimised": ("bert", e.optimised),
+    "squeezebert_optimised": ("squeezebert", e.optimised),
     # --- float16 ---
     "float16": ("bert", e.float16),
     "float16_inside": ("bert", lambda s, p: e.float16(s, p, keep_io_types=True)),
@@ -72,6 +75,9 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "int8_sdpa": ("sdpa", e.static_int8),
     "int8_hidden_states": ("hidden_states", e.static_int8),
     "int8_spans": ("spans", e.static_int8),
+    "squeezebert_int8": (
+        "squeezebert", lambda s, p: e.static_int8(s, p, operators=LAYERS, **OPERATORS),
+    ),
     "dynamic_int8": ("bert", e.dynamic_int8),
     "int8_optimised": ("int8", e.optimised),
     "dynamic_int8_optimised": ("dynamic_int8", e.optimised),

@@ -45,7 +45,7 @@ def seeded(model: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "LayerNorm" in name or "layer_norm" in name:
+            if "layernorm" in name.lower().replace("_", ""):
                 parameter.copy_((1.0 if name.endswith("weight") else 0.0) + 0.1 * noise)
             else:
                 parameter.copy_(0.15 * noise)
@@ -97,6 +97,11 @@ def with_large_biases(model: torch.nn.Module) -> torch.nn.Module:
             if "relative_attention_bias" in name:
                 parameter.mul_(10)
     return model
+
+
+def squeezebert(head: str = "SqueezeBertForSequenceClassification") -> torch.nn.Module:
+    config = transformers.SqueezeBertConfig(**SIZES, embedding_size=32)
+    return seeded(getattr(transformers, head)(config))
 
 
 class Sdpa(torch.nn.Module):

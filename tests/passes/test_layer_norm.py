@@ -64,6 +64,20 @@ def test_spellings(spelling: dict[str, Any]) -> None:
     assert_same(graph, after, x=X)
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_mean_taken_off_before_an_operator_that_takes_none(axis: int) -> None:
+    s = Sketch(x=HIDDEN)
+    deviation = s.Sub("x", s.ReduceMean("x", axes=(-1,)))
+    normal = s.SimplifiedLayerNormalization(deviation, GAMMA, axis=axis, epsilon=1e-12)
+    graph = s.graph(s.Add(normal, BETA))
+    after = layer_norm(graph)
+    assert ("LayerNorm" in operators(after)) == (axis == -1)
+    if axis == -1:
+        assert operators(after) == ["LayerNorm"]
+        assert after.nodes[0].attributes.get("centred", True)
+        assert_same(graph, after, x=X)
+
+
 def test_onnx_own_operator() -> None:
     sketch = Sketch(x=HIDDEN)
     graph = sketch.graph(sketch.LayerNormalization("x", GAMMA, BETA, axis=-1, epsilon=1e-5))

@@ -58,6 +58,11 @@ def test_fused_matmul(a: int, b: int) -> None:
     check(s, y, ["Transpose"] * (a + b) + ["MatMul", "Mul"], x=X, y=other)
 
 
+def test_fused_matmul_of_factor_one() -> None:
+    s = Sketch(x=HIDDEN)
+    check(s, s.FusedMatMul("x", normal(8, 4), alpha=1.0, **MICROSOFT), ["MatMul"])
+
+
 def test_fused_matmul_over_batches_stays() -> None:
     s = Sketch(x=HIDDEN, y=HIDDEN)
     graph = s.graph(s.FusedMatMul("x", "y", transBatchA=1, **MICROSOFT))
