@@ -3,6 +3,7 @@
 # soak: calls, forks, interrupts, changed inputs for so many minutes: `make soak MINUTES=60`
 # crowds: random batches, each sentence against itself alone: `make crowds BATCHES=1000`
 # size: lines, the longest files and functions, import cycles
+# models: which models run wholly in kernels, how near and how fast -> docs/models.md; resumable
 # bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
@@ -18,7 +19,7 @@ SEED ?= 0
 PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: run test smoke fuzz soak crowds check format size bench report archive graph clean
+.PHONY: run test smoke fuzz soak crowds check format size models bench report archive graph clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -51,6 +52,9 @@ format: $(VENV)/.installed
 	ruff format .
 	snakefmt Snakefile workflow
 
+models: $(VENV)/.installed
+	python -m tests.models.page
+
 bench: $(VENV)/.installed-bench
 	snakemake results/bench/performance.md
 	cp results/bench/performance.md docs/performance.md
@@ -67,10 +71,11 @@ size: $(VENV)/.installed
 graph: $(VENV)/.installed
 	python -m workflow.rulebook.rulegraph
 
-$(VENV)/.installed: requirements.txt requirements-data.txt
+$(VENV)/.installed: requirements.txt requirements-data.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) --no-deps -r requirements-data.txt
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) --no-deps --editable .
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt

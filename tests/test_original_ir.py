@@ -245,7 +245,7 @@ def test_accuracy_of_text(
     assert "none: no tokenizer: " in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert main([*command, "--tokenizer", str(tmp_path / "t")]) == 2
-    assert "pip install 'engine[workflow]'" in capsys.readouterr().err
+    assert "pip install 'sparse-engine[workflow]'" in capsys.readouterr().err
     (tmp_path / "rows.tsv").write_text("text\tclass\na\t1\n")
     assert main([*command, "--tokenizer", str(tmp_path / "t")]) == 2
     assert "columns text, class; expected sentence among them" in capsys.readouterr().err

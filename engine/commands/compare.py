@@ -140,7 +140,8 @@ def _by_onnxruntime(graph: Graph, path: Path, feeds: Mapping[str, Array]) -> lis
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise InputError("onnxruntime is not installed: pip install 'engine[test]'") from error
+        how = "pip install 'sparse-engine[test]'"
+        raise InputError(f"onnxruntime is not installed: {how}") from error
     options = runtime.SessionOptions()
     # exact integer products without VNNI: an optimisation of this level, which keeps outputs
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

@@ -186,7 +186,7 @@ def _tokens(path: str | Path, tokenizer: str | Path, parts: list[list[str]], seq
     except ImportError as error:
         raise InputError(
             f"{path}: text is split by transformers, which is not installed: pip install"
-            " 'engine[workflow]', or give an .npz of token ids"
+            " 'sparse-engine[workflow]', or give an .npz of token ids"
         ) from error
     try:
         split = transformers.AutoTokenizer.from_pretrained(str(tokenizer))
