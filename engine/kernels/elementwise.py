@@ -2,8 +2,9 @@
 
     elementwise   y = quantised(function(dequantised(x)))
     combine       y = x + other, or x * other, in float32
+    affine        y = (x + other) gamma + beta, or x gamma + beta, in float32
 
-A unit is a tile; params: ELEMENTWISE, COMBINE.
+A unit is a tile; params: ELEMENTWISE, COMBINE, AFFINE.
 """
 
 import numba as nb
@@ -28,7 +29,7 @@ from ..codegen.simd import (
 from .activations import FUNCTIONS
 from .buffers import tile_of
 from .context import CONTEXT
-from .params import COMBINE, ELEMENTWISE
+from .params import AFFINE, COMBINE, ELEMENTWISE
 
 f32 = nb.float32
 
@@ -95,5 +96,26 @@ def combine(lanes, operation):
             y = tile_of(arena, params + COMBINE.y, tile)
             for n in range(channels):
                 store(y + row * n, function(load(x + row * n), load(other + row * n)))
+
+    return kernel
+
+
+def affine(lanes, adds):
+    """adds: there is another activation."""
+    load, splat, row = loads("f32", lanes), splats("f32", lanes), 4 * lanes
+
+    def kernel(params, context, begin, end):
+        arena, channels = load_i64(context + CONTEXT.arena), load_i64(params + AFFINE.channels)
+        norm = load_i64(params + AFFINE.norm)
+        for tile in range(begin, end):
+            x = tile_of(arena, params + AFFINE.x, tile)
+            other = tile_of(arena, params + AFFINE.other, tile)
+            y = tile_of(arena, params + AFFINE.y, tile)
+            for n in range(channels):
+                v = load(x + row * n)
+                if adds:
+                    v = add(v, load(other + row * n))
+                gamma, beta = load_f32(norm + 8 * n), load_f32(norm + 8 * n + 4)
+                store(y + row * n, fma(v, splat(gamma), splat(beta)))
 
     return kernel

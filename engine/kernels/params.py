@@ -11,6 +11,7 @@ from typing import Any
 from .record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
 
 __all__ = [
+    "AFFINE",
     "ALONG_CHANNELS",
     "BUFFER",
     "CLOCK",
@@ -60,6 +61,14 @@ COMBINE = record(
     *buffer("other", "activations that are added to x, or multiply it"),
     *Y,
     Field("channels", WHOLE, "of all three"),
+)
+AFFINE = record(
+    "AFFINE",
+    *X,
+    *buffer("other", "activations that are added to x"),
+    *Y,
+    Field("channels", WHOLE, "of all three"),
+    Field("norm", ADDRESS, "of float32 (gamma, beta) pairs"),
 )
 SELECT = record(
     "SELECT",

@@ -34,6 +34,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "residual_type": ("f32", "u8", "none"),
     "centred": (True, False),
     "operation": ("add", "mul"),
+    "adds": (True, False),
     "kind": ("u8", "f32"),
     "pooling": ("mean", "sum", "max"),
     "profiled": (False, True),
@@ -122,6 +123,7 @@ KERNELS: Mapping[str, Kernel] = {
             params.ELEMENTWISE,
         ),
         Kernel("combine", "elementwise", ("lanes", "operation"), params.COMBINE),
+        Kernel("affine", "elementwise", ("lanes", "adds"), params.AFFINE),
         Kernel("quantize_tokens", "quantize", ("lanes", "width"), params.QUANTIZE_TOKENS),
         # x in the form that products and attention read
         Kernel(

@@ -16,7 +16,7 @@ from .elementwise import gelu
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
 from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, rms_normalization, softmax
-from .table import ACTIVATES, EACH, HEAVY, MOVES, SAME, Operator
+from .table import ACTIVATES, EACH, HEAVY, MOVES, SAME, TAME, Operator
 
 __all__ = ["OPERATORS", "activation_of", "by_distance", "first_keys", "mask_of_ones"]
 
@@ -255,6 +255,12 @@ def _kept(mask: Array, masking: str) -> Array:
     return mask_of_ones(mask) if masking == "keys" else first_keys(mask)
 
 
+def affine(x: Array, other: Array | None, gamma: Array, beta: Array) -> Array:
+    """(x + other) gamma + beta, channel by channel."""
+    total = x if other is None else x + other
+    return np.asarray(total * gamma + beta)
+
+
 def l2_norm(x: Array, *, epsilon: float = 0.0) -> Array:
     """x divided by its length over the last axis, or by epsilon where that is greater."""
     length = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
@@ -274,6 +280,7 @@ def log1p(x: Array) -> Array:
 
 
 OPERATORS = [
+    Operator("Affine", affine, domain="engine", traits=EACH | TAME | HEAVY),
     Operator("Attention", attention, domain="engine", traits=HEAVY),
     Operator("Channels", channels, domain="engine", traits=MOVES),
     Operator("Embedding", embedding, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),

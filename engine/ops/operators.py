@@ -299,6 +299,17 @@ LAYER_NORM = Declaration(
     },
     follows="x",
 )
+AFFINE = Declaration(
+    "Affine",
+    (
+        Input("x", ("...", "C")),
+        Input("residual", ("...", "C"), optional=True),
+        constant("gamma", "C"),
+        constant("beta", "C"),
+    ),
+    ("...", "C"),
+    {},
+)
 ATTENTION = Declaration(
     "Attention",
     (
@@ -365,6 +376,7 @@ DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
     for row in (
         EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM, CHANNELS, LOG1P, MASK,
+        AFFINE,
     )
 }  # fmt: skip
 for _kind, _row in DECLARED.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..graph import Graph
+from . import affine as _affine
 from . import attention as _attention
 from . import embedding as _embedding
 from . import gelu as _gelu
@@ -19,6 +20,7 @@ from . import linear as _linear
 from . import mask as _mask
 from . import pool as _pool
 from . import select as _select
+from .affine import affine
 from .attention import attention
 from .channels import channels
 from .clean import clean
@@ -53,6 +55,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     embedding,  # needs LayerNorm without its residual
     linear,
     residual,  # after linear: the layer's own result is x, the other the residual
+    affine,  # what scales and shifts channels without a norm
     attention,  # needs the linear layers' results as [batch, sequence, channels]
     pool,  # rows made of a sentence's tokens
     mask,  # after the sums over tokens, which take their masks themselves
@@ -70,6 +73,7 @@ FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     embedding: _embedding.FUSIONS,
     linear: _linear.FUSIONS,
     residual: [_layer_norm.RESIDUAL],
+    affine: _affine.FUSIONS,
     attention: [_attention.FUSION],
     pool: _pool.FUSIONS,
     mask: [_mask.FUSION],

@@ -195,10 +195,26 @@ def concat(node: Node, inputs: list[Fact]) -> Fact:
     for shape in shapes:
         longer = None if total == "" else added(total, shape[axis])
         total = "" if longer is None else longer
-    shape = (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+    shape = tuple(map(clearest, zip(*shapes, strict=True)))
+    shape = (*shape[:axis], total, *shape[axis + 1 :])
     known = [fact.contents for fact in inputs if fact.contents is not None]
     contents = tuple(c for part in known for c in part) if len(known) == len(inputs) else None
     return Fact(shape, contents if len(shape) == 1 else None, inputs[0].dtype)
+
+
+def clearest(lengths: tuple[Length, ...]) -> Length:
+    """Of lengths that are the same: a number, a name that the graph gives, or any."""
+    return min(lengths, key=lambda each: isinstance(each, str) + str(each).startswith("?"))
+
+
+def padded(node: Node, inputs: list[Fact]) -> Fact:
+    """Pad; axes that become longer have a length of their own."""
+    x, pads = inputs[0], whole(inputs[1].contents)
+    if x.shape is None or pads is None or len(pads) != 2 * len(x.shape):
+        return Fact(None, None, x.dtype)
+    more = (a + b for a, b in zip(pads[: len(x.shape)], pads[len(x.shape) :], strict=True))
+    lengths = (added(length, n) for length, n in zip(x.shape, more, strict=True))
+    return Fact(tuple("" if n is None else n for n in lengths), None, x.dtype)
 
 
 def cut(node: Node, inputs: list[Fact]) -> Fact:
@@ -312,6 +328,7 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "Pad": padded,
     "Range": counted,
     "Reshape": reshape,
     "Shape": shape_of,

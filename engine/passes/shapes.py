@@ -220,6 +220,7 @@ RULES: dict[str, Rule] = {
     "QLinearConv": qlinear_convolved,
     "QLinearMatMul": quantized_product,
     "Split": split,
+    "engine.Affine": layer_norm,
     "engine.Attention": attention,
     "engine.Embedding": embedding,
     "engine.LayerNorm": layer_norm,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..codegen.elements import MAGIC
 from ..graph import Node
-from .choose import Activation, CombineChoice, ElementwiseChoice
+from .choose import Activation, AffineChoice, CombineChoice, ElementwiseChoice
 from .memory import Buffer
-from .planner import Planner
+from .planner import Planner, float32
 
-__all__ = ["emit_combine", "emit_elementwise", "in_floats"]
+__all__ = ["emit_affine", "emit_combine", "emit_elementwise", "in_floats"]
 
 
 def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) -> None:
@@ -39,6 +41,15 @@ def emit_combine(planner: Planner, node: Node, choice: CombineChoice) -> None:
     y = choice.y.buffer
     params = {"x": x, "other": other, "y": y, "channels": y.channels}
     planner.emit(node, "combine", (x.lanes, choice.operation), params, x.domain)
+
+
+def emit_affine(planner: Planner, node: Node, choice: AffineChoice) -> None:
+    """In float32, with a number for each channel of the buffer."""
+    x, y = in_floats(planner, node, choice.x), choice.y.buffer
+    other = x if choice.other is None else in_floats(planner, node, choice.other)
+    norm = float32(np.pad(choice.norm, ((0, y.channels - len(choice.norm)), (0, 0))))
+    params = {"x": x, "other": other, "y": y, "channels": y.channels, "norm": norm}
+    planner.emit(node, "affine", (x.lanes, choice.other is not None), params, x.domain)
 
 
 def in_floats(planner: Planner, node: Node, x: Activation) -> Buffer:

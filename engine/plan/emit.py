@@ -11,6 +11,7 @@ from ..passes.distances import MOST_DISTANCE
 from .along_channels import emit_along_channels, emit_l2_norm
 from .attention import emit_attention
 from .choose import (
+    AffineChoice,
     AlongChannelsChoice,
     AttentionChoice,
     Choice,
@@ -26,7 +27,7 @@ from .choose import (
     SelectChoice,
     ThroughFloats,
 )
-from .elementwise import emit_combine, emit_elementwise
+from .elementwise import emit_affine, emit_combine, emit_elementwise
 from .embedding import emit_embedding
 from .linear import emit_linear
 from .mixing import mixes_tokens
@@ -50,6 +51,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     AlongChannelsChoice: emit_along_channels,
     ElementwiseChoice: emit_elementwise,
     CombineChoice: emit_combine,
+    AffineChoice: emit_affine,
 }
 
 

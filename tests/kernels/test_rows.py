@@ -171,6 +171,28 @@ def test_combine(slow: bool, lanes: int, operation: str) -> None:
             np.testing.assert_array_equal(from_tiles(result, tokens), wanted)
 
 
+@pytest.mark.parametrize(("slow", "lanes", "adds"), rows_of([(64, True), (16, False)], []))
+def test_affine(slow: bool, lanes: int, adds: bool) -> None:
+    channels, random = 12, np.random.default_rng(0)
+    gamma, beta = random.normal(size=(2, channels)).astype(np.float32)
+    for tokens in TOKENS:
+        x, other = random.normal(size=(2, tokens, channels)).astype(np.float32)
+        x[-1] = np.resize(SPECIALS, channels)
+        with np.errstate(all="ignore"):
+            wanted = fused.affine(x, other if adds else None, gamma, beta)
+        for isa in sets(slow=slow):
+            harness = Harness(1 << 18)
+            operands = {n: harness.put(to_tiles(a, lanes)) for n, a in (("x", x), ("other", other))}
+            tiles = operands["x"][1]
+            y, result = harness.room(tiles.shape, np.float32)
+            given = tiles_at(**operands, y=(y, result))
+            norm = harness.address(np.stack([gamma, beta], axis=1))
+            params = harness.params(records.AFFINE, **given, channels=channels, norm=norm)
+            harness.run(kernel(isa, "affine", lanes, adds), params, 0, len(tiles))
+            got = from_tiles(result, tokens)
+            np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6, err_msg=isa.name)
+
+
 @pytest.mark.parametrize("activation", ["none", "gelu", "gelu_tanh", "tanh", "relu"])
 @pytest.mark.parametrize("isa", sets(slow=True), ids=str)
 def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:

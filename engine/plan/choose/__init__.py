@@ -34,9 +34,11 @@ from .attention import AttentionChoice, MaskChoice, choose_attention, choose_mas
 from .elementwise import (
     COMBINED,
     ELEMENTWISE,
+    AffineChoice,
     CombineChoice,
     ElementwiseChoice,
     ThroughFloats,
+    choose_affine,
     choose_combine,
     choose_elementwise,
 )
@@ -56,6 +58,7 @@ from .rows import (
 
 __all__ = [
     "Activation",
+    "AffineChoice",
     "AlongChannelsChoice",
     "AttentionChoice",
     "Choice",
@@ -76,6 +79,7 @@ __all__ = [
 
 CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Embedding": choose_embedding,
+    "engine.Affine": choose_affine,
     "engine.Linear": choose_linear,
     "engine.Attention": choose_attention,
     "engine.LayerNorm": choose_layer_norm,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...graph import Node, Quantization
 from ...ops import Trait, is_quantization, kinds
@@ -16,14 +18,17 @@ from .facts import Activation, Choice, Facts
 __all__ = [
     "COMBINED",
     "ELEMENTWISE",
+    "AffineChoice",
     "CombineChoice",
     "ElementwiseChoice",
     "ThroughFloats",
+    "choose_affine",
     "choose_combine",
     "choose_elementwise",
     "through_floats",
 ]
 
+Array = NDArray[Any]
 ELEMENTWISE = {  # ONNX operator -> activation of the kernel
     "QuantizeLinear": "none",
     "DequantizeLinear": "none",
@@ -47,6 +52,15 @@ class CombineChoice(Choice):
     x: Activation
     other: Activation
     operation: str
+
+
+@dataclass(frozen=True)
+class AffineChoice(Choice):
+    """x, with another activation added to it or None; norm: float32 [channels, 2], gamma, beta."""
+
+    x: Activation
+    other: Activation | None
+    norm: Array
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,19 @@ def choose_combine(facts: Facts, node: Node) -> CombineChoice:
         raise Unplanned("the two operands have different shapes")
     y = converted(facts, node.outputs[0], x, None)
     return CombineChoice(y, x, other, COMBINED[node.kind])
+
+
+def choose_affine(facts: Facts, node: Node) -> AffineChoice:
+    """A sum or one activation, times and plus a number for each channel.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    x, other = facts.value(node.x), facts.value(node.residual) if node.residual else None
+    if other is not None and x.shape != other.shape:
+        raise Unplanned("the two operands have different shapes")
+    norm = np.stack([facts.array(name) for name in (node.gamma, node.beta)], axis=1)
+    return AffineChoice(converted(facts, node.outputs[0], x, None), x, other, norm)
 
 
 def converted(facts: Facts, name: str, x: Activation, output: Quantization | None) -> Activation:
