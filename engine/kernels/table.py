@@ -27,7 +27,8 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "output_of_fours": ("u8", "f32", "rows", "words", "pairs"),
     "normalised": (True, False),
     "form": ("pairs", "rows", "pieces", "words"),
-    "softmax": ("bytes", "floats", "wide"),
+    "softmax": ("bytes", "floats", "wide", "floats_biased", "wide_biased"),
+    "softmax_of_tiles": ("bytes", "floats", "wide"),
     "channels": ("all", "some"),
     "x_type": ("u8", "f32"),
     "y_type": ("f32", "u8"),
@@ -172,7 +173,7 @@ KERNELS: Mapping[str, Kernel] = {
         ),
         _attention("attention_f32_rows", "rows", ("depth",), "f32", scratch="float_rows"),
         _attention(
-            "amx_attention_u8", "amx", ("depth", "softmax"), "tiles",
+            "amx_attention_u8", "amx", ("depth", "softmax_of_tiles"), "tiles",
             needs=_AMX_BYTES, scratch="tile_attention",
         ),
         # rows, what is made of all channels, and what is handed over

@@ -185,7 +185,8 @@ def with_bias(match: Match) -> Sequence[Node]:
 
 
 def activated(op: Operators, layer: Tensor) -> Pattern:
-    return either(op.Gelu(layer), op.Tanh(layer), op.Relu(layer))
+    x = either(layer, op.engine.FakeQuantize(layer).named("rounded"))
+    return either(op.Gelu(x), op.Tanh(x), op.Relu(x))
 
 
 ACTIVATIONS = {
@@ -202,6 +203,8 @@ def no_activation(match: Match) -> str | None:
         return f"'{match['layer']}' is not a linear layer's"
     if node.attributes["activation"]:
         return f"{node} has an activation already"
+    if "rounded" in match and (node.inputs[3] or node.attributes["product"]):
+        return f"'{match['layer']}' is quantised between its bias and the activation"
     if match.only_reader(match["layer"]) is None:
         return f"'{match['layer']}' is read by others too"
     return None
@@ -211,6 +214,8 @@ def with_activation(match: Match) -> Sequence[Node]:
     node, root = match.node("layer"), match.root
     approximate = root.attributes.get("approximate", "none") if root.kind == "Gelu" else None
     attributes = {**node.attributes, "activation": ACTIVATIONS[root.kind, approximate]}
+    if "rounded" in match:
+        attributes["product"] = match.node("rounded").attributes["quantization"]
     return [node.changed(outputs=root.outputs, attributes=attributes)]
 
 

@@ -67,6 +67,7 @@ def _bytes(
         "constants": aligned_copy(attention_constants(node)),
         "made": made,
         "fours": fours,
+        **bias_entries(planner.optional(node.bias), 1.0, rows=query.domain == "rows"),
     }
     _emit(planner, node, choice, operands, made, fours)
 

@@ -219,6 +219,7 @@ def _fill_scores(
         return
     constants["score_scale"] = product / scores.scale
     constants["score_shift"] = scores.zero_point + MAGIC
+    constants["score_step"] = np.float64(scores.scale) * scale
     step = np.arange(-15, 1) * np.float64(scores.scale) * scale
     constants["coarse"], constants["fine"] = np.exp(16 * step), np.exp(step)
 

@@ -68,6 +68,8 @@ def softmax_of(node: Node) -> str:
     their scale), have to be normal numbers of float32.
     """
     scores, probabilities = node.attributes.get("scores"), node.attributes["probabilities"]
+    if node.bias:
+        return "floats_biased" if scores is None else "wide_biased"
     if scores is None:
         return "floats"
     span = 255 * float(scores.scale) * float(node.attributes["scale"])

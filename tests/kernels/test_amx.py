@@ -312,6 +312,7 @@ def attend(
     params = harness.params(
         ATTENTION_BYTES, q=q, q_tile=row, keys=keys, key_sums=sums, v=v, v_tile=row, y=y_at,
         y_tile=row, heads=heads, constants=harness.address(constants), made=fours, fours=fours,
+        bias=0, reach=0,
     )  # fmt: skip
     harness.run(kernel(which, names[1], *variant), params, 0, tiles * heads)
     return from_tiles(y, tokens)

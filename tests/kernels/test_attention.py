@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ def rounded(
     return y, 128 * channels
 
 
+def bias_params(
+    harness: Harness, bias: Array | None, rows: bool, scale: float = 1.0
+) -> dict[str, int]:
+    entries = bias_entries(bias, scale, rows=rows)
+    return entries | ({} if bias is None else {"bias": harness.address(entries["bias"])})
+
+
 def run_floats(
     name: str,
     isa: Isa,
@@ -102,9 +110,7 @@ def run_floats(
         "heads": heads,
         "scale": depth**-0.5,
     }
-    entries = bias_entries(bias, depth**-0.5, rows=not width)
-    if bias is not None:
-        entries["bias"] = harness.address(entries["bias"])
+    entries = bias_params(harness, bias, not width, depth**-0.5)
     block = harness.params(ATTENTION_FLOATS, **operands, **entries, made=made, fours=fours)
     variant = (depth, width) if width else (depth,)
     harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
@@ -185,6 +191,7 @@ def run_bytes(
     rows: bool,
     varying: Array | None,
     read: Array | None,
+    bias: Array | None = None,
 ) -> Array:
     """varying, read: bool [heads, depth / 4], which fours of queries and keys differ from token to
     token and which of the context are made; None for all.  What is in others nobody may read.
@@ -217,13 +224,36 @@ def run_bytes(
     block = harness.params(
         ATTENTION_BYTES, q=places[0][0], q_tile=places[0][1], keys=keys, key_sums=sums,
         v=places[2][0], v_tile=places[2][1], y=y, y_tile=lanes * channels, heads=heads,
-        constants=constants.ctypes.data, made=made, fours=fours,
+        constants=constants.ctypes.data, made=made, fours=fours, **bias_params(harness, bias, rows),
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     softmax = softmax_of(node)
     variant = (depth, softmax) if rows else (depth, isa.block_width(), softmax, which)
     harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
+
+
+@pytest.mark.parametrize(
+    ("name", "quantised"),
+    [("attention_u8", True), ("attention_u8", False), ("attention_u8_rows", True)],
+)
+def test_a_bias_by_distance_on_bytes(name: str, quantised: bool) -> None:
+    """Scores that are rounded first, or not; neighbours count nothing."""
+    heads, depth, rows = 2, 16, name.endswith("rows")
+    node = node_of("wide" if quantised else "floats", heads, depth, span=12.0)
+    node = node.changed(inputs=("q", "k", "v", "", "bias"))
+    for lengths in (*PACKS, CROWD):
+        random = np.random.default_rng(len(lengths))
+        bias = (2 * random.normal(size=(heads, 181))).astype(np.float32)
+        q, k, v = random.integers(0, 256, (3, sum(lengths), heads * depth)).astype(np.uint8)
+        q = q[: len(lengths)] if rows else q
+        wanted = meaning(lengths, q, k, v, {**node.attributes, "bias": bias})
+        run = partial(run_bytes, node=node, rows=rows, varying=None, read=None, bias=bias)
+        results = [run(isa, lengths, q, k, v) for isa in sets(slow=False)]
+        off = np.abs(results[0].astype(int) - wanted)
+        assert off.max() <= 2 and (off > 0).mean() < 0.05, lengths
+        np.testing.assert_array_equal(results[0], results[-1])
+    check_alone(partial(run, SETS[-1]), q, k, v, name)
 
 
 def node_of(softmax: str, heads: int, depth: int, *, span: float) -> Node:
@@ -234,7 +264,7 @@ def node_of(softmax: str, heads: int, depth: int, *, span: float) -> Node:
     scores = None if softmax == "floats" else Quantization(step / scale, 128)
     attributes = {**QUANTISED, "query": query, "scores": scores, "product": None}
     attributes.update(heads=heads, scale=scale)
-    return Node("Attention", ("q", "k", "v"), ("y",), attributes)
+    return Node("Attention", ("q", "k", "v"), ("y",), attributes, domain="engine")
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,18 @@ def test_the_product_may_be_quantised_before_the_bias() -> None:
     assert_same(graph, after, x=X)
 
 
+def test_the_product_may_be_quantised_before_the_activation() -> None:
+    """Where there is no bias, as in T5."""
+    sketch = Sketch(x=HIDDEN)
+    product = sketch.round_trip(sketch.MatMul("x", WEIGHT), 0.05, 120)
+    graph = sketch.graph(sketch.Relu(product))
+    after = linear(simulate(graph))
+    node = only(after, "Linear")
+    assert operators(after) == ["Linear"] and node.attributes["activation"] == "relu"
+    assert node.attributes["product"] == Quantization(float(np.float32(0.05)), 120)
+    assert_same(graph, after, x=X)
+
+
 def test_quantised_after_the_bias_the_activation_stands_alone() -> None:
     sketch = Sketch(x=HIDDEN)
     total = sketch.round_trip(sketch.Add(sketch.MatMul("x", WEIGHT), BIAS), 0.05)

@@ -13,8 +13,8 @@ import engine
 from engine.runtime import stepwise
 
 LENGTHS = (1, 2, 31, 37, 64, 65, 128)  # further than the last bucket begins
-NAMES = ("mpnet", "mpnet_tokens", "t5", "t5_gated")
-PADDING = {"mpnet": 1, "mpnet_tokens": 1}
+NAMES = ("mpnet", "mpnet_tokens", "t5", "t5_gated", "pruned_t5_gated", "pruned_mpnet")
+LOW = ("int8_mpnet", "int8_pruned_t5_gated", "dynamic_int8_t5_gated", "bfloat16_t5_gated")
 
 
 def fed(length: int, batch: int, padding: int) -> dict[str, np.ndarray]:
@@ -41,7 +41,7 @@ def test_as_onnx_runtime(name: str, model: Callable[[str], Path]) -> None:
     assert session.plan is not None and session.plan.fallback is None
     for length in LENGTHS:
         for batch in (1, 3):
-            feed = fed(length, batch, PADDING.get(name, 0))
+            feed = fed(length, batch, "mpnet" in name)
             got, wanted = session.run(feed), theirs.run(None, feed)
             for output, array in zip(theirs.get_outputs(), wanted, strict=True):
                 assert apart(got[output.name], array, feed["attention_mask"]) < 1e-4, length
@@ -64,9 +64,14 @@ def test_a_hole_in_the_mask_counts_as_a_token(model: Callable[[str], Path]) -> N
     assert apart(session.run(feed)["last_hidden_state"], wanted, feed["attention_mask"]) < 1e-4
 
 
-def test_every_step_is_what_its_operator_means(model: Callable[[str], Path]) -> None:
-    session, feed = engine.load(model("mpnet"), threads=1), fed(37, 3, 1)
+@pytest.mark.parametrize("name", ["mpnet", *LOW])
+def test_every_step_is_what_its_operator_means(name: str, model: Callable[[str], Path]) -> None:
+    session, feed = engine.load(model(name), threads=1), fed(37, 3, "mpnet" in name)
+    assert session.plan is not None and session.plan.fallback is None
     assert stepwise.check(session.graph, feed) > 10
+    if "pruned" in name:
+        skipped = {step.kernel for step in session.plan.steps if step.skipped_macs}
+        assert "sparse_dot_u8s8_4x1" in skipped
 
 
 def test_sentences_longer_than_distances_are_known(model: Callable[[str], Path]) -> None:

@@ -196,7 +196,7 @@ def _scores(depth, lanes, softmax):
             extra = key_sums + (block >> 6) * s_tile
             for n in range(max(block, start), min(block + 16, end)):
                 at, more = exps + row * (n - base), whole(load_i32(extra + 4 * (n & 63)))
-                p = convert(add(load_sums(at), add(starting, more)), held)
+                p = convert(add(load_sums(at), add(starting, more)), held, (0, 0, 0), 0)
                 store(at, p)
                 if at_once:
                     totals = add(totals, p)

@@ -20,6 +20,7 @@ from ...codegen.simd import (
     load_i64,
     load_int,
     loads,
+    loads_unaligned,
     maximum,
     minimum,
     mul,
@@ -35,6 +36,7 @@ from ..activations import exponential
 from ..buffers import tile_of
 from ..context import CONTEXT, TILE
 from .records import CHANNELS, CONSTANTS, KEYS
+from .sentences import bias_at
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 ONES = 0x01010101
@@ -154,21 +156,25 @@ def softmax_of_bytes(lanes):
 def conversion(lanes, softmax):
     """Three routines: constants made ready; sums of products -> what is kept of a score, its exp
     (softmax "bytes") or the score itself; what is kept, the greatest of it and the constants -> exp
-    of how far the score is below the greatest, where that is not made at once.
+    of how far the score is below the greatest, where that is not made at once.  Sums come with what
+    a bias by distance goes by: address of the head's entries, reach, the first lane's place in the
+    pack; and the place on the other side.
     """
+    if softmax.endswith("biased"):
+        return biased_conversion(lanes, softmax)
     splat, exp_of_float = splats("f32", lanes), exponential(lanes)
     ready, byte_of, exp = softmax_of_bytes(lanes)
 
     def scale_of(constants):
         return splat(load_f32(constants + CONSTANTS.score_scale))
 
-    def at_once(sums, constants):
+    def at_once(sums, constants, bias, other):
         return exp(byte_of(sums, constants), constants)
 
-    def byte(sums, constants):
+    def byte(sums, constants, bias, other):
         return as_float(byte_of(sums, constants))
 
-    def scaled(sums, scale):
+    def scaled(sums, scale, bias, other):
         return mul(to_float(sums), scale)
 
     def below(kept, top, constants):
@@ -182,6 +188,35 @@ def conversion(lanes, softmax):
     return ready, routine(at_once if softmax == "bytes" else byte), routine(below)
 
 
+def biased_conversion(lanes, softmax):
+    """The same where a bias is added: in real numbers, whether scores were quantised or not."""
+    splat, exp_of_float = splats("f32", lanes), exponential(lanes)
+    (ready, byte_of, _), load_bias = softmax_of_bytes(lanes), loads_unaligned("f32", lanes)
+
+    def scale_of(constants):
+        return splat(load_f32(constants + CONSTANTS.score_scale))
+
+    def step_of(constants):
+        return ready(constants), splat(load_f32(constants + CONSTANTS.score_step))
+
+    def scaled(sums, scale, bias, other):
+        entries, reach, first = bias
+        return fma(to_float(sums), scale, load_bias(bias_at((entries, reach), first - other)))
+
+    def byte(sums, constants, bias, other):
+        of_bytes, step = constants
+        entries, reach, first = bias
+        n = sub(as_float(byte_of(sums, of_bytes)), splat(f32(MAGIC)))
+        return fma(n, step, load_bias(bias_at((entries, reach), first - other)))
+
+    def below(kept, top, constants):
+        return exp_of_float(sub(kept, top))
+
+    if softmax == "floats_biased":
+        return routine(scale_of), routine(scaled), routine(below)
+    return routine(step_of), routine(byte), routine(below)
+
+
 def conversion_of_columns(lanes, softmax):
     """Two routines: constants made ready; the sums of four keys and 16 of `lanes` queries converted
     where they wait, and their exps added to the totals, one after the other: so it does not matter
@@ -191,14 +226,14 @@ def conversion_of_columns(lanes, softmax):
     load, load_totals, whole = loads("i32", 16), loads("f32", 16), splats("i32", 16)
     row, summed = 4 * lanes, softmax == "bytes"
 
-    def columns(at, query_sums, key_sums, totals, constants):
+    def columns(at, query_sums, key_sums, totals, constants, bias, key):
         starting = load(query_sums)
         a = add(load(at), add(starting, whole(load_i32(key_sums))))
         b = add(load(at + row), add(starting, whole(load_i32(key_sums + 4))))
         c = add(load(at + 2 * row), add(starting, whole(load_i32(key_sums + 8))))
         d = add(load(at + 3 * row), add(starting, whole(load_i32(key_sums + 12))))
-        e, f = convert(a, constants), convert(b, constants)
-        g, h = convert(c, constants), convert(d, constants)
+        e, f = convert(a, constants, bias, key), convert(b, constants, bias, key + 1)
+        g, h = convert(c, constants, bias, key + 2), convert(d, constants, bias, key + 3)
         store(at, e)
         store(at + row, f)
         store(at + 2 * row, g)
@@ -242,9 +277,10 @@ def all_scores(depth, lanes, softmax, channels):
     load_queries, row = loads("u8", 4 * lanes), 4 * lanes  # bytes of a score's row
     (count, _), summed = listed(depth, channels), softmax == "bytes"
 
-    def scores(query, keys, start, end, constants, kept, totals):
+    def scores(query, keys, start, end, constants, kept, totals, bias):
         (queries, query_sums, fours), (first, sums, tile_bytes, sums_bytes) = query, keys
         at, waiting, held = kept, i64(0), ready(constants)
+        entries, reach, first_query = bias
         turns = (count(fours) + 3) // 4 * (64 // lanes)  # of products, to 16 queries converted
         low, others = start & 3, i64(0)  # neighbours' keys: in the first four, in those that wait
         store(totals, splat(f32(0)))
@@ -258,7 +294,9 @@ def all_scores(depth, lanes, softmax, channels):
                     c, d = dot4(c, x, load_i32(k + 8)), dot4(d, x, load_i32(k + 12))
                     q, k = q + 4 * TILE, k + 4 * TILE
                 if waiting:
-                    columns(at - 4 * row + part, query_sums + part, waiting, totals + part, held)
+                    own_bias, key = (entries, reach, first_query + part // 4), 4 * group - 4
+                    to, totals_at = at - 4 * row + part, totals + part
+                    columns(to, query_sums + part, waiting, totals_at, held, own_bias, key)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
@@ -270,7 +308,9 @@ def all_scores(depth, lanes, softmax, channels):
             waiting, at = sums + (group >> 4) * sums_bytes + 16 * (group & 15), at + 4 * row
         before = load_totals(totals)
         for part in range(0, row, 64):
-            columns(at - 4 * row + part, query_sums + part, waiting, totals + part, held)
+            own_bias, key = (entries, reach, first_query + part // 4), (end - 1) // 4 * 4
+            to, totals_at = at - 4 * row + part, totals + part
+            columns(to, query_sums + part, waiting, totals_at, held, own_bias, key)
         if summed and (others or end & 3):
             own(at - 4 * row, totals, before, others, ((end - 1) & 3) + 1)
         return load_totals(totals)
@@ -285,8 +325,8 @@ def exps_of(depth, lanes, softmax, channels):
     load = loads("f32", lanes)
     (ready, _, exp), row = conversion(lanes, softmax), 4 * lanes
 
-    def from_greatest(query, keys, start, end, constants, kept, sums):
-        totals = scores(query, keys, start, end, constants, kept, sums)
+    def from_greatest(query, keys, start, end, constants, kept, sums, bias):
+        totals = scores(query, keys, start, end, constants, kept, sums, bias)
         first, held = start & ~3, ready(constants)
         top = load(kept + row * (start - first))
         for key in range(start + 1, end):  # a neighbour's score may be far above all of ours

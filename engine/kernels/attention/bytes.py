@@ -21,7 +21,8 @@ Keys and queries are interleaved in the order of the latter.  constants (4 bytes
 -zero_k', 1 0, 2 score scale, 3 score shift + MAGIC, 4 1 / probability scale, 5 -zero_v', 6 value
 scale, 7 output zero + MAGIC; at 64 and 128: tables of exp.  Primes: less 128 where bytes were
 turned into s8. softmax "bytes": scores are quantised, in a range whose exps are all float32;
-"wide": in any range; "floats": they are not quantised.  Of the last two the greatest score of a
+"wide": in any range; "floats": they are not quantised; "wide_biased", "floats_biased": the same
+with a bias by distance, added in real numbers.  Of all but "bytes" the greatest score of a
 sentence's own keys is taken off before exp.  Scratch: queries and their sums, then 5 * 4 * lanes
 bytes a key of the longest sentence: exps, and a quarter of it for probabilities (plan/scratch.py).
 """
@@ -56,7 +57,7 @@ from ..context import CONTEXT, TILE
 from .byte_scores import ONES, exps_of, interleave_queries, listed
 from .records import ATTENTION_BYTES as BYTES
 from .records import CHANNELS, CONSTANTS
-from .sentences import channels_of, for_each_sentence
+from .sentences import bias_of, channels_of, for_each_sentence
 
 f32, i32 = nb.float32, nb.int32
 
@@ -86,11 +87,13 @@ def block(depth, softmax, channels, lanes):
     row, (count, place) = 4 * lanes, listed(depth, channels)
 
     def attend(operands, start, end, at, first, last):
-        (queries, sums, fours), keys, (values, v_tile, made), (constants, scratch, out) = operands
+        (queries, sums, fours), keys, (values, v_tile, made), how = operands
+        constants, scratch, out, (entries, reach, first_query) = how
         query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
+        bias = (entries, reach, first_query + at)
         groups = (end + 3) // 4
         exps, probabilities = scratch, scratch + 4 * row * (groups - start // 4)
-        totals = exponentiate(query, keys, start, end, constants, exps, probabilities)
+        totals = exponentiate(query, keys, start, end, constants, exps, probabilities, bias)
         factor = div(splat(load_f32(constants + CONSTANTS.probability_factor)), totals)
         magic = splat(f32(MAGIC))
         weight = whole(i32(0))
@@ -174,11 +177,12 @@ def attention_u8(depth, width, softmax, channels):
             key_sums = arena + load_i64(params + BYTES.key_sums) + 4 * TILE * head
             values = arena + load_i64(params + BYTES.v) + channel
             out = tile_of(arena, params + BYTES.y, tile) + channel
+            entries, reach = bias_of(params + BYTES.bias, params + BYTES.reach, head)
             operands = (
                 (queries, sums, fours),
                 (keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
                 (values, v_tile, made),
-                (constants, work, out),
+                (constants, work, out, (entries, reach, TILE * tile)),
             )
             visit(context, tile, operands, (shared, unit == begin, head + 1 < heads))
 

@@ -38,6 +38,7 @@ ATTENTION_BYTES = record(
     Field("constants", ADDRESS, "of CONSTANTS"),
     Field("made", ADDRESS, "of CHANNELS [heads]: of y, those that are read"),
     Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
+    *BIAS,
 )
 CONSTANTS = record(  # of attention on bytes; a prime: less 128, where bytes were turned into s8
     "CONSTANTS",
@@ -49,7 +50,8 @@ CONSTANTS = record(  # of attention on bytes; a prime: less 128, where bytes wer
     Field("value_zero", "int32", "-zero point' of values"),
     Field("value_scale", "float32", "of sums of values: to steps of y"),
     Field("output_zero", "float32", "zero point of y + MAGIC"),
-    Field("rest", "uint8", "of the cache line", 32),
+    Field("score_step", "float32", "of quantised scores, as a bias is added to them"),
+    Field("rest", "uint8", "of the cache line", 28),
     Field("coarse", "float32", "exp of 16 steps of scores, 15 times to none", 16),
     Field("fine", "float32", "exp of a step of scores, 15 times to none", 16),
 )

@@ -59,7 +59,7 @@ def scores_of_bytes(softmax):
     ready, convert, _ = conversion(TILE, softmax)
     rest = 0.0 if softmax == "bytes" else LEAST
 
-    def scores(query, key, start, stop, constants, kept):
+    def scores(query, key, start, stop, constants, kept, bias):
         (words, query_sum, fours), (k, k_sums, k_tile, s_tile) = query, key
         for tile in range(start // TILE, (stop + TILE - 1) // TILE):
             a, at, word = whole(query_sum), k + k_tile * tile, words
@@ -69,7 +69,8 @@ def scores_of_bytes(softmax):
                 at, word = at + 4 * TILE, word + 4 * ROWS
             begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
             store(kept, splat(f32(rest)))
-            store_lanes(kept, convert(a, ready(constants)), begins, ends)
+            lanes = (*bias, TILE * tile)  # the query is the sentence's first token
+            store_lanes(kept, convert(a, ready(constants), lanes, start), begins, ends)
             kept += ROW
 
     return routine(scores)
@@ -160,12 +161,13 @@ def attention_u8_rows(depth, softmax):
             values = arena + load_i64(params + BYTES.v) + depth * TILE * head
             y = tile_of(arena, params + BYTES.y, tile) + channels
             key = (keys, key_sums, heads * depth * TILE, heads * 4 * TILE)
+            bias = bias_of(params + BYTES.bias, params + BYTES.reach, head)
             low, high = rows_of_tile(context, tile)
             for row in range(low, high):
                 lane, (start, stop) = row - ROWS * tile, tokens_of_row(context, row)
                 tiles = (stop + TILE - 1) // TILE - start // TILE
                 query = (queries + 4 * lane, load_i32(sums + 4 * lane), load_int(fours))
-                scores(query, key, start, stop, constants, kept)
+                scores(query, key, start, stop, constants, kept, bias)
                 begins = start % TILE
                 sum_of_exps = exps(kept, begins, begins + stop - start, constants)
                 factor = load_f32(constants + CONSTANTS.probability_factor) / sum_of_exps

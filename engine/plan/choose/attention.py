@@ -94,12 +94,11 @@ def _bytes(
     query, key, value = operands
     if any(each.buffer.dtype != "u8" for each in operands):
         raise Unplanned("query, key or value in float32")
-    if node.bias:
-        raise Unplanned("a bias of scores that are made of bytes")
+    facts.optional(node.bias)
     if reason := why_not_bytes(node, depth):
         raise Unplanned(reason)
     in_rows, softmax = query.buffer.domain == "rows", softmax_of(node)
-    tiles = not in_rows and facts.isa.has("amx-int8") and depth in TILE_DEPTHS
+    tiles = not in_rows and facts.isa.has("amx-int8") and depth in TILE_DEPTHS and not node.bias
     y, varying = _result(facts, node, query), facts.varying.get(node.outputs[0])
     live = None if in_rows or tiles else _live(facts, node, y)
     channels = "all" if varying is None and live is None else "some"

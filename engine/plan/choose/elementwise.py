@@ -84,15 +84,14 @@ def choose_elementwise(facts: Facts, node: Node) -> ElementwiseChoice:
         raise Unplanned(f"x is {x.returned}")
     if (node.kind == "DequantizeLinear") == (x.buffer.dtype == "f32"):
         raise Unplanned(f"x is {x.buffer.dtype}")
-    if node.attributes.get("approximate", "none") != "none":
-        raise Unplanned("an approximation")
     output = _quantization_of(facts, node) if node.kind == "QuantizeLinear" else None
     if node.kind == "DequantizeLinear":
         given = stored(_quantization_of(facts, node))
         if given != x.quantization:
             raise Unplanned(f"x is stored as {x.quantization}, read as {given}")
     y = converted(facts, node.outputs[0], x, output)
-    return ElementwiseChoice(y, x, ELEMENTWISE[node.kind])
+    by_tanh = node.attributes.get("approximate", "none") != "none"
+    return ElementwiseChoice(y, x, "gelu_tanh" if by_tanh else ELEMENTWISE[node.kind])
 
 
 def choose_combine(facts: Facts, node: Node) -> CombineChoice:
