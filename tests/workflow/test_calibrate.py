@@ -2,6 +2,8 @@
 
 import numpy as np
 import onnx
+import onnx.parser
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.graph import Value
@@ -52,6 +54,20 @@ def test_mse_gives_up_what_is_far_out():
 
 def test_a_tensor_of_zeros_has_a_range():
     assert best_range(np.zeros(4), "mse").high == 0
+
+
+def test_a_range_says_what_it_leaves_of_the_middle_channel(tmp_path):
+    """One channel of 300 and others of about 1, and one that is always 0."""
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[n, 4] x) => (float[n, 4] y) <
+            float[4, 4] w = {300, 0, 0, 0,  0, 1, 0, 0,  0, 0, 1, 0,  0, 0, 0, 0}
+        > { y = MatMul(x, w) }""")
+    onnx.save(graph, tmp_path / "m.onnx")
+    feeds = [{"x": np.array([[1, 1, 1, 1], [-1, -1, 1, 1]], np.float32)}]
+    found = find_ranges(tmp_path / "m.onnx", feeds, "minmax")
+    assert found["y"].channel_decibels == pytest.approx(10 * np.log10(12 / (600 / 255) ** 2))
+    assert found["x"].channel_decibels == np.inf
 
 
 def test_ranges_are_of_every_product(tmp_path):

@@ -28,6 +28,12 @@ def test_hub_yaml_differs_in_its_sources_alone():
     assert checked(config, SCHEMA)["tasks"]["sst2"]["model"]["source"] == "hub"
 
 
+@pytest.mark.parametrize("name", ["several", "embedder"])
+def test_examples_of_tasks_fit(name):
+    tasks = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
+    assert checked(tasks, SCHEMA)["tasks"]
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -38,7 +44,7 @@ def test_hub_yaml_differs_in_its_sources_alone():
         ),
         (
             {"tasks": {"a": {**TASK, "model": {"source": "web", "name": "x"}}}},
-            "configuration, tasks.a.model.source: 'web' is not one of embedded, hub, local, pac",
+            "configuration, tasks.a.model.source: 'web' is not one of embedded, hub,",
         ),
         (
             {"tasks": {"a": {**TASK, "model": {"source": "hub", "name": "x/y"}}}},

@@ -51,7 +51,7 @@ def test_a_model_is_copied_with_its_sums(model, tmp_path):
         (["vocab.txt"], "no tokenizer, expected tokenizer.json or vocab.txt"),
         (
             ["model.safetensors", "pytorch_model.bin"],
-            "no weights, expected model.safetensors or pytorch_model.bin",
+            "no weights, expected model.safetensors or pytorch_model.bin or model.onnx",
         ),
     ],
 )

@@ -91,6 +91,43 @@ def test_biases_are_rounded_to_parts_of_a_step():
         np.testing.assert_array_equal(made[name], np.float32([0.06, -0.19]))
 
 
+def test_who_reads_a_value_that_stays_in_floats_reads_it_as_it_was():
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 2] x) => (float[2, 2] y) <float s = {0.1}, uint8 z = {128}> {
+            q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+            p = MatMul(d, d)  r = QuantizeLinear(p, s, z)  e = DequantizeLinear(r, s, z)
+            y = Add(e, e)
+        }""")
+    quantize.leave_in_floats(graph, ["p"])
+    found = [(node.op_type, [*node.input]) for node in graph.graph.node]
+    assert found == [
+        ("QuantizeLinear", ["x", "s", "z"]),
+        ("DequantizeLinear", ["q", "s", "z"]),
+        ("MatMul", ["d", "d"]),
+        ("Add", ["p", "p"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("g (float[2] x) => (float[2] y) <float s = {1}, uint8 z = {0}> "
+         "{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }",
+         "has DequantizeLinear, QuantizeLinear; expected a file that is not quantised"),
+        ("", "not an ONNX file"),
+    ],
+)  # fmt: skip
+def test_an_onnx_file_in_place_of_weights_is_in_floats(tmp_path, text, message):
+    path = tmp_path / "model.onnx"
+    head = '<ir_version: 8, opset_import: ["" : 17]> '
+    path.write_bytes(
+        onnx.parser.parse_model(head + text).SerializeToString() if text else b"<html>"
+    )
+    with pytest.raises(StepError, match=f"{path}: {message}"):
+        export.whole_fp32(path)
+
+
 @pytest.mark.slow
 def test_a_rounded_model_is_near_the_one_that_is_not(files, tmp_path):
     model = onnx.load(quantize.prepared(files / "fp32.onnx", tmp_path))

@@ -6,8 +6,9 @@ mse      of the ranges inside that, the one whose clipping and rounding to uint8
 The noise that a range leaves is told too: signal over error in decibels.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ class Range:
     low: float
     high: float
     decibels: float  # signal over quantisation error; more is better
+    channel_decibels: float = math.inf  # the same of the middle one of a Linear's channels
 
 
 def sentence_feeds(path: Path, count: int, inputs: Sequence[Value]) -> list[Feed]:
@@ -55,6 +57,13 @@ def product_tensors(graph: onnx.GraphProto) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in weights]
 
 
+def linear_outputs(graph: onnx.GraphProto) -> set[str]:
+    """Of products with weights; their last axis is channels."""
+    weights = {tensor.name for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in PRODUCTS]
+    return {node.output[0] for node in products if weights & set(node.input[:2])}
+
+
 def find_ranges(model: Path, feeds: list[Feed], method: str) -> dict[str, Range]:
     """The range of every activation of a product."""
     proto = onnx.load(model)
@@ -70,12 +79,26 @@ def find_ranges(model: Path, feeds: list[Feed], method: str) -> dict[str, Range]
     )
     random = np.random.default_rng(0)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    powers: dict[str, list[np.ndarray]] = {name: [] for name in linear_outputs(proto.graph)}
     for feed in feeds:
         for name, values in zip(names, session.run(names, feed), strict=True):
             flat = values.ravel()
             ends = np.array([flat.min(), flat.max()])
             seen[name].append(np.concatenate([ends, random.choice(flat, min(SAMPLE, flat.size))]))
-    return {name: best_range(np.concatenate(values), method) for name, values in seen.items()}
+            if name in powers:
+                powers[name].append(np.square(values).reshape(-1, values.shape[-1]).mean(0))
+    ranges = {name: best_range(np.concatenate(values), method) for name, values in seen.items()}
+    return ranges | {
+        name: replace(ranges[name], channel_decibels=_of_channels(ranges[name], np.mean(power, 0)))
+        for name, power in powers.items()
+    }
+
+
+def _of_channels(found: Range, power: np.ndarray) -> float:
+    """Of the middle channel, those without values left out; power: mean squares of each."""
+    noise = ((found.high - found.low) / LEVELS) ** 2 / 12
+    used = power[power > 0]
+    return float(10 * np.log10(np.median(used) / noise)) if used.size else math.inf
 
 
 def best_range(values: np.ndarray, method: str) -> Range:

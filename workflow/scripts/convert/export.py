@@ -1,16 +1,21 @@
-"""A Transformer's folder to fp32 ONNX by torch's exporter, batch and length dynamic."""
+"""A Transformer's folder to fp32 ONNX by torch's exporter, batch and length dynamic; or the ONNX
+file that the folder has in place of torch's weights, as it is.
+"""
 
 import argparse
 import inspect
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from workflow.rulebook.names import KINDS
-from workflow.rulebook.writing import run_main, whole
+from workflow.rulebook.writing import StepError, run_main, whole
 from workflow.scripts.convert.heads import HEADS, TOKENS, Pooling, embedder, load_model, pooling_of
 
+ONNX = "model.onnx"
+QUANTIZED = re.compile("uantize|^QLinear|Integer|NBits")  # operators
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
@@ -61,14 +66,36 @@ def export(
         )
 
 
+def whole_fp32(path: Path) -> Path:
+    """Raises StepError: an ONNX file that is not all there is of a model, or that is quantised."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf: whatever it meets in a file
+        raise StepError(f"{path}: not an ONNX file ({error!r:.80})") from error
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in model.graph.initializer):
+        raise StepError(f"{path}: weights in another file; expected all in one")
+    quantized = sorted({n.op_type for n in model.graph.node if QUANTIZED.search(n.op_type)})
+    if quantized:
+        raise StepError(
+            f"{path}: has {', '.join(quantized)}; expected a file that is not quantised"
+        )
+    return path
+
+
 def main(arguments: argparse.Namespace) -> None:
-    model, kind = load_model(arguments.model, arguments.kind), arguments.kind
-    pooling = pooling_of(arguments.model) if kind == "sentence-similarity" else None
+    folder, kind = arguments.model, arguments.kind
     with whole(arguments.config) as partial:
-        shutil.copyfile(arguments.model / "config.json", partial)
+        shutil.copyfile(folder / "config.json", partial)
     with whole(arguments.out) as partial:
-        export(model, partial, arguments.opset, arguments.inputs, kind=kind, pooling=pooling)
-    print(f"{arguments.out}: opset {arguments.opset}, {arguments.out.stat().st_size} bytes")
+        if (folder / ONNX).exists():
+            shutil.copyfile(whole_fp32(folder / ONNX), partial)
+        else:
+            model = load_model(folder, kind)
+            pooling = pooling_of(folder) if kind == "sentence-similarity" else None
+            export(model, partial, arguments.opset, arguments.inputs, kind=kind, pooling=pooling)
+    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ dynamic_int8   activations uint8 with a range of their own at each run, weights 
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,36 @@ def round_biases(model: Any, ranges: Mapping[str, Range], parts: int) -> int:
     return rounded
 
 
+def leave_in_floats(model: Any, names: Iterable[str]) -> None:
+    """Whoever reads one of these values reads it as it was before it was quantised."""
+    graph = model.graph
+    steps = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    bytes_of = {node.output[0]: node for node in steps if node.input[0] in set(names)}
+    back = {node.output[0]: node for node in graph.node if node.input and node.input[0] in bytes_of}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in back:
+                node.input[place] = bytes_of[back[name].input[0]].input[0]
+    for node in (*bytes_of.values(), *back.values()):
+        graph.node.remove(node)
+
+
 def quantize_static(
-    model: Path, out: Path, sentences: Path, count: int, method: str, bias_parts: int = 0
+    model: Path,
+    out: Path,
+    sentences: Path,
+    count: int,
+    method: str,
+    bias_parts: int = 0,
+    channel_decibels: float = 0,
 ) -> None:
     """Inputs and outputs of all products, those of attention too, get the ranges found; bias_parts:
     as `round_biases` takes them, 0: biases stay as they are.
+
+    channel_decibels: outputs of products with weights stay in floats where the middle one of their
+    channels would be less above its rounding. Where few channels are hundreds of times as large as
+    the others, as behind the last product of a layer, one scale leaves nothing of the others
+    (https://arxiv.org/abs/2109.12948).
     """
     import onnx
     import onnxruntime.quantization as quantization
@@ -94,8 +119,11 @@ def quantize_static(
         f"{len(feeds)} sentences, {len(ranges)} ranges;"
         f" noisiest {worst[0]}: {worst[1].decibels:.1f} dB"
     )
+    loud = [name for name, found in ranges.items() if found.channel_decibels < channel_decibels]
+    print(f"{len(loud)} outputs stay in floats: {', '.join(loud)}")
     if bias_parts:
-        rounded = round_biases(whole_model, ranges, bias_parts)
+        kept = {name: found for name, found in ranges.items() if name not in loud}
+        rounded = round_biases(whole_model, kept, bias_parts)
         print(f"{rounded} biases rounded to 1/{bias_parts} of their product's step")
     reader: Any = OneFeed(feeds[0])
     quantization.quantize_static(
@@ -114,6 +142,10 @@ def quantize_static(
             }
         },
     )
+    if loud:
+        made = onnx.load(out)
+        leave_in_floats(made, loud)
+        onnx.save(made, out)
 
 
 def quantize_dynamic(model: Path, out: Path) -> None:
@@ -135,8 +167,8 @@ def main(arguments: argparse.Namespace) -> None:
             quantize_dynamic(model, partial)
         else:
             count, method = arguments.sentences, arguments.method
-            parts = arguments.bias_parts
-            quantize_static(model, partial, arguments.calibration, count, method, parts)
+            quality = arguments.bias_parts, arguments.channel_decibels
+            quantize_static(model, partial, arguments.calibration, count, method, *quality)
     print(f"{arguments.out}: {arguments.precision}, {arguments.out.stat().st_size} bytes")
 
 
@@ -153,5 +185,11 @@ if __name__ == "__main__":
         type=int,
         default=0,
         help="round biases to so many parts of their product's step (0: leave them)",
+    )
+    parser.add_argument(
+        "--channel-decibels",
+        type=float,
+        default=0,
+        help="outputs whose middle channel would be less above its rounding stay in floats",
     )
     run_main(main, parser, EngineError)

@@ -15,7 +15,7 @@ from workflow.rulebook.fingerprint import sha256
 from workflow.rulebook.writing import StepError, run_main, whole, write_json
 from workflow.scripts.fetch.hub import download_model
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")  # the first that is there
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 KEPT = (
     "config.json",
