@@ -3,8 +3,9 @@
     elementwise   y = quantised(function(dequantised(x)))
     combine       y = x + other, or x * other, in float32
     affine        y = (x + other) gamma + beta, or x gamma + beta, in float32
+    look_up       y = table[x], bytes: any function of one
 
-A unit is a tile; params: ELEMENTWISE, COMBINE, AFFINE.
+A unit is a tile; params: ELEMENTWISE, COMBINE, AFFINE, LOOK_UP.
 """
 
 import numba as nb
@@ -19,6 +20,7 @@ from ..codegen.simd import (
     load_f32,
     load_i64,
     loads,
+    lookup,
     maximum,
     minimum,
     mul,
@@ -29,7 +31,7 @@ from ..codegen.simd import (
 from .activations import FUNCTIONS
 from .buffers import tile_of
 from .context import CONTEXT
-from .params import AFFINE, COMBINE, ELEMENTWISE
+from .params import AFFINE, COMBINE, ELEMENTWISE, LOOK_UP
 
 f32 = nb.float32
 
@@ -117,5 +119,21 @@ def affine(lanes, adds):
                     v = add(v, load(other + row * n))
                 gamma, beta = load_f32(norm + 8 * n), load_f32(norm + 8 * n + 4)
                 store(y + row * n, fma(v, splat(gamma), splat(beta)))
+
+    return kernel
+
+
+def look_up(lanes):
+    """y = table[x], bytes."""
+    load = loads("u8", lanes)
+
+    def kernel(params, context, begin, end):
+        arena, channels = load_i64(context + CONTEXT.arena), load_i64(params + LOOK_UP.channels)
+        table = load_i64(params + LOOK_UP.table)
+        for tile in range(begin, end):
+            x = tile_of(arena, params + LOOK_UP.x, tile)
+            y = tile_of(arena, params + LOOK_UP.y, tile)
+            for n in range(channels):
+                store(y + lanes * n, lookup(table, load(x + lanes * n)))
 
     return kernel

@@ -1,5 +1,6 @@
 """Embeddings: up to three gathers, (word + type) + position as BERT adds them up, LayerNorm along
-the row, then a transposition into tiles with tokens in lanes.
+the row, then a transposition into tiles with tokens in lanes.  Where `rounding` is not 0, word +
+type is rounded to a byte in between.
 
 The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
 A unit is a tile of 64 tokens.
@@ -18,6 +19,9 @@ from ..codegen.simd import (
     load_int,
     loads,
     loads_unaligned,
+    maximum,
+    minimum,
+    mul,
     pack_in_order,
     prefetch,
     splats,
@@ -31,7 +35,7 @@ from ..codegen.simd import (
 )
 from .buffers import tile_of
 from .context import CONTEXT, TILE
-from .params import EMBEDDING
+from .params import EMBEDDING, ROUNDING
 
 f32 = nb.float32
 CHUNK, SOME = 64, 8  # floats at a time, and to find a number near the mean
@@ -85,14 +89,27 @@ def _near_mean(word, position, kind):
     return total(some) * f32(1 / SOME)
 
 
+def _rounded():
+    """A routine: to whole steps, clipped, and back, by the ROUNDING at an address."""
+
+    def there_and_back(v, rounding):
+        zero = splat(load_f32(rounding + ROUNDING.zero))
+        v = maximum(fma(v, splat(load_f32(rounding + ROUNDING.factor)), zero), splat(f32(MAGIC)))
+        v = sub(minimum(v, splat(f32(MAGIC + 255))), zero)
+        return mul(v, splat(load_f32(rounding + ROUNDING.scale)))
+
+    return routine(there_and_back)
+
+
 def _gathered(normalised):
     """A routine: rows of the tables (position and kind may be 0) -> their sum in `kept`, to be
     normalised less a number near its mean; sums of that and of its squares.  `ahead` is fetched for
     a later token.
     """
-    near_mean = routine(_near_mean)
+    near_mean, rounded = routine(_near_mean), _rounded()
 
-    def gather(word, position, kind, ahead, kept, row_bytes, last):
+    def gather(word, position, kind, ahead, kept, of_row):
+        row_bytes, last, rounding = of_row
         near = near_mean(word, position, kind) if normalised else f32(0)
         sums, squares, v = splat(f32(0)), splat(f32(0)), splat(f32(0))
         for n in range(0, row_bytes, 4 * CHUNK):
@@ -104,6 +121,8 @@ def _gathered(normalised):
             v = load_row(word + n)
             if kind:
                 v = add(v, load_row(kind + n))
+            if rounding:
+                v = rounded(v, rounding)
             if position:
                 v = add(v, load_row(position + n))
             v = sub(v, splat(near))
@@ -143,7 +162,7 @@ def embedding(output, normalised):
         kinds, tokens = load_i64(context + CONTEXT.types), load_i64(context + CONTEXT.tokens)
         gamma, last = load_i64(params + EMBEDDING.norm), load_i64(params + EMBEDDING.last)
         epsilon, share = load_f32(params + EMBEDDING.epsilon), load_f32(params + EMBEDDING.share)
-        row_bytes = 4 * channels
+        row_bytes, rounding = 4 * channels, load_i64(params + EMBEDDING.rounding)
         rows = kept + row_bytes
         block_scratch = rows + size * TILE * channels
         beta = gamma + row_bytes
@@ -158,7 +177,8 @@ def embedding(output, normalised):
                     position += row_bytes * load_int(places + at)
                 if types:
                     kind += row_bytes * load_int(kinds + at)
-                sums, squares = gather(word, position, kind, ahead, kept, row_bytes, last)
+                of_row = row_bytes, last, rounding
+                sums, squares = gather(word, position, kind, ahead, kept, of_row)
                 rest, factor = f32(0), f32(1)
                 if normalised:
                     rest = sums * share

@@ -7,8 +7,11 @@ channels, which is within sqrt(channels / SOME) standard deviations of that of a
 
 Two byte inputs: v = A x + B r + bias is exact in int32 (dot2_words), A : B a rational approximation
 of the two scales; bias carries MAGIC_BITS, so that the integer sum is the float MAGIC + v without a
-conversion.  |v| < 2^22, channels * (greatest v - least) < 2^31.  A unit is a tile.
-params: LAYER_NORM_BYTES, LAYER_NORM_FLOATS.
+conversion.  |v| < 2^22, channels * (greatest v - least) < 2^31.
+
+Where the graph rounds v to a byte, layer_norm_floats does; where it rounds after every operator, so
+does layer_norm_rounded: v, its variance, that with epsilon, the normalised value, that times gamma.
+A unit is a tile; params: LAYER_NORM_BYTES, LAYER_NORM_FLOATS, LAYER_NORM_ROUNDED.
 """
 
 import numba as nb
@@ -29,6 +32,7 @@ from ..codegen.simd import (
     load_i64,
     loads,
     maximum,
+    minimum,
     mul,
     pack,
     pack_in_order,
@@ -41,10 +45,11 @@ from ..codegen.simd import (
 )
 from .buffers import tile_of
 from .context import CONTEXT
-from .params import LAYER_NORM_BYTES, LAYER_NORM_FLOATS
+from .params import LAYER_NORM_BYTES, LAYER_NORM_FLOATS, LAYER_NORM_ROUNDED, ROUNDING
 
 f32, i32 = nb.float32, nb.int32
 SOME = 8  # channels, evenly apart; a power of two
+ROUNDING_BYTES = ROUNDING.size  # Numba takes a record's offsets as constants, not its size
 
 
 def _emit(lanes, output, quad_order):
@@ -157,30 +162,62 @@ def _source(lanes, kind):
     return routine({"u8": from_bytes, "f32": from_floats, "none": nothing}[kind])
 
 
+def _rounded(lanes):
+    """Routines (v, address of a ROUNDING): to steps and MAGIC, clipped, of NaN the least; and back
+    to what they stand for.
+    """
+    splat = splats("f32", lanes)
+
+    def to_steps(v, rounding):
+        factor = splat(load_f32(rounding + ROUNDING.factor))
+        v = fma(v, factor, splat(load_f32(rounding + ROUNDING.zero)))
+        return minimum(maximum(v, splat(f32(MAGIC))), splat(f32(MAGIC + 255)))
+
+    to_steps = routine(to_steps)
+
+    def there_and_back(v, rounding):
+        steps = sub(to_steps(v, rounding), splat(load_f32(rounding + ROUNDING.zero)))
+        return mul(steps, splat(load_f32(rounding + ROUNDING.scale)))
+
+    return to_steps, routine(there_and_back)
+
+
+def _values(lanes, x_type, residual_type):
+    """Routines (x, residual, bias, ..., how): a channel of v, and a number near the mean of all;
+    how: the scales of x and the residual, and the address of v's ROUNDING or 0.
+    """
+    splat, (_, rounded) = splats("f32", lanes), _rounded(lanes)
+    take_x, take_residual = _source(lanes, x_type), _source(lanes, residual_type)
+
+    def value(x, r, bias, n, how):
+        x_scale, r_scale, rounding = how
+        both = add(take_x(x, n, x_scale), take_residual(r, n, r_scale))
+        v = add(both, splat(load_f32(bias + 4 * n)))
+        return rounded(v, rounding) if rounding else v
+
+    value = routine(value)
+
+    def near_mean(x, r, bias, channels, how):
+        sums = splat(f32(0))
+        for n in range(SOME):
+            sums = add(sums, value(x, r, bias, n * channels // SOME, how))
+        return mul(sums, splat(f32(1 / SOME)))
+
+    return value, routine(near_mean)
+
+
 def layer_norm_floats(lanes, x_type, residual_type, output, centred):
     """Any mixture of float32 and bytes; deviations, from the mean where that is centred, else from
     0, are kept in scratch.
     """
     load, splat, put = loads("f32", lanes), splats("f32", lanes), _emit(lanes, output, False)
-    take_x, take_residual = _source(lanes, x_type), _source(lanes, residual_type)
+    value, near_mean = _values(lanes, x_type, residual_type)
     moments = _moments(lanes, centred)
 
-    def value(x, r, bias, n, x_scale, r_scale):
-        both = add(take_x(x, n, x_scale), take_residual(r, n, r_scale))
-        return add(both, splat(load_f32(bias + 4 * n)))
-
-    value = routine(value)
-
-    def near_mean(x, r, bias, channels, x_scale, r_scale):
-        sums = splat(f32(0))
-        for n in range(SOME):
-            sums = add(sums, value(x, r, bias, n * channels // SOME, x_scale, r_scale))
-        return mul(sums, splat(f32(1 / SOME)))
-
-    def zero(x, r, bias, channels, x_scale, r_scale):
+    def zero(x, r, bias, channels, how):
         return splat(f32(0))
 
-    near_mean = routine(near_mean if centred else zero)
+    near_mean = near_mean if centred else routine(zero)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
@@ -188,6 +225,7 @@ def layer_norm_floats(lanes, x_type, residual_type, output, centred):
         share = splat(load_f32(params + LAYER_NORM_FLOATS.share))
         x_scale = load_f32(params + LAYER_NORM_FLOATS.x_scale)
         r_scale = load_f32(params + LAYER_NORM_FLOATS.residual_scale)
+        how = x_scale, r_scale, load_i64(params + LAYER_NORM_FLOATS.sum)
         for tile in range(begin, end):
             x = tile_of(arena, params + LAYER_NORM_FLOATS.x, tile)
             y = tile_of(arena, params + LAYER_NORM_FLOATS.y, tile)
@@ -195,10 +233,10 @@ def layer_norm_floats(lanes, x_type, residual_type, output, centred):
             floats = tile_of(arena, params + LAYER_NORM_FLOATS.floats, tile)
             bias = load_i64(params + LAYER_NORM_FLOATS.bias)
             gamma = load_i64(params + LAYER_NORM_FLOATS.norm)
-            near = near_mean(x, r, bias, channels, x_scale, r_scale)
+            near = near_mean(x, r, bias, channels, how)
             sums, squares = splat(f32(0)), splat(f32(0))
             for n in range(channels):
-                v = sub(value(x, r, bias, n, x_scale, r_scale), near)
+                v = sub(value(x, r, bias, n, how), near)
                 store(kept + 4 * lanes * n, v)
                 sums, squares = add(sums, v), fma(v, v, squares)
             rest, factor = moments(
@@ -209,5 +247,54 @@ def layer_norm_floats(lanes, x_type, residual_type, output, centred):
                 v = fma(load(kept + 4 * lanes * n), factor, shift)
                 v = fma(v, splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))
                 put(y + lanes * n, floats + 4 * lanes * n, v)
+
+    return kernel
+
+
+def layer_norm_rounded(lanes, residual_type):
+    """x and y are u8, as is the residual, with which the sum is rounded."""
+    load, splat, (to_steps, rounded) = loads("f32", lanes), splats("f32", lanes), _rounded(lanes)
+    value, near_mean = _values(lanes, "u8", residual_type)
+
+    def root(sums, squares, params, roundings):
+        """The mean of what is kept, and 1 / the root."""
+        share = splat(load_f32(params + LAYER_NORM_ROUNDED.share))
+        rest = mul(sums, share)
+        variance = maximum(splat(f32(0)), sub(mul(squares, share), mul(rest, rest)))
+        variance = rounded(variance, roundings)
+        epsilon = splat(load_f32(params + LAYER_NORM_ROUNDED.epsilon))
+        raised = rounded(add(variance, epsilon), roundings + ROUNDING_BYTES)
+        return rest, div(splat(f32(1)), square_root(raised))
+
+    root = routine(root)
+
+    def kernel(params, context, begin, end):
+        arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        channels = load_i64(params + LAYER_NORM_ROUNDED.channels)
+        x_scale = load_f32(params + LAYER_NORM_ROUNDED.x_scale)
+        r_scale = load_f32(params + LAYER_NORM_ROUNDED.residual_scale)
+        how = x_scale, r_scale, load_i64(params + LAYER_NORM_ROUNDED.sum)
+        roundings = load_i64(params + LAYER_NORM_ROUNDED.roundings)
+        for tile in range(begin, end):
+            x = tile_of(arena, params + LAYER_NORM_ROUNDED.x, tile)
+            y = tile_of(arena, params + LAYER_NORM_ROUNDED.y, tile)
+            r = tile_of(arena, params + LAYER_NORM_ROUNDED.residual, tile)
+            bias = load_i64(params + LAYER_NORM_ROUNDED.bias)
+            gamma = load_i64(params + LAYER_NORM_ROUNDED.norm)
+            near = near_mean(x, r, bias, channels, how)
+            sums, squares = splat(f32(0)), splat(f32(0))
+            for n in range(channels):
+                v = sub(value(x, r, bias, n, how), near)
+                store(kept + 4 * lanes * n, v)
+                sums, squares = add(sums, v), fma(v, v, squares)
+            rest, factor = root(sums, squares, params, roundings)
+            for n in range(channels):
+                v = mul(sub(load(kept + 4 * lanes * n), rest), factor)
+                v = rounded(v, roundings + 2 * ROUNDING_BYTES)
+                v = mul(v, splat(load_f32(gamma + 8 * n)))
+                v = add(
+                    rounded(v, roundings + 3 * ROUNDING_BYTES), splat(load_f32(gamma + 8 * n + 4))
+                )
+                store(y + lanes * n, pack_in_order(to_steps(v, roundings + 4 * ROUNDING_BYTES)))
 
     return kernel

@@ -70,6 +70,13 @@ AFFINE = record(
     Field("channels", WHOLE, "of all three"),
     Field("norm", ADDRESS, "of float32 (gamma, beta) pairs"),
 )
+LOOK_UP = record(
+    "LOOK_UP",
+    *X,
+    *Y,
+    Field("channels", WHOLE, "of x and of y"),
+    Field("table", ADDRESS, "of uint8 [256]"),
+)
 SELECT = record(
     "SELECT",
     *X,
@@ -115,6 +122,13 @@ QUANTIZE_TOKENS = record(
     Field("channels", WHOLE, "of x and of y"),
     *buffer("scales", "float32 scale[lanes], then int32 zero point[lanes]"),
 )
+ROUNDING = record(  # to bytes, and back
+    "ROUNDING",
+    Field("factor", "float32", "1 / scale"),
+    Field("zero", "float32", "zero point + MAGIC"),
+    Field("scale", "float32", "of a step"),
+    Field("unused", "float32", ""),
+)
 EMBEDDING = record(
     "EMBEDDING",
     Field("words", ADDRESS, "of float32 [words][channels]"),
@@ -126,6 +140,7 @@ EMBEDDING = record(
     Field("epsilon", FLOAT, "of LayerNorm"),
     Field("share", FLOAT, "1 / channels that count"),
     Field("last", WHOLE, "channels of the last 64 that count; the others are 0 in all tables"),
+    Field("rounding", ADDRESS, "of ROUNDING, or 0 where word + type is not rounded"),
 )
 
 
@@ -154,6 +169,12 @@ LAYER_NORM_FLOATS = _layer_norm(
     "LAYER_NORM_FLOATS",
     Field("x_scale", FLOAT, "of x, where it is bytes"),
     Field("residual_scale", FLOAT, "of the residual, where it is bytes"),
+    Field("sum", ADDRESS, "of ROUNDING, or 0 where x + residual + bias is not rounded"),
+)
+LAYER_NORM_ROUNDED = record(
+    "LAYER_NORM_ROUNDED",
+    *LAYER_NORM_FLOATS.declared,
+    Field("roundings", ADDRESS, "of ROUNDING [5]: variance, raised, normalised, scaled, y"),
 )
 PEAK = record("PEAK", Field("memory", ADDRESS, "of at least peak.BYTES bytes"))
 CLOCK = record("CLOCK", Field("cycles", WHOLE, "of the time stamp counter, when the kernel ran"))

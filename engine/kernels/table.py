@@ -27,8 +27,8 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "output_of_fours": ("u8", "f32", "rows", "words", "pairs"),
     "normalised": (True, False),
     "form": ("pairs", "rows", "pieces", "words"),
-    "softmax": ("bytes", "floats", "wide", "floats_biased", "wide_biased"),
-    "softmax_of_tiles": ("bytes", "floats", "wide"),
+    "softmax": ("bytes", "floats", "wide", "floats_biased", "wide_biased", "rounded"),
+    "softmax_of_tiles": ("bytes", "floats", "wide", "rounded"),
     "channels": ("all", "some"),
     "x_type": ("u8", "f32"),
     "y_type": ("f32", "u8"),
@@ -36,6 +36,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "centred": (True, False),
     "operation": ("add", "mul"),
     "adds": (True, False),
+    "rounded_residual": ("u8", "none"),
     "kind": ("u8", "f32"),
     "pooling": ("mean", "sum", "max"),
     "profiled": (False, True),
@@ -120,11 +121,16 @@ KERNELS: Mapping[str, Kernel] = {
             params.LAYER_NORM_FLOATS, scratch="tile_of_x",
         ),
         Kernel(
+            "layer_norm_rounded", "normalize", ("lanes", "rounded_residual"),
+            params.LAYER_NORM_ROUNDED, scratch="tile_of_x",
+        ),
+        Kernel(
             "elementwise", "elementwise", ("lanes", "x_type", "function", "y_type"),
             params.ELEMENTWISE,
         ),
         Kernel("combine", "elementwise", ("lanes", "operation"), params.COMBINE),
         Kernel("affine", "elementwise", ("lanes", "adds"), params.AFFINE),
+        Kernel("look_up", "elementwise", ("lanes",), params.LOOK_UP),
         Kernel("quantize_tokens", "quantize", ("lanes", "width"), params.QUANTIZE_TOKENS),
         # x in the form that products and attention read
         Kernel(

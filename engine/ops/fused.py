@@ -47,6 +47,7 @@ def embedding(
     epsilon: float = 1e-12,
     position_offset: int = 0,
     padding_id: int | None = None,
+    sum: Quantization | None = None,
     output: Quantization | None = None,
 ) -> Array:
     """y [B, S, C] from input_ids [B, S]."""
@@ -58,9 +59,8 @@ def embedding(
         places = np.cumsum(real, axis=1) * real + padding_id
     total = words[input_ids]
     if types is not None:
-        total = (
-            total + types[np.zeros_like(input_ids) if token_type_ids is None else token_type_ids]
-        )
+        kinds = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        total = rounded(total + types[kinds], sum)
     total = total if positions is None else total + positions[places]
     if gamma is not None:
         total = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
@@ -127,6 +127,11 @@ def layer_norm(
     epsilon: float = 1e-12,
     input: Quantization | None = None,
     residual: Quantization | None = None,
+    sum: Quantization | None = None,
+    variance: Quantization | None = None,
+    raised: Quantization | None = None,
+    normalised: Quantization | None = None,
+    scaled: Quantization | None = None,
     output: Quantization | None = None,
     centred: bool = True,
 ) -> Array:
@@ -138,9 +143,22 @@ def layer_norm(
         total = total + bias
     if skip is not None:
         total = total + dequantized(skip, residual)
-    if centred:
+    total = rounded(total, sum)
+    if not centred:
+        return quantized(rms_normalization(total, gamma, epsilon=epsilon) + beta, output)
+    if not any((variance, raised, normalised, scaled)):
         return quantized(layer_normalization(total, gamma, beta, epsilon=epsilon)[0], output)
-    return quantized(rms_normalization(total, gamma, epsilon=epsilon) + beta, output)
+    deviation = total - total.mean(axis=-1, keepdims=True)
+    power = rounded(np.square(deviation).mean(axis=-1, keepdims=True), variance)
+    power = rounded(power + np.float32(epsilon), raised)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = rounded(rounded(deviation / np.sqrt(power), normalised) * gamma, scaled)
+    return quantized(y + beta, output)
+
+
+def rounded(x: Array, how: Quantization | None) -> Array:
+    """Quantised, and dequantised again."""
+    return dequantized(quantized(x, how), how)
 
 
 def attention(
@@ -156,6 +174,8 @@ def attention(
     key: Quantization | None = None,
     value: Quantization | None = None,
     scores: Quantization | None = None,
+    scaled: Quantization | None = None,
+    masked: Quantization | None = None,
     probabilities: Quantization | None = None,
     product: Quantization | None = None,
     output: Quantization | None = None,
@@ -167,9 +187,10 @@ def attention(
     if low:
         q, k, v = (round_to_bfloat16(x) for x in (q, k, v))
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
-    s = dequantized(quantized(s, scores), scores) * np.float32(scale)
+    s = rounded(rounded(s, scores) * np.float32(scale), scaled)
     if bias is not None:
         s = s + by_distance(bias, q.shape[1], k.shape[1])
+    s = rounded(s, masked)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
         s = np.where(_kept(mask, masking)[:, None, None], s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
@@ -217,6 +238,19 @@ def _product(a: Array, a_how: Quantization | None, b: Array, b_how: Quantization
         return np.asarray(dequantized(a, a_how) @ dequantized(b, b_how))
     left, right = a.astype(np.float64) - a_how.zero_point, b.astype(np.float64) - b_how.zero_point
     return np.asarray((left @ right) * (a_how.scale * b_how.scale), np.float32)
+
+
+def lookup(
+    x: Array,
+    table: Array,
+    *,
+    steps: Quantization,
+    input: Quantization | None = None,
+    output: Quantization | None = None,
+) -> Array:
+    """y of x's shape; table float32 [256]: what becomes of the bytes of `steps`, from the least."""
+    stored = x if input is not None else quantized(x, steps)
+    return quantized(table[stored.astype(np.int64) - np.iinfo(stored.dtype).min], output)
 
 
 def select(x: Array, *, index: int = 0) -> Array:
@@ -288,6 +322,7 @@ OPERATORS = [
     Operator("LayerNorm", layer_norm, domain="engine", traits=HEAVY),
     Operator("Log1p", log1p, domain="engine", traits=SAME | EACH | ACTIVATES | HEAVY),
     Operator("Linear", linear, domain="engine", traits=HEAVY),
+    Operator("Lookup", lookup, domain="engine", traits=SAME | EACH | TAME),
     Operator("Mask", masked, domain="engine", traits=HEAVY),
     Operator("Pool", pool, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ FLOAT, FLOATS = ("float32",), ("float16", "float32", "float64")
 WHOLE_WEIGHTS = ("int8", "int16")  # of 8 bits; int16 where a zero point was taken off
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 MASKS = ("bool", *INTEGERS, *FLOATS)
+BYTES = 256  # different ones
 LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it a float32 scale loses its digits
 
 
@@ -169,6 +170,11 @@ def types_with_table(found: Found) -> str | None:
     return "token_type_ids need the table types" if lacking else None
 
 
+def sum_with_types(found: Found) -> str | None:
+    lacking = found.attributes.get("sum") is not None and "types" not in found
+    return "the sum of words and types is rounded, and there are no types" if lacking else None
+
+
 def positions_left(found: Found) -> str | None:
     """The first token has a position."""
     padding, rows = found.attributes.get("padding_id"), found.lengths.get("P")
@@ -204,6 +210,14 @@ def quantised_once(found: Found) -> str | None:
     return None
 
 
+def table_of_bytes(found: Found) -> str | None:
+    steps, given = found.attributes["steps"], found.attributes.get("input")
+    if steps is None or given not in (None, steps):
+        return f"steps are {steps}, the input is stored as {given}"
+    length = found.lengths.get("L", BYTES)
+    return None if length == BYTES else f"a table of {length} numbers, expected {BYTES}"
+
+
 def pattern_fits(found: Found) -> str | None:
     letter = {"4x1": "N", "1x4": "K"}.get(found.attributes.get("pattern", ""), "")
     length = found.lengths.get(letter, 0)
@@ -228,7 +242,7 @@ def bias_of_heads(found: Found) -> str | None:
 def bfloat16_is_not_stored(found: Found) -> str | None:
     if found.attributes.get("precision") != "bfloat16":
         return None
-    names = ("query", "key", "value", "scores", "probabilities", "product")
+    names = ("query", "key", "value", "scores", "scaled", "masked", "probabilities", "product")
     how = [name for name in names if found.attributes.get(name) is not None]
     return f"precision is bfloat16, and {how[0]} is quantised" if how else None
 
@@ -257,8 +271,14 @@ EMBEDDING = Declaration(
         Input("position_ids", ("...", "S"), INTEGERS, optional=True),
     ),
     ("B", "S", "C"),
-    {"epsilon": EPSILON, "position_offset": ROW, "padding_id": ROW_OR_NONE, "output": STORED},
-    (gamma_with_beta, types_with_table, positions_left, numbered_once),
+    {
+        "epsilon": EPSILON,
+        "position_offset": ROW,
+        "padding_id": ROW_OR_NONE,
+        "sum": STORED,
+        "output": STORED,
+    },
+    (gamma_with_beta, types_with_table, sum_with_types, positions_left, numbered_once),
     may_end=1,
 )
 LINEAR = Declaration(
@@ -294,7 +314,10 @@ LAYER_NORM = Declaration(
     ("...", "C"),
     {
         "epsilon": EPSILON,
-        **dict.fromkeys(("input", "residual", "output"), STORED),
+        **dict.fromkeys(
+            ("input", "residual", "sum", "variance", "raised", "normalised", "scaled", "output"),
+            STORED,
+        ),
         "centred": CENTRED,
     },
     follows="x",
@@ -324,13 +347,31 @@ ATTENTION = Declaration(
         "heads": whole(1, required=True),
         "scale": number(required=True),
         **dict.fromkeys(
-            ("query", "key", "value", "scores", "probabilities", "product", "output"), STORED
+            (
+                "query",
+                "key",
+                "value",
+                "scores",
+                "scaled",
+                "masked",
+                "probabilities",
+                "product",
+                "output",
+            ),
+            STORED,
         ),
         "precision": one_of("float32", "bfloat16"),
         "masking": one_of("keys", "lengths"),
     },
     (whole_heads, bias_of_heads, bfloat16_is_not_stored),
     may_end=2,
+)
+LOOKUP = Declaration(
+    "Lookup",
+    (Input("x", ("...", "C"), stored="input"), constant("table", "L")),
+    ("...", "C"),
+    {"steps": replace(STORED, required=True), "input": STORED, "output": STORED},
+    (table_of_bytes,),
 )
 SELECT = Declaration(
     "Select",
@@ -375,8 +416,8 @@ MASK = Declaration(
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
     for row in (
-        EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, SELECT, POOL, L2_NORM, CHANNELS, LOG1P, MASK,
-        AFFINE,
+        EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, LOOKUP, SELECT, POOL, L2_NORM, CHANNELS, LOG1P,
+        MASK, AFFINE,
     )
 }  # fmt: skip
 for _kind, _row in DECLARED.items():

@@ -32,6 +32,7 @@ from .gelu import gelu
 from .l2_norm import l2_norm
 from .layer_norm import layer_norm, residual
 from .linear import linear
+from .lookup import lookup
 from .mask import mask
 from .pool import pool
 from .quantize import quantize
@@ -62,6 +63,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     l2_norm,
     channels,  # what a question answerer takes out of its logits
     select,  # the rows a classifier reads, and the Squeeze behind it
+    lookup,  # what is left between two roundings is a table of bytes
     quantize,  # FakeQuantize -> attributes: what is stored in 8 bits
     dead_rows,  # rows nobody reads are not computed
     sparsity,  # pattern and share of zeros of each weight, last: weights change no more

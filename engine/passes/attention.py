@@ -9,8 +9,8 @@ scores beside the mask may depend on distances (distances.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,23 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization, Value
 from ..ops.fused import by_distance, first_keys
+from ..ops.numbers import dequantized, quantized
 from .distances import Terms, added_by_distance
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
-from .match import Operators, Pattern, Scalar, Tensor, Viewed, either
+from .match import Operators, Pattern, Scalar, Search, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
 from .outputs_apart import outputs_apart
 from .probe import Part, part_above, probe, sentences
 from .shapes import Fact
-from .simulate import fake_quantize
+from .simulate import every_byte, fake_quantize, rounded
 
 __all__ = ["FUSION", "attention"]
 
 Array = NDArray[Any]
 HOPELESS = -9999.0  # exp of anything this low is 0
+VANISHED = 104.0  # so far below another score a probability is 0 in float32
 KEPT: Mapping[str, Callable[[Array], Array]] = {  # by masking: ones [B, S] -> keys that count
     "keys": lambda ones: ones,
     "lengths": first_keys,
@@ -50,6 +52,7 @@ def scaled_dot_product(
         op.Where(mask, added, low).named("kept_where"),
         scores,
     )
+    masked = either(masked, op.engine.FakeQuantize(masked).named("rounded masked"))
     softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
     softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax))
     probabilities = either(op.engine.FakeQuantize(softmax).named("probabilities"), softmax)
@@ -65,6 +68,7 @@ class Parts:
     key: Chain
     value: Chain
     scores: Chain
+    scaled: Quantization | None  # of scores after all scaling, where they were quantised before
     heads: int
     mask: Mask
 
@@ -72,7 +76,7 @@ class Parts:
 def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     """The parts of an attention, or a sentence why it is none."""
     search = match.search
-    scores = chain_above(match["scores"], search)
+    scores, scaled = chain_of_scores(match["scores"], search)
     product = search.producer.get(scores.source)
     if product is None or product.kind != "MatMul":
         return f"'{scores.source}' is not a product of query and key"
@@ -91,8 +95,34 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     )
     if reason:
         return reason
-    mask = mask_of(match, facts, heads)
-    return mask if isinstance(mask, str) else Parts(query, key, value, scores, heads, mask)
+    levels = levels_of(match, query.factor * key.factor, scores, scaled)
+    mask = mask_of(match, facts, heads, levels)
+    return mask if isinstance(mask, str) else Parts(query, key, value, scores, scaled, heads, mask)
+
+
+def chain_of_scores(value: str, search: Search) -> tuple[Chain, Quantization | None]:
+    """From masked scores to the product; what they are rounded by after one rounding more."""
+    last = chain_above(value, search)
+    source = search.producer.get(last.source)
+    if source is None or source.kind != "engine.FakeQuantize" or last.factor <= 0:
+        return last, None
+    first, how = chain_above(last.source, search), last.quantization
+    nodes, factor = (*first.nodes, *last.nodes), first.factor * last.factor
+    scaled = divided(how, 1 / last.factor)
+    return replace(first, nodes=nodes, factor=factor, result=last.result), scaled
+
+
+def levels_of(
+    match: Match, before: float, scores: Chain, scaled: Quantization | None
+) -> Array | None:
+    """float32 [256]: what scores can be where they are not masked; None where they are not
+    quantised.
+    """
+    how = divided(scores.quantization, before)
+    if how is None:
+        return None
+    levels = every_byte(how) * np.float32(before * scores.factor)
+    return dequantized(quantized(levels, scaled), scaled)
 
 
 @dataclass(frozen=True)
@@ -163,12 +193,18 @@ def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> s
 
 
 # --- mask ---
-def mask_of(match: Match, facts: Mapping[str, Fact], heads: int) -> Mask | str:
-    """The mask behind what is added to the scores, or a sentence."""
+def mask_of(
+    match: Match, facts: Mapping[str, Fact], heads: int, levels: Array | None
+) -> Mask | str:
+    """The mask behind what is added to the scores, or a sentence; levels: of scores, where they are
+    quantised.
+    """
+    if "rounded masked" in match and levels is None:
+        return f"{match.node('rounded masked')} rounds scores that are not quantised"
     if "mask" not in match:
         return Mask("")
-    low = -np.inf if "low" not in match else match.number("low")
-    if "low" in match and low > HOPELESS:
+    if "low" in match and match.number("low") > HOPELESS:
+        low = match.number("low")
         return f"masked scores become {low}, which is not low enough to vanish"
     found = added_parts(match, facts)
     if isinstance(found, str):
@@ -182,11 +218,13 @@ def mask_of(match: Match, facts: Mapping[str, Fact], heads: int) -> Mask | str:
     hidden = facts[chain_above(match["value"], match.search).source].shape or ()
     if given and not alike(given[0].shape, hidden[:2]):
         return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"
+    if never_masks(match, facts, (*mask, *others), given):
+        return Mask("")
     bias = None
-    ways = [] if others else maskings(match, facts, mask, given, None)
-    if not ways:
+    ways = [] if others else maskings(match, facts, mask, given, None, levels)
+    if not ways and levels is None:
         bias = bias_of(match, facts, others or mask, heads)
-        ways = maskings(match, facts, mask, given, None if others else bias)
+        ways = maskings(match, facts, mask, given, None if others else bias, levels)
     if not ways or (others and bias is None):
         return f"'{match['mask']}' is not the mask of the padded tokens"
     return Mask(given[0].name if given else "", ways[0], bias)
@@ -220,32 +258,61 @@ def bias_of(
     return found
 
 
+Tried = tuple[list[Array | None], Array]
+
+
+def tried(
+    match: Match, facts: Mapping[str, Fact], parts: Sequence[Part], given: Sequence[Value]
+) -> Iterator[Tried]:
+    """What the parts make of some masks, and bool [batch, sequence], where those are not 0."""
+    graph = match.graph
+    readers = [node for value in given for node in match.search.consumers[value.name]]
+    ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
+    for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
+        feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
+        terms = [probe(part, graph, facts, feeds) for part in parts]
+        yield terms, kept_of(given, feeds, (batch, tokens))
+
+
 def maskings(
     match: Match,
     facts: Mapping[str, Fact],
     parts: Sequence[Part],
     given: Sequence[Value],
     bias: Array | None,
+    levels: Array | None,
 ) -> list[str]:
     """The ways of KEPT in which the parts' sum, less the bias, means a mask."""
-    graph, ways = match.graph, dict(KEPT)
-    readers = [node for value in given for node in match.search.consumers[value.name]]
-    ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
-    for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
-        feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
-        terms = [probe(part, graph, facts, feeds) for part in parts]
-        ones = kept_of(given, feeds, (batch, tokens))
+    ways = dict(KEPT)
+    for terms, ones in tried(match, facts, parts, given):
         for masking, kept in KEPT.items():
-            if not means(terms, kept(ones), bias, match):
+            if not means(terms, kept(ones), bias, match, levels):
                 ways.pop(masking, None)
     return list(ways)
+
+
+def never_masks(
+    match: Match, facts: Mapping[str, Fact], parts: Sequence[Part], given: Sequence[Value]
+) -> bool:
+    """Whether nothing is added whatever is masked, as after calibration without padding."""
+    if chosen(match) or not given:
+        return False
+    every = [(sum_of_known(terms), ones) for terms, ones in tried(match, facts, parts, given)]
+    masked = not all(ones.all() for _, ones in every)
+    return masked and all(got is not None and not got.any() for got, _ in every)
 
 
 def kept_of(given: Sequence[Value], feeds: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return feeds[given[0].name] != 0 if given else np.ones(shape, bool)
 
 
-def means(terms: Sequence[Array | None], keep: Array, bias: Array | None, match: Match) -> bool:
+def means(
+    terms: Sequence[Array | None],
+    keep: Array,
+    bias: Array | None,
+    match: Match,
+    levels: Array | None,
+) -> bool:
     """Whether what was computed keeps these tokens and takes the others out."""
     got = sum_of_known(terms)
     if got is None:
@@ -259,10 +326,15 @@ def means(terms: Sequence[Array | None], keep: Array, bias: Array | None, match:
         return False
     wanted = np.broadcast_to(keep[:, None, None], got.shape)
     if chosen(match):
+        if not vanishes(np.array(match.number("low"), np.float32), match, levels):
+            return False
         return bool(np.array_equal(got.astype(bool), wanted ^ ("masked_where" in match)))
     added = np.zeros(()) if bias is None else by_distance(bias, *shape[2:])
     with np.errstate(invalid="ignore"):  # where both are infinite
         low = (got <= HOPELESS) | (got - added <= HOPELESS)
+    lows = np.unique(got[~wanted]).astype(np.float32)
+    if levels is not None and not all(vanishes(levels + each, match, levels) for each in lows):
+        return False
     return bool(np.where(wanted, got == added, low).all())
 
 
@@ -274,6 +346,18 @@ def sum_of_known(terms: Sequence[Array | None]) -> Array | None:
         return sum(known[1:], known[0])
     except ValueError:
         return None
+
+
+def vanishes(masked: Array, match: Match, levels: Array | None) -> bool:
+    """Whether masked scores have no probability, rounded as the match says, whatever those are that
+    are kept.
+    """
+    if "rounded masked" not in match or levels is None:
+        return True
+    node = match.node("rounded masked")
+    with np.errstate(over="ignore"):
+        most, least = rounded(masked, node).max(), rounded(levels, node).min()
+    return bool(most <= least - np.float32(VANISHED))
 
 
 # --- rewriting ---
@@ -305,7 +389,11 @@ def build(match: Match) -> Sequence[Node]:
         "key": None,
         "value": None,
         "scores": divided(parts.scores.quantization, before),
-        "probabilities": softmax.attributes["quantization"] if softmax else None,
+        "scaled": parts.scaled,
+        "masked": match.node("rounded masked").attributes["quantization"]
+        if "rounded masked" in match
+        else None,
+        "probabilities": of_shares(softmax.attributes["quantization"]) if softmax else None,
         "product": None,
         "output": None,
         "precision": precision_of(match, parts),
@@ -336,6 +424,13 @@ def precision_of(match: Match, parts: Parts) -> str:
     low = all(maker and maker.attributes.get("precision") == "bfloat16" for maker in makers)
     whole = all(chain.quantization is None for chain in (*chains, parts.scores))
     return "bfloat16" if low and whole and "probabilities" not in match else "float32"
+
+
+def of_shares(how: Quantization) -> Quantization:
+    """A quantisation of numbers from 0 to 1, from 0 up where it says the same so."""
+    if how.dtype == "int8" and how.zero_point == 0 and 127.5 * how.scale > 1:
+        return Quantization(how.scale, 0, "uint8")
+    return how
 
 
 def divided(how: Quantization | None, factor: float) -> Quantization | None:

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
-from ..ops.numbers import dequantized, quantized
 from ..ops.reference import evaluate
 from .fusion import Fusion, Match, fuse
+from .layer_norm import ROUNDINGS
 from .lengths import Shape, alike
 from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either, sum_of
 from .names import layer_name
 from .probe import part_above, probe, sentences
 from .shapes import Fact
+from .simulate import rounded
 
 __all__ = ["FUSIONS", "embedding"]
 
@@ -39,10 +40,13 @@ def looked_up(
 ) -> Pattern:  # fmt: skip
     word, place, kind = row(op, words, ids), row(op, positions, places), row(op, types, kinds)
     rows = Constant().named("rows")  # of a model with one fixed length
+    first = op.engine.FakeQuantize(word + kind).named("rounded sum")
     total = either(
         *(sum_of(word, p, kind) for p in (place, rows)),
         *(sum_of(word, p) for p in (place, rows, kind)),
         word,
+        *(op.engine.FakeQuantize(first + p).named("rounded") for p in (place, rows)),
+        *(op.engine.FakeQuantize(word + p).named("rounded") for p in (place, rows)),
     )
     return op.engine.LayerNorm(total, Missing(), Missing(), gamma, beta)
 
@@ -141,6 +145,9 @@ def with_types(match: Match, found: Tables, inputs: set[str], most: int) -> Tabl
     always = always_the_same(match, match.search.facts, most)
     if always is None or always >= len(types):
         return f"'{match['kinds']}' is neither an input nor always the same"
+    if "rounded sum" in match:
+        words = rounded(found.words + types[always], match.node("rounded sum"))
+        return replace(found, words=words)
     assert found.positions is not None, "there are some, to number"
     return replace(found, positions=found.positions + types[always])
 
@@ -171,8 +178,8 @@ def table(value: str, search: Search) -> Array | None:
             return None
         array = evaluate(node, parts, search.graph.opset)[0]
     elif array is None and node is not None and node.kind == "engine.FakeQuantize":
-        inner, how = table(node.inputs[0], search), node.attributes["quantization"]
-        array = None if inner is None else dequantized(quantized(inner, how), how)
+        inner = table(node.inputs[0], search)
+        array = None if inner is None else rounded(inner, node)
     return array if array is not None and array.ndim == 2 and array.dtype == np.float32 else None
 
 
@@ -253,8 +260,11 @@ def build(match: Match) -> Sequence[Node]:
         "epsilon": norm.attributes.get("epsilon", 0.0),
         "position_offset": found.offset,
         "padding_id": found.padding,
+        "sum": None,
         "output": None,
     }
+    if "rounded sum" in match and found.types is not None:
+        attributes["sum"] = match.node("rounded sum").attributes["quantization"]
     kept = {id(array): name for name, array in match.graph.constants.items()}
 
     def constant(array: Array | None, name: str) -> str:
@@ -273,7 +283,20 @@ def build(match: Match) -> Sequence[Node]:
         *filter(None, [found.numbered]),
     )
     name = layer_name([], [match.get("gamma")]).rsplit(".", 1)[0] or layer_name([norm])
-    return [Node("Embedding", inputs, norm.outputs, attributes, name, "engine")]
+    if "rounded" not in match and not any(norm.attributes.get(each) for each in ROUNDINGS):
+        return [Node("Embedding", inputs, norm.outputs, attributes, name, "engine")]
+    return before_norm(match, Node("Embedding", inputs, norm.outputs, attributes, name, "engine"))
+
+
+def before_norm(match: Match, node: Node) -> list[Node]:
+    """An Embedding without LayerNorm, which stands behind it, as it did."""
+    norm, total = match.root, f"{match.root.outputs[0]}.sum"
+    inputs = (*node.inputs[:5], "", "", *node.inputs[7:])
+    parts, x = [node.changed(inputs=inputs, outputs=(total,))], total
+    if "rounded" in match:
+        x = f"{total}.rounded"
+        parts.append(match.node("rounded").changed(inputs=(total,), outputs=(x,)))
+    return [*parts, norm.changed(inputs=(x, *norm.inputs[1:]))]
 
 
 # --- words alone, as T5 has them ---

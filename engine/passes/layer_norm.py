@@ -13,7 +13,10 @@ from .fusion import Fusion, Match, fuse, fuse_all, per_channel
 from .match import Constant, Missing, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
 
-__all__ = ["FUSIONS", "RESIDUAL", "layer_norm", "residual"]
+__all__ = ["FUSIONS", "RESIDUAL", "ROUNDINGS", "layer_norm", "residual"]
+
+
+ROUNDINGS = ("variance", "raised", "normalised", "scaled")  # between the operators of a norm
 
 
 def written_out(
@@ -31,6 +34,20 @@ def written_out(
         deviation * op.Reciprocal(root) * gamma + beta,
         deviation * (op.Reciprocal(root) * gamma) + beta,
     )
+
+
+def rounded_between(
+    op: Operators, x: Tensor, gamma: Constant, beta: Constant, epsilon: Scalar
+) -> Pattern:
+    """As quantize_static leaves it, which does not know the reductions."""
+    mean = either(op.ReduceMean(x), op.ReduceMean(x, Constant().named("axes")).named("mean"))
+    deviation = x - mean
+    square = either(op.Pow(deviation, 2.0), deviation * deviation)
+    variance = either(op.ReduceMean(square), op.ReduceMean(square, Constant().named("axes2")))
+    raised = op.engine.FakeQuantize(variance).named("rounded variance") + epsilon
+    root = op.Sqrt(op.engine.FakeQuantize(raised).named("rounded raised"))
+    normalised = op.engine.FakeQuantize(deviation / root).named("rounded normalised")
+    return op.engine.FakeQuantize(normalised * gamma).named("rounded scaled") + beta
 
 
 def one_operator(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
@@ -116,7 +133,12 @@ def build(match: Match) -> Sequence[Node]:
         if "epsilon" in match
         else operator_of(match).attributes.get("epsilon", 1e-5)
     )
-    attributes = {"epsilon": epsilon, "input": None, "residual": None, "output": None}
+    roundings = {
+        name: match.node(f"rounded {name}").attributes["quantization"]
+        for name in ROUNDINGS
+        if f"rounded {name}" in match
+    }
+    attributes = {"epsilon": epsilon, "input": None, "residual": None, **roundings, "output": None}
     count = channel_count(match)
     assert count is not None, "the guard has seen it"
     gamma = match.per_channel("gamma", count)
@@ -135,6 +157,7 @@ def build_not_centred(match: Match) -> Sequence[Node]:
 
 FUSIONS = [
     Fusion("layer_norm", written_out, build, reductions),
+    Fusion("layer_norm_rounded", rounded_between, build, reductions),
     Fusion("layer_normalization", one_operator, build, last_axis),
     Fusion("centred_rms_normalization", centred_before, build, both),
     Fusion("rms_norm", not_centred, build_not_centred, reductions),
@@ -149,7 +172,9 @@ def layer_norm(graph: Graph) -> Graph:
 
 # --- residual ---
 def added(op: Operators, x: Tensor, other: Tensor, gamma: Constant, beta: Constant) -> Pattern:
-    return op.engine.LayerNorm(x + other, Missing(), Missing(), gamma, beta)
+    total = x + other
+    total = either(total, op.engine.FakeQuantize(total).named("sum"))
+    return op.engine.LayerNorm(total, Missing(), Missing(), gamma, beta)
 
 
 def not_activations(match: Match) -> str | None:
@@ -169,8 +194,11 @@ def with_residual(match: Match) -> Sequence[Node]:
         and not (producers[0] and producers[0].kind == "engine.Linear")
     ):
         x, other = other, x
-    norm = match.root
-    return [norm.changed(inputs=(x, other, "", match["gamma"], match["beta"]))]
+    norm, attributes = match.root, dict(match.root.attributes)
+    if "sum" in match:
+        attributes["sum"] = match.node("sum").attributes["quantization"]
+    inputs = (x, other, "", match["gamma"], match["beta"])
+    return [norm.changed(inputs=inputs, attributes=attributes)]
 
 
 RESIDUAL = Fusion("residual", added, with_residual, not_activations)

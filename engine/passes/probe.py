@@ -21,6 +21,7 @@ from ..ops import Trait, kinds
 from ..ops.reference import evaluate
 from .match import Search
 from .shapes import Fact
+from .simulate import rounded
 
 __all__ = ["Part", "part_above", "probe", "sentences", "values_of"]
 
@@ -119,7 +120,12 @@ def values_of(
             if any(a is None for a, n in zip(arrays, node.inputs, strict=True) if n):
                 return {}
             with np.errstate(all="ignore"):
-                values.update(zip(node.outputs, evaluate(node, arrays, graph.opset), strict=False))
+                made = (
+                    (rounded(arrays[0], node),)
+                    if node.kind == "engine.FakeQuantize"
+                    else evaluate(node, arrays, graph.opset)
+                )
+            values.update(zip(node.outputs, made, strict=False))
             values.update((name, given[name]) for name in node.outputs if name in given)
     except EngineError:
         return {}

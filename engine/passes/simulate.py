@@ -12,26 +12,30 @@ or QuantizeLinear and DequantizeLinear again (`spelled_out`, also used where suc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization
-from ..ops.numbers import quantized
+from ..ops.numbers import dequantized, quantized
 from ..ops.reference import evaluate
-from .clean import merge_twins, substitute
+from .clean import clean, merge_twins, substitute
 from .fusion import Fusion, Match, fuse, per_channel
 from .match import Constant, Operators, Pattern, Tensor, either
 from .movement import MOVEMENTS
 
 Array = NDArray[Any]
+STORED_OPERANDS = {"MatMul", "Gemm"} | MOVEMENTS
 
-__all__ = ["fake_quantize", "quantization_of", "simulate", "spelled_out"]
+__all__ = ["every_byte", "fake_quantize", "quantization_of", "rounded", "simulate", "spelled_out"]
 
 
 def simulate(graph: Graph) -> Graph:
     """The graph in terms of FakeQuantize."""
+    if any(node.kind in BETWEEN_BYTES for node in graph.nodes):
+        graph = clean(with_float_operators(graph))  # of theirs no shapes are known
     graph = transposed_weights(with_float_operators(graph))
     for fusion in INTEGER_PRODUCTS:
         graph = fuse(graph, fusion)
@@ -40,6 +44,7 @@ def simulate(graph: Graph) -> Graph:
         before = graph.nodes
         graph = stored_constants(raised(joined(raised_dequantize(graph))))
         graph = merge_twins(drop_repeated(graph))
+        graph = computed(graph)
     return graph.without_dead_nodes()
 
 
@@ -65,13 +70,38 @@ def fake_quantize(x: str, y: str, how: Quantization, name: str = "") -> Node:
 
 # --- QOperator and MatMulInteger ---
 def with_float_operators(graph: Graph) -> Graph:
-    """QLinearMatMul and QGemm as DequantizeLinear, the float operator, QuantizeLinear."""
+    """QLinearMatMul and its like as DequantizeLinear, the float operator, QuantizeLinear."""
     constants = dict(graph.constants)
     nodes = tuple(part for node in graph.nodes for part in opened(node, constants))
     return graph.changed(nodes=nodes, constants=constants)
 
 
+def between_bytes(op: str, count: int, node: Node) -> list[Node]:
+    """An operator on so many stored values that has nothing more to it."""
+    attributes = {name: value for name, value in node.attributes.items() if name != "opset"}
+    operands = [node.inputs[3 * i : 3 * i + 3] for i in range(count)]
+    result = node.inputs[3 * count :]
+    if len(result) < 2 or not all(result) or node.attributes.get("opset", 13) < 13:
+        return [node]
+    out, names, nodes = node.outputs[0], [], []
+    for i, operand in enumerate(operands):
+        names.append(f"{out}.operand{i}")
+        nodes.append(Node("DequantizeLinear", operand, (names[-1],), {}, node.name))
+    nodes.append(Node(op, tuple(names), (f"{out}.float",), attributes, node.name))
+    return [*nodes, Node("QuantizeLinear", (f"{out}.float", *result), (out,), {}, node.name)]
+
+
+BETWEEN_BYTES: dict[str, Callable[[Node], list[Node]]] = {
+    "com.microsoft.QLinearAdd": partial(between_bytes, "Add", 2),
+    "com.microsoft.QLinearMul": partial(between_bytes, "Mul", 2),
+    "com.microsoft.QLinearSigmoid": partial(between_bytes, "Sigmoid", 1),
+    "com.microsoft.QLinearSoftmax": partial(between_bytes, "Softmax", 1),
+}
+
+
 def opened(node: Node, constants: dict[str, Array]) -> list[Node]:
+    if node.kind in BETWEEN_BYTES:
+        return BETWEEN_BYTES[node.kind](node)
     if node.kind == "QLinearMatMul":
         a, b, y = node.inputs[:3], node.inputs[3:6], node.inputs[6:8]
         if not scaled_by_outputs(constants, (*a[1:], *y), b, 1):
@@ -283,11 +313,7 @@ def drop_repeated(graph: Graph) -> Graph:
     producer, idle = graph.producer(), {}
     for node in graph.nodes:
         source = producer.get(node.inputs[0]) if node.kind == "engine.FakeQuantize" else None
-        if (
-            source is not None
-            and source.kind == "engine.FakeQuantize"
-            and source.attributes == node.attributes
-        ):
+        if source is not None and rounding_of(graph, source) == node.attributes["quantization"]:
             idle[node.outputs[0]] = node.inputs[0]
     return substitute(graph, idle).without_dead_nodes() if idle else graph
 
@@ -319,6 +345,49 @@ def constant_behind(name: str, producer: Mapping[str, Node], graph: Graph) -> Ar
         if all(part is not None for part in parts):
             array = evaluate(node, parts, graph.opset)[0]
     return array if array is not None and array.dtype == np.float32 else None
+
+
+def rounding_of(graph: Graph, node: Node) -> Quantization | None:
+    """The one scale in steps of which a node's result is."""
+    if node.kind == "engine.FakeQuantize":
+        how: Quantization | None = node.attributes["quantization"]
+        return how
+    return quantization_of(graph, node) if node.kind == "DequantizeLinear" else None
+
+
+def computed(graph: Graph) -> Graph:
+    """What is read in float32 of stored constants; the weights of products and the tables of
+    embeddings stay stored.
+    """
+    constants, nodes, replaced = dict(graph.constants), list(graph.nodes), dict[str, str]()
+    for node in nodes:
+        if node.kind == "DequantizeLinear" and all(name in constants for name in node.inputs):
+            name = replaced[node.outputs[0]] = f"{node.outputs[0]}.computed"
+            constants[name] = evaluate(
+                node, [constants[each] for each in node.inputs], graph.opset
+            )[0]
+    for i, node in enumerate(nodes):
+        if node.kind not in STORED_OPERANDS and replaced.keys() & set(node.inputs):
+            nodes[i] = node.changed(inputs=tuple(replaced.get(x, x) for x in node.inputs))
+        elif node.kind == "Gemm" and node.inputs[2:3] and node.inputs[2] in replaced:
+            nodes[i] = node.changed(inputs=(*node.inputs[:2], replaced[node.inputs[2]]))
+    used = {name for node in nodes for name in node.inputs}
+    for name in set(replaced.values()) - used:
+        del constants[name]
+    return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes()
+
+
+def rounded(x: Array | None, node: Node) -> Array:
+    """What a FakeQuantize makes of its input."""
+    assert x is not None, "it has an input"
+    how = node.attributes["quantization"]
+    return dequantized(quantized(x, how), how)
+
+
+def every_byte(how: Quantization) -> Array:
+    """float32 [256]: what the bytes stand for, from the least."""
+    least = int(np.iinfo(how.dtype).min)
+    return dequantized(np.arange(least, least + 256).astype(how.dtype), how)
 
 
 def transposed_weights(graph: Graph) -> Graph:

@@ -6,11 +6,18 @@ import numpy as np
 
 from ..codegen.elements import MAGIC
 from ..graph import Node
-from .choose import Activation, AffineChoice, CombineChoice, ElementwiseChoice
+from ..pack.mapped import aligned_copy
+from .choose import (
+    Activation,
+    AffineChoice,
+    CombineChoice,
+    ElementwiseChoice,
+    LookupChoice,
+)
 from .memory import Buffer
 from .planner import Planner, float32
 
-__all__ = ["emit_affine", "emit_combine", "emit_elementwise", "in_floats"]
+__all__ = ["emit_affine", "emit_combine", "emit_elementwise", "emit_lookup", "in_floats"]
 
 
 def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) -> None:
@@ -50,6 +57,14 @@ def emit_affine(planner: Planner, node: Node, choice: AffineChoice) -> None:
     norm = float32(np.pad(choice.norm, ((0, y.channels - len(choice.norm)), (0, 0))))
     params = {"x": x, "other": other, "y": y, "channels": y.channels, "norm": norm}
     planner.emit(node, "affine", (x.lanes, choice.other is not None), params, x.domain)
+
+
+def emit_lookup(planner: Planner, node: Node, choice: LookupChoice) -> None:
+    """A table of bytes."""
+    x, y = choice.x.buffer, choice.y.buffer
+    params = {"x": x, "y": y, "channels": y.channels, "table": aligned_copy(choice.table)}
+    planner.emit(node, "look_up", (x.lanes,), params, x.domain)
+    planner.layer(node, shape=(choice.y.channels,), dtype=y.dtype, bytes=choice.table.nbytes)
 
 
 def in_floats(planner: Planner, node: Node, x: Activation) -> Buffer:

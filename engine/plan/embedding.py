@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..graph import Node
 from .choose import EmbeddingChoice
 from .choose.normalize import CHANNELS
 from .planner import Planner, float32
+from .quantized import roundings
 
 __all__ = ["emit_embedding"]
 
@@ -25,7 +28,7 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
         tables = {name: np.pad(each, ((0, 0), (0, rest))) for name, each in tables.items()}
     norm = float32(np.pad(choice.norm, ((0, 0), (0, rest))))
     epsilon = float(node.attributes.get("epsilon", 1e-12))
-    params = {
+    params: dict[str, Any] = {
         "positions": 0,
         **tables,
         "channels": y.channels,
@@ -35,6 +38,8 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
         "share": 1 / channels,
         "last": CHANNELS - rest,
     }
+    how = node.attributes.get("sum")
+    params["rounding"] = roundings([how]) if how else 0
     planner.emit(node, "embedding", (y.dtype, bool(node.gamma)), params, "tokens")
     size = sum(each.nbytes for each in tables.values())
     planner.layer(node, shape=table.shape, dtype="float32", bytes=size)

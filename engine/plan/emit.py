@@ -21,17 +21,19 @@ from .choose import (
     EmbeddingChoice,
     L2NormChoice,
     LinearChoice,
+    LookupChoice,
     NormChoice,
     PoolChoice,
     RenamingChoice,
+    RoundedNormChoice,
     SelectChoice,
     ThroughFloats,
 )
-from .elementwise import emit_affine, emit_combine, emit_elementwise
+from .elementwise import emit_affine, emit_combine, emit_elementwise, emit_lookup
 from .embedding import emit_embedding
 from .linear import emit_linear
 from .mixing import mixes_tokens
-from .normalize import emit_layer_norm
+from .normalize import emit_layer_norm, emit_rounded_norm
 from .planner import Planner
 from .program import Plan, Result
 from .rows import emit_pool, emit_select
@@ -45,6 +47,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     LinearChoice: emit_linear,
     AttentionChoice: emit_attention,
     NormChoice: emit_layer_norm,
+    RoundedNormChoice: emit_rounded_norm,
     SelectChoice: emit_select,
     PoolChoice: emit_pool,
     L2NormChoice: emit_l2_norm,
@@ -52,6 +55,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     ElementwiseChoice: emit_elementwise,
     CombineChoice: emit_combine,
     AffineChoice: emit_affine,
+    LookupChoice: emit_lookup,
 }
 
 

@@ -13,6 +13,7 @@ from ..kernels.context import OUTPUTS_OF_ROWS
 from ..kernels.linear.records import DYNAMIC_LINEAR
 from .choose import LinearChoice
 from .choose.linear import DENSE_ROWS, FEW_ROWS, SIXTEEN_BITS, WIDE
+from .elementwise import in_floats
 from .memory import Buffer
 from .operands import few_rows_params, linear_operands, rows_operand
 from .planner import Planner
@@ -29,7 +30,7 @@ def emit_linear(planner: Planner, node: Node, choice: LinearChoice) -> None:
     if choice.how.kernel == DENSE_ROWS:
         _dense_rows(planner, node, choice, weight, bias)
         return
-    x = choice.x.buffer
+    x = choice.x.buffer if choice.precision == "int8" else in_floats(planner, node, choice.x)
     scales = None
     if choice.dynamic:
         x, scales = planner.quantized_tokens(x)

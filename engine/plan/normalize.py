@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..graph import Node
-from .choose import NormChoice
+from .choose import NormChoice, RoundedNormChoice
 from .planner import Planner, float32
-from .quantized import float_bias
+from .quantized import float_bias, roundings
 
-__all__ = ["emit_layer_norm"]
+__all__ = ["emit_layer_norm", "emit_rounded_norm"]
 
 
 def emit_layer_norm(planner: Planner, node: Node, choice: NormChoice) -> None:
@@ -31,10 +31,28 @@ def emit_layer_norm(planner: Planner, node: Node, choice: NormChoice) -> None:
         bias, scales = float_bias(sources, planner.optional(node.bias), channels)
         params |= zip(("x_scale", "residual_scale"), scales, strict=True)
         params |= {"bias": bias, "epsilon": float(node.attributes.get("epsilon", 1e-12))}
+        params["sum"] = roundings([choice.sum]) if choice.sum else 0
         types = (x.dtype, residual.dtype if residual else "none", y.dtype)
         centred = bool(node.attributes.get("centred", True))
         kernel, variant = "layer_norm_floats", (x.lanes, *types, centred)
     planner.emit(node, kernel, variant, params, x.domain)
+    planner.layer(node, shape=(channels,), dtype=y.dtype, bytes=8 * channels)
+
+
+def emit_rounded_norm(planner: Planner, node: Node, choice: RoundedNormChoice) -> None:
+    """Rounded to bytes after every operator."""
+    x, y, channels = choice.x.buffer, choice.y.buffer, choice.x.channels
+    residual = choice.residual.buffer if choice.residual else None
+    sources = [each.quantization if each else None for each in (choice.x, choice.residual)]
+    bias, scales = float_bias(sources, planner.optional(node.bias), channels)
+    params: dict[str, Any] = {"x": x, "y": y, "channels": channels, "share": 1 / channels}
+    params |= {"residual": residual} if residual else _no_buffer("residual")
+    params |= zip(("x_scale", "residual_scale"), scales, strict=True)
+    params |= {"bias": bias, "norm": choice.norm, "roundings": choice.roundings}
+    params["sum"] = roundings([choice.sum]) if choice.sum else 0
+    params |= {"epsilon": float(node.attributes.get("epsilon", 1e-12)), **_no_buffer("floats")}
+    variant = (x.lanes, residual.dtype if residual else "none")
+    planner.emit(node, "layer_norm_rounded", variant, params, x.domain)
     planner.layer(node, shape=(channels,), dtype=y.dtype, bytes=8 * channels)
 
 

@@ -7,6 +7,7 @@ changes nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ..codegen.elements import MAGIC, MAGIC_BITS
 from ..graph import Node, Quantization
 from ..kernels.attention.records import CONSTANTS
+from ..kernels.params import ROUNDING
 from ..ops.fused import ACTIVATIONS
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "norm_of_bytes",
     "of_bytes",
     "operand_quantizations",
+    "roundings",
     "stored",
 ]
 
@@ -205,23 +208,40 @@ def attention_constants(node: Node) -> Array:
     constants["probability_factor"] = 1 / probabilities.scale
     constants["value_scale"] = np.float64(probabilities.scale) * value.scale / output.scale
     constants["output_zero"] = output.zero_point + MAGIC
-    product, scale = np.float64(query.scale) * key.scale, node.attributes["scale"]
-    _fill_scores(constants, product, scores, scale)
+    product = np.float64(query.scale) * key.scale
+    _fill_scores(constants, node, product, scores)
     return constants
 
 
 def _fill_scores(
-    constants: Array, product: np.float64, scores: Quantization | None, scale: float
+    constants: Array, node: Node, product: np.float64, scores: Quantization | None
 ) -> None:
     """product: a step of sums of products of queries and keys."""
+    scale = node.attributes["scale"]
     if scores is None:
         constants["score_scale"] = product * scale
         return
     constants["score_scale"] = product / scores.scale
     constants["score_shift"] = scores.zero_point + MAGIC
     constants["score_step"] = np.float64(scores.scale) * scale
+    _fill_roundings(constants, node, scores, scale)
     step = np.arange(-15, 1) * np.float64(scores.scale) * scale
     constants["coarse"], constants["fine"] = np.exp(16 * step), np.exp(step)
+
+
+def _fill_roundings(constants: Array, node: Node, scores: Quantization, scale: float) -> None:
+    """Of scores that are rounded again; rounding twice alike is rounding once."""
+    given = (stored(node.attributes.get(name)) for name in ("scaled", "masked"))
+    again = [how for how in given if how is not None]
+    if not again:
+        return
+    first, last = again[0], again[-1]
+    constants["first_zero"] = scores.zero_point + MAGIC
+    constants["second_factor"] = np.float64(scores.scale) * scale / first.scale
+    constants["second_zero"] = first.zero_point + MAGIC
+    constants["third_factor"] = np.float64(first.scale) / last.scale
+    constants["third_zero"] = last.zero_point + MAGIC
+    constants["third_scale"] = last.scale
 
 
 # --- layer norm
@@ -270,6 +290,16 @@ def _in_units(
     if too_wide or len(shift) * (most - least) >= 1 << 31:
         return None
     return ExactNorm((whole + MAGIC_BITS).astype(np.int32), a | b << 16, epsilon / unit**2)
+
+
+def roundings(hows: Sequence[Quantization | None]) -> Array:
+    """ROUNDING of each; zeros where there is none."""
+    made = np.zeros(len(hows), ROUNDING.dtype)
+    for row, how in zip(made, map(stored, hows), strict=True):
+        if how is not None:
+            row["factor"], row["zero"] = 1 / how.scale, how.zero_point + MAGIC
+            row["scale"] = how.scale
+    return made
 
 
 def float_bias(

@@ -72,6 +72,8 @@ def softmax_of(node: Node) -> str:
         return "floats_biased" if scores is None else "wide_biased"
     if scores is None:
         return "floats"
+    if any(node.attributes.get(name) is not None for name in ("scaled", "masked")):
+        return "rounded"
     span = 255 * float(scores.scale) * float(node.attributes["scale"])
     float32 = np.finfo(np.float32)
     most = min(-np.log(float32.tiny), np.log(float32.max) + np.log(float(probabilities.scale)))
@@ -85,6 +87,11 @@ def why_not_bytes(node: Node, depth: int) -> str:
     assert probabilities is not None and output is not None
     if scale <= 0:
         return f"scores are multiplied by {scale}"
+    again = [name for name in ("scaled", "masked") if node.attributes.get(name) is not None]
+    if again and node.attributes.get("scores") is None:
+        return f"scores are rounded as {again[0]} only"
+    if again and node.bias:
+        return "scores with a bias are rounded again"
     furthest = 255 * 255 * depth * query.scale * key.scale * scale
     if node.attributes.get("scores") is None and furthest > MOST_SCORE:
         return f"scores may reach {furthest:.3g}"

@@ -264,6 +264,9 @@ def node_of(softmax: str, heads: int, depth: int, *, span: float) -> Node:
     scores = None if softmax == "floats" else Quantization(step / scale, 128)
     attributes = {**QUANTISED, "query": query, "scores": scores, "product": None}
     attributes.update(heads=heads, scale=scale)
+    if softmax == "rounded":
+        attributes["scaled"] = Quantization(1.7 * step, -3, "int8")
+        attributes["masked"] = Quantization(2.3 * step, 140)
     return Node("Attention", ("q", "k", "v"), ("y",), attributes, domain="engine")
 
 
@@ -275,6 +278,8 @@ def node_of(softmax: str, heads: int, depth: int, *, span: float) -> Node:
             ("attention_u8", "bytes", 64, "some"),
             ("attention_u8", "wide", 32, "all"),
             ("attention_u8_rows", "floats", 32, "some"),
+            ("attention_u8", "rounded", 32, "all"),
+            ("attention_u8_rows", "rounded", 32, "all"),
         ],
         [
             ("attention_u8", "floats", 64, "all"),

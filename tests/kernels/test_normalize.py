@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.codegen.isa import Isa
+from engine.graph import Quantization
 from engine.kernels import kernel
 from engine.kernels import params as records
 from engine.kernels.harness import Harness, aligned, from_tiles, to_tiles
 from engine.ops import fused
-from engine.plan.quantized import float_bias, norm_of_bytes
+from engine.plan.quantized import float_bias, norm_of_bytes, roundings
 
 from .fixtures import (
     NANS,
@@ -50,10 +51,11 @@ def layer_norm(
     norm: Array,
     lanes: int,
     output: str,
+    total: Quantization | None = None,
     *,
     centred: bool = True,
 ) -> Array:
-    """By the kernel that the planner would take."""
+    """By the kernel that the planner would take; total: x + residual + bias is rounded."""
     tokens, channels = x.shape
     tiles = -(-tokens // lanes)
     harness = Harness(tiles * lanes * channels * 16 + 4096, [tokens])
@@ -67,7 +69,7 @@ def layer_norm(
         X if x.dtype == np.uint8 else None,
         RESIDUAL if residual is not None and residual.dtype == np.uint8 else None,
     ]
-    exact = norm_of_bytes(sources, bias, channels, 1e-12) if centred else None
+    exact = norm_of_bytes(sources, bias, channels, 1e-12) if centred and not total else None
     norm = norm.astype(np.float64)
     if output == "u8":
         norm = norm / OUTPUT.scale + np.array([0, OUTPUT.zero_point])
@@ -91,6 +93,7 @@ def layer_norm(
             bias=harness.address(np.asarray(floats)),
             x_scale=float(scales[0]),
             residual_scale=float(scales[1]),
+            sum=harness.address(roundings([total])) if total else 0,
             epsilon=1e-12,
         )
         kinds = [
@@ -161,6 +164,75 @@ def test_a_norm_that_is_not_centred(
             close(got, wanted, (isa.name, tokens))
 
 
+SUM = Quantization(0.07, 119)
+INNER = {  # what layer_norm_rounded rounds in between
+    "variance": Quantization(0.03, 0),
+    "raised": Quantization(0.03, 0),
+    "normalised": Quantization(0.02, 130),
+    "scaled": Quantization(0.04, -3, "int8"),
+}
+
+
+def test_a_sum_that_is_rounded() -> None:
+    random = np.random.default_rng(0)
+    x, residual = (quantise(random, (37, 36), "u8") for _ in range(2))
+    bias, gamma, beta = random.normal(size=(3, 36)).astype(np.float32)
+    wanted = fused.layer_norm(
+        x, residual, bias, gamma, beta, input=X, residual=RESIDUAL, sum=SUM, output=OUTPUT
+    )
+    norm = np.stack([gamma, beta], 1)
+    for isa in sets(slow=False):
+        close(layer_norm(isa, x, residual, bias, norm, 64, "u8", SUM), wanted, isa.name)
+
+
+@pytest.mark.parametrize(
+    ("slow", "lanes", "residual_kind"),
+    rows_of([(64, "u8"), (64, "none")], [(16, "u8")]),
+)
+def test_layer_norm_rounded(slow: bool, lanes: int, residual_kind: str) -> None:
+    """Every operator's result is a byte."""
+    channels, norm = 36, "layer_norm_rounded"
+    for tokens in TOKENS:
+        random = np.random.default_rng(tokens)
+        x = quantise(random, (tokens, channels), "u8")
+        residual = None if residual_kind == "none" else quantise(random, x.shape, "u8")
+        bias, gamma, beta = random.normal(size=(3, channels)).astype(np.float32)
+        given = {"input": X, "residual": None, "sum": None}
+        if residual is not None:
+            given = {"input": X, "residual": RESIDUAL, "sum": SUM}
+        wanted = fused.layer_norm(
+            x, residual, bias, gamma, beta, epsilon=1e-3, **given, **INNER, output=OUTPUT
+        )
+        for isa in sets(slow=slow):
+            harness = Harness(1 << 18, [tokens])
+            place, tiles = harness.put(to_tiles(x, lanes))
+            rest: dict[str, Any] = dict.fromkeys(("residual", "residual_tile", "sum"), 0)
+            if residual is not None:
+                rest = tiles_at(residual=harness.put(to_tiles(residual, lanes)))
+                rest["sum"] = harness.address(roundings([SUM]))
+            y, result = harness.room(tiles.shape, np.uint8)
+            floats, scales = float_bias([X, given["residual"]], bias, channels)
+            params = harness.params(
+                records.LAYER_NORM_ROUNDED,
+                **tiles_at(x=(place, tiles), y=(y, result)),
+                **rest,
+                floats=0,
+                floats_tile=0,
+                channels=channels,
+                bias=harness.address(floats),
+                norm=harness.address(np.stack([gamma, beta], 1)),
+                x_scale=float(scales[0]),
+                residual_scale=float(scales[1]),
+                roundings=harness.address(roundings([*INNER.values(), OUTPUT])),
+                epsilon=1e-3,
+                share=1 / channels,
+            )
+            harness.run(kernel(isa, norm, lanes, residual_kind), params, 0, len(tiles))
+            got = from_tiles(result, tokens).astype(int)
+            off = np.abs(got - wanted)
+            assert (off > 0).mean() < 0.02 and np.median(off) == 0, (isa.name, tokens)
+
+
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("isa", sets(slow=False), ids=str)
 def test_layer_norm_of_a_large_offset(isa: Isa, offset: float) -> None:
@@ -223,9 +295,16 @@ def test_layer_norm_of_bytes_with_a_large_offset(isa: Isa, channels: int) -> Non
 
 
 def embedding(
-    isa: Isa, columns: Array, tables: list[Array], norm: Array | None, output: str
+    isa: Isa,
+    columns: Array,
+    tables: list[Array],
+    norm: Array | None,
+    output: str,
+    total: Quantization | None = None,
 ) -> Array:
-    """columns: word, type and position of each token; norm: gamma and beta."""
+    """columns: word, type and position of each token; norm: gamma and beta; total: word + type is
+    rounded.
+    """
     tokens, channels = columns.shape[1], tables[0].shape[1]
     rest, tiles = -channels % 64, -(-tokens // 64)
     harness = Harness(tiles * 64 * (channels + rest) * 12 + 4096, [tokens])
@@ -250,6 +329,7 @@ def embedding(
         epsilon=1e-6,
         share=1 / channels,
         last=64 - rest,
+        rounding=harness.address(roundings([total])) if total else 0,
     )
     harness.run(kernel(isa, "embedding", output, norm is not None), params, 0, tiles)
     return from_tiles(result, tokens)[:, :channels]
@@ -289,6 +369,16 @@ def test_embedding_of_words_alone(normalised: bool) -> None:
         tables = [words, np.zeros((0, channels)), np.zeros((0, channels))]
         got = embedding(isa, np.stack([ids, zeros, zeros]), tables, norm, "f32")
         close(got, wanted, isa.name)
+
+
+def test_embedding_of_a_rounded_sum() -> None:
+    random = np.random.default_rng(0)
+    tables = [random.normal(size=(rows, 72)).astype(np.float32) for rows in (50, 37, 2)]
+    ids, kinds = random.integers(0, 50, (1, 37)), random.integers(0, 2, (1, 37))
+    wanted = fused.embedding(ids, kinds, *tables, sum=SUM, output=OUTPUT)[0]
+    columns = np.stack([ids[0], kinds[0], np.arange(37)])
+    for isa in sets(slow=False):
+        close(embedding(isa, columns, tables, None, "u8", SUM), wanted, isa.name)
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

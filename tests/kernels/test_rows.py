@@ -117,6 +117,23 @@ def test_outputs(slow: bool, name: str) -> None:
         np.testing.assert_array_equal(result, wanted)
 
 
+def test_look_up() -> None:
+    random = np.random.default_rng(0)
+    table, x = (random.integers(0, 256, size).astype(np.uint8) for size in (256, (70, 12)))
+    for isa in sets(slow=False):
+        harness = Harness(1 << 18)
+        place, tiles = harness.put(to_tiles(x))
+        y, result = harness.room(tiles.shape, np.uint8)
+        params = harness.params(
+            records.LOOK_UP,
+            **tiles_at(x=(place, tiles), y=(y, result)),
+            channels=12,
+            table=harness.address(table),
+        )
+        harness.run(kernel(isa, "look_up", 64), params, 0, len(tiles))
+        np.testing.assert_array_equal(from_tiles(result, 70), table[x])
+
+
 @pytest.mark.parametrize(
     ("slow", "x_kind", "activation", "y_kind"),
     rows_of(

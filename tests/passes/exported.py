@@ -209,23 +209,24 @@ def static_int8(
     source: Path,
     path: Path,
     *,
-    operators: tuple[str, ...] = ("MatMul", "Gemm"),
+    operators: tuple[str, ...] | None = ("MatMul", "Gemm"),
     quant_format: Any = quantization.QuantFormat.QDQ,
     activation: Any = quantization.QuantType.QUInt8,
+    weight: Any = quantization.QuantType.QInt8,
     per_channel: bool = True,
     **extra: Any,
 ) -> Path:
-    """ONNX Runtime's static quantisation."""
+    """ONNX Runtime's static quantisation; operators: of which kinds, None: of all it knows."""
     logging.getLogger().setLevel(logging.ERROR)
     quantization.quantize_static(
         str(source),
         str(path),
         Calibration(source),
         quant_format=quant_format,
-        op_types_to_quantize=list(operators),
+        op_types_to_quantize=None if operators is None else list(operators),
         per_channel=per_channel,
         activation_type=activation,
-        weight_type=quantization.QuantType.QInt8,
+        weight_type=weight,
         extra_options=extra,
     )
     return path
@@ -264,15 +265,23 @@ def float_head(source: Path, path: Path) -> Path:
     return static_int8(source, path, operators=("MatMul",))
 
 
-def dynamic_int8(source: Path, path: Path, *more: str) -> Path:
+def dynamic_int8(
+    source: Path,
+    path: Path,
+    *more: str,
+    weight: Any = quantization.QuantType.QInt8,
+    per_channel: bool = True,
+    reduce_range: bool = False,
+) -> Path:
     """more: kinds of operators that are quantised too."""
     logging.getLogger().setLevel(logging.ERROR)
     quantization.quantize_dynamic(
         str(source),
         str(path),
         op_types_to_quantize=["MatMul", "Gemm", *more],
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
+        weight_type=weight,
+        per_channel=per_channel,
+        reduce_range=reduce_range,
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
     return path

@@ -231,6 +231,56 @@ def test_all_quantisations_have_their_place() -> None:
     assert_same(graph, after, **FEEDS)
 
 
+def rounded_mask(s: Sketch, scores: str, low: float, scale: float, zero: int) -> str:
+    """Scores and mask rounded, as quantize_static leaves them."""
+    scores = s.round_trip(s.Div(s.round_trip(scores, 0.1, 100), 2.0), 0.04, 110)
+    kept = s.Cast(s.Unsqueeze("mask", whole(1, 2)), to="float32")
+    mask = s.round_trip(s.Mul(s.round_trip(s.Sub(1.0, kept), 1 / 255, 0), low), scale, zero)
+    return str(s.round_trip(s.Add(scores, mask), scale, 254))
+
+
+def of_rounded_mask(low: float, scale: float, zero: int = 255) -> Graph:
+    s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=MASK)
+    q, k = s.round_trip(heads(s, "q"), 0.02), s.round_trip(heads(s, "k", (0, 2, 3, 1)), 0.03, 120)
+    scores = rounded_mask(s, s.MatMul(q, k), low, scale, zero)
+    p = s.round_trip(s.Softmax(scores, axis=-1), 1 / 255, 0)
+    return s.graph(joined(s, s.MatMul(p, s.round_trip(heads(s, "v"), 0.04))))
+
+
+@pytest.mark.parametrize(("low", "scale"), [(-10000.0, 40.0), (float(LOWEST), 1.334e36)])
+def test_scores_that_are_rounded_again_with_their_mask(low: float, scale: float) -> None:
+    graph = of_rounded_mask(low, scale)
+    after = fused(graph)
+    node = only(after, "Attention")
+    assert node.mask == "mask"
+    assert node.attributes["scaled"] == Quantization(float(np.float32(0.04)), 110)
+    assert node.attributes["masked"] == Quantization(float(np.float32(scale)), 254)
+    assert_same(graph, after, **FEEDS)
+
+
+def test_a_mask_that_was_never_seen_is_none() -> None:
+    """Calibrated on sentences without padding: what should be added is rounded to 0."""
+    graph = of_rounded_mask(-10000.0, 1.0, zero=0)
+    after = fused(graph)
+    assert only(after, "Attention").mask == ""
+    assert_same(graph, after, **FEEDS)
+
+
+def test_a_rounded_mask_that_leaves_masked_keys_a_share_is_refused() -> None:
+    assert "Attention" not in operators(fused(of_rounded_mask(-10000.0, 0.3)))
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1 / 127, "uint8"), (1 / 200, "int8")])
+def test_signed_shares(scale: float, dtype: str) -> None:
+    s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=MASK)
+    scores = s.Mul(s.MatMul(heads(s, "q"), heads(s, "k", (0, 2, 3, 1))), 0.5)
+    p = s.round_trip(s.Softmax(additive(s, scores), axis=-1), scale, 0, "int8")
+    graph = s.graph(joined(s, s.MatMul(p, heads(s, "v"))))
+    after = fused(graph)
+    assert only(after, "Attention").attributes["probabilities"].dtype == dtype
+    assert_same(graph, after, **FEEDS)
+
+
 def test_a_scale_before_a_quantisation_divides_its_scale() -> None:
     s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=MASK)
     q = s.round_trip(s.Mul(heads(s, "q"), 0.5), 0.01)

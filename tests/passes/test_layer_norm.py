@@ -9,6 +9,7 @@ import pytest
 
 from engine.passes.fusion import fuse, why
 from engine.passes.layer_norm import FUSIONS, RESIDUAL, layer_norm, residual
+from engine.passes.simulate import simulate
 from engine.passes.take_apart import take_apart
 from tests.passes.sketch import Sketch, assert_same, normal, only, operators
 
@@ -42,6 +43,25 @@ def written_out(
     return str(
         s.Add(s.Mul(normal, s.constant(gamma, "norm.weight")), s.constant(beta, "norm.bias"))
     )
+
+
+def rounded(s: Sketch, x: str) -> str:
+    """As quantize_static leaves it."""
+    deviation = s.Sub(x, s.ReduceMean(x, axes=(-1,)))
+    variance = s.round_trip(s.ReduceMean(s.Pow(deviation, 2.0), axes=(-1,)), 0.03, 0)
+    root = s.Sqrt(s.round_trip(s.Add(variance, 1e-3), 0.03, 0))
+    normal = s.round_trip(s.Div(deviation, root), 0.02)
+    return str(s.Add(s.round_trip(s.Mul(normal, GAMMA), 0.02), BETA))
+
+
+def test_roundings_between_its_operators() -> None:
+    s = Sketch(x=HIDDEN, y=HIDDEN)
+    graph = s.graph(rounded(s, s.round_trip(s.Add("x", "y"), 0.05)))
+    after = residual(layer_norm(simulate(graph)))
+    assert operators(after) == ["LayerNorm"]
+    how = only(after, "LayerNorm").attributes
+    assert how["sum"].scale == float(np.float32(0.05)) and how["variance"] == how["raised"]
+    assert_same(graph, after, x=X, y=X[::-1])
 
 
 SPELLINGS: list[dict[str, Any]] = [

@@ -27,7 +27,7 @@ CLASSIFIER = {
     "Squeeze": 1,
 }
 # quantised after the bias and before tanh, which no attribute says: the pooler's tanh stands alone
-QUANTIZED_HEAD = CLASSIFIER | {"DequantizeLinear": 2, "Tanh": 1, "QuantizeLinear": 1}
+QUANTIZED_HEAD = CLASSIFIER | {"DequantizeLinear": 1, "Lookup": 1}
 SPANS = {"Embedding": 1, "Linear": 13, "Attention": 2, "LayerNorm": 4, "Split": 1, "Squeeze": 2}
 HIDDEN = CLASSIFIER | {"Linear": 13}
 
@@ -59,7 +59,7 @@ INT8 = {
     "int8_dynamo": QUANTIZED_HEAD,
     "int8_s8s8": QUANTIZED_HEAD,
     "int8_moves": QUANTIZED_HEAD,
-    "int8_distilbert": QUANTIZED_HEAD | {"Relu": 1, "Tanh": 0},
+    "int8_distilbert": QUANTIZED_HEAD,
     "int8_roberta": QUANTIZED_HEAD,
     "int8_sdpa": QUANTIZED_HEAD,
     "int8_spans": SPANS,

@@ -110,6 +110,32 @@ def test_qlinear_matmul() -> None:
     assert_same(graph, after, x=X)
 
 
+def test_operators_on_stored_values() -> None:
+    sketch, more = Sketch(x=HIDDEN, y=HIDDEN), (np.float32(0.05), np.uint8(110))
+    x, y = sketch.QuantizeLinear("x", *HOW), sketch.QuantizeLinear("y", *more)
+    total = sketch.QLinearAdd(x, *HOW, y, *more, *more, domain="com.microsoft")
+    half = sketch.QLinearMul(total, *more, np.uint8(127), *HOW, *more, domain="com.microsoft")
+    share = sketch.QLinearSoftmax(
+        half, *more, np.float32(1 / 256), np.uint8(0), domain="com.microsoft", axis=-1, opset=13
+    )
+    graph = sketch.graph(sketch.DequantizeLinear(share, np.float32(1 / 256), np.uint8(0)))
+    after = simulate(graph)
+    rounding = ["FakeQuantize", "FakeQuantize", "Add", "FakeQuantize", "Mul"]
+    assert operators(after) == [*rounding, "FakeQuantize", "Softmax", "FakeQuantize"]
+    assert_same(graph, after, x=X, y=X[::-1])
+
+
+def test_constants_are_read_in_float32_and_weights_stay_stored() -> None:
+    sketch = Sketch(x=HIDDEN)
+    how = (np.float32(0.02), np.int8(0))
+    bias = sketch.round_trip(sketch.DequantizeLinear(WEIGHT[0], *how), 0.01)
+    product = sketch.MatMul("x", sketch.DequantizeLinear(WEIGHT, *how))
+    graph = sketch.graph(sketch.Add(product, bias))
+    after = simulate(graph)
+    assert counts(after) == {"DequantizeLinear": 1, "MatMul": 1, "Add": 1}
+    assert_same(graph, after, x=X)
+
+
 @pytest.mark.parametrize("with_result", [True, False])
 def test_qgemm(with_result: bool) -> None:
     sketch = Sketch(x=("float32", ("batch", 8)))

@@ -153,12 +153,44 @@ def softmax_of_bytes(lanes):
     return routine(ready), routine(byte_of), routine(exp)
 
 
+def scores_rounded_again(lanes):
+    """Two routines: constants in registers; sums of products -> the score, rounded to a byte three
+    times.
+    """
+    splat = splats("f32", lanes)
+
+    def ready(constants):
+        return (
+            splat(load_f32(constants + CONSTANTS.score_scale)),
+            splat(load_f32(constants + CONSTANTS.score_shift)),
+            splat(load_f32(constants + CONSTANTS.first_zero)),
+            splat(load_f32(constants + CONSTANTS.second_factor)),
+            splat(load_f32(constants + CONSTANTS.second_zero)),
+            splat(load_f32(constants + CONSTANTS.third_factor)),
+            splat(load_f32(constants + CONSTANTS.third_zero)),
+            splat(load_f32(constants + CONSTANTS.third_scale)),
+        )
+
+    def clipped(v):
+        return minimum(maximum(v, splat(f32(MAGIC))), splat(f32(MAGIC + 255)))
+
+    clipped = routine(clipped)
+
+    def score(sums, constants, bias, other):
+        scale, shift, zero, second, second_zero, third, third_zero, last = constants
+        v = sub(clipped(fma(to_float(sums), scale, shift)), zero)
+        v = sub(clipped(fma(v, second, second_zero)), second_zero)
+        return mul(sub(clipped(fma(v, third, third_zero)), third_zero), last)
+
+    return routine(ready), routine(score)
+
+
 def conversion(lanes, softmax):
     """Three routines: constants made ready; sums of products -> what is kept of a score, its exp
-    (softmax "bytes") or the score itself; what is kept, the greatest of it and the constants -> exp
-    of how far the score is below the greatest, where that is not made at once.  Sums come with what
-    a bias by distance goes by: address of the head's entries, reach, the first lane's place in the
-    pack; and the place on the other side.
+    (softmax "bytes") or the score itself, which "rounded" rounds again; what is kept, the greatest
+    of it and the constants -> exp of how far the score is below the greatest, where that is not
+    made at once.  Sums come with what a bias by distance goes by: address of the head's entries,
+    reach, the first lane's place in the pack; and the place on the other side.
     """
     if softmax.endswith("biased"):
         return biased_conversion(lanes, softmax)
@@ -185,6 +217,8 @@ def conversion(lanes, softmax):
 
     if softmax == "floats":
         return routine(scale_of), routine(scaled), routine(below_float)
+    if softmax == "rounded":
+        return *scores_rounded_again(lanes), routine(below_float)
     return ready, routine(at_once if softmax == "bytes" else byte), routine(below)
 
 

@@ -37,14 +37,22 @@ from .elementwise import (
     AffineChoice,
     CombineChoice,
     ElementwiseChoice,
+    LookupChoice,
     ThroughFloats,
     choose_affine,
     choose_combine,
     choose_elementwise,
+    choose_lookup,
 )
 from .facts import Activation, Choice, Facts, LinearKernel, row_values
 from .linear import LinearChoice, block_read, choose_linear, float_kernels
-from .normalize import EmbeddingChoice, NormChoice, choose_embedding, choose_layer_norm
+from .normalize import (
+    EmbeddingChoice,
+    NormChoice,
+    RoundedNormChoice,
+    choose_embedding,
+    choose_layer_norm,
+)
 from .rows import (
     PoolChoice,
     RenamingChoice,
@@ -69,9 +77,11 @@ __all__ = [
     "L2NormChoice",
     "LinearChoice",
     "LinearKernel",
+    "LookupChoice",
     "NormChoice",
     "PoolChoice",
     "RenamingChoice",
+    "RoundedNormChoice",
     "SelectChoice",
     "ThroughFloats",
     "choices_of",
@@ -83,6 +93,7 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Linear": choose_linear,
     "engine.Attention": choose_attention,
     "engine.LayerNorm": choose_layer_norm,
+    "engine.Lookup": choose_lookup,
     "engine.Select": choose_select,
     "engine.Pool": choose_pool,
     "engine.L2Norm": choose_l2_norm,

@@ -19,6 +19,7 @@ from .rows import RenamingChoice
 __all__ = ["AttentionChoice", "MaskChoice", "choose_attention", "choose_mask", "forms_read"]
 
 Array = NDArray[Any]
+PARTS = ("scores", "scaled", "masked", "probabilities", "product")
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
 
 
@@ -121,7 +122,7 @@ def _floats(
     """In float32 or bfloat16; what is stored in bytes is converted before and after."""
     query, key, value = operands
     attributes, name = node.attributes, node.outputs[0]
-    if any(attributes.get(each) is not None for each in ("scores", "probabilities", "product")):
+    if any(attributes.get(each) is not None for each in PARTS):
         raise Unplanned("partly quantised attention")
     if attributes["scale"] < 0 or (node.bias and attributes["scale"] == 0):
         # the greatest score would be the least probable, and kernels divide a bias by the scale

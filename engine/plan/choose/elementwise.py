@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...graph import Node, Quantization
 from ...ops import Trait, is_quantization, kinds
+from ...ops.numbers import quantized
 from ..quantized import stored
 from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
@@ -21,10 +22,12 @@ __all__ = [
     "AffineChoice",
     "CombineChoice",
     "ElementwiseChoice",
+    "LookupChoice",
     "ThroughFloats",
     "choose_affine",
     "choose_combine",
     "choose_elementwise",
+    "choose_lookup",
     "through_floats",
 ]
 
@@ -118,6 +121,35 @@ def choose_affine(facts: Facts, node: Node) -> AffineChoice:
         raise Unplanned("the two operands have different shapes")
     norm = np.stack([facts.array(name) for name in (node.gamma, node.beta)], axis=1)
     return AffineChoice(converted(facts, node.outputs[0], x, None), x, other, norm)
+
+
+@dataclass(frozen=True)
+class LookupChoice(Choice):
+    """x through a table, uint8 [256], of the bytes in its buffer."""
+
+    x: Activation
+    table: Array
+
+
+def choose_lookup(facts: Facts, node: Node) -> LookupChoice:
+    """Bytes of bytes.
+
+    Raises:
+        Unplanned: x or the result is float32.
+    """
+    x, name, output = facts.value(node.x), node.outputs[0], node.attributes.get("output")
+    if x.quantization is None or output is None:
+        raise Unplanned("a table of float32")
+    table = (quantized(facts.array(node.table), output).astype(np.int16) - least(output)).astype(
+        np.uint8
+    )
+    y = replace(converted(facts, name, x, output), less_128=name in facts.byte_values)
+    return LookupChoice(y, x, table ^ np.uint8(128) if y.less_128 else table)
+
+
+def least(how: Quantization) -> int:
+    """Of the numbers it is stored in; a buffer has 0 there."""
+    return int(np.iinfo(how.dtype).min)
 
 
 def converted(facts: Facts, name: str, x: Activation, output: Quantization | None) -> Activation:

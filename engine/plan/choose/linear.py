@@ -112,16 +112,20 @@ def _dynamic(facts: Facts, node: Node, x: Activation, weight: Array) -> LinearCh
     return LinearChoice(y, x, "int8", how, dynamic=True, live=_live(facts, y, how))
 
 
-def _floats(facts: Facts, node: Node, x: Activation, weight: Array) -> LinearChoice:
+def _floats(
+    facts: Facts, node: Node, x: Activation, weight: Array, made: str = ""
+) -> LinearChoice | ThroughFloats:
+    """made: the value whose kernel has been chosen, where the node makes another first."""
+    name = node.outputs[0]
+    if node.attributes.get("output") is not None:
+        return through_floats(facts, node, lambda _, wide: _floats(facts, wide, x, weight, name))
     _refuse_quantised_result(node)
     facts.optional(node.bias)
-    how, precision = facts.kernels[node.outputs[0]], _precision(node, weight)
+    how, precision = facts.kernels[made or name], _precision(node, weight)
     if isinstance(how, Refusal):
         raise Unplanned(how.reason)
     if how.kernel == DENSE_ROWS:
         return LinearChoice(_result(facts, node, x, weight, group=16), x, precision, how)
-    if x.buffer.dtype == "u8":
-        raise Unplanned("float32 weights and x in bytes")
     form = _rounded_form(facts, node, how) if precision == "bfloat16" else ""
     y = _result(facts, node, x, weight, form=form)
     return LinearChoice(y, x, precision, how, live=_live(facts, y, how))

@@ -8,16 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph import Node
-from ..quantized import ExactNorm, norm_of_bytes, stored
+from ...graph import Node, Quantization
+from ..quantized import ExactNorm, norm_of_bytes, roundings, stored
 from ..ranges import norm_in_range
 from ..steps import Unplanned
 from .elementwise import ThroughFloats, through_floats
 from .facts import Activation, Choice, Facts
 
-__all__ = ["EmbeddingChoice", "NormChoice", "choose_embedding", "choose_layer_norm"]
+__all__ = [
+    "EmbeddingChoice",
+    "NormChoice",
+    "RoundedNormChoice",
+    "choose_embedding",
+    "choose_layer_norm",
+]
 
 Array = NDArray[Any]
+ROUNDED = ("variance", "raised", "normalised", "scaled")
 CHANNELS = 64  # the embedding kernel takes rows in pieces of so many
 
 
@@ -32,13 +39,27 @@ class EmbeddingChoice(Choice):
 @dataclass(frozen=True)
 class NormChoice(Choice):
     """norm: float64 [channels, 2], gamma and beta in steps of the result; exact: where the sums
-    are integers.
+    are integers; sum: where they are rounded.
     """
 
     x: Activation
     residual: Activation | None
     norm: Array
     exact: ExactNorm | None
+    sum: Quantization | None = None
+
+
+@dataclass(frozen=True)
+class RoundedNormChoice(Choice):
+    """norm: float32 [channels, 2], gamma and beta; roundings: ROUNDING [5]; sum: of x and the
+    residual.
+    """
+
+    x: Activation
+    residual: Activation | None
+    norm: Array
+    roundings: Array
+    sum: Quantization | None
 
 
 def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloats:
@@ -63,7 +84,7 @@ def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloat
     return EmbeddingChoice(y, node, norm)
 
 
-def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
+def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | RoundedNormChoice | ThroughFloats:
     """In exact integers where x and the residual are bytes.
 
     Raises:
@@ -74,6 +95,8 @@ def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
         residual = facts.value(node.residual)
         if x.shape != residual.shape:
             raise Unplanned("the residual has another shape")
+    if any(node.attributes.get(name) is not None for name in ROUNDED):
+        return _rounded(facts, node, x, residual)
     bias = facts.optional(node.bias)
     norm = np.stack([facts.array(name) for name in (node.gamma, node.beta)], axis=1).astype(
         np.float64
@@ -86,7 +109,24 @@ def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | ThroughFloats:
     y = facts.result(node.outputs[0], x.buffer.domain, x.channels, output)
     sources = [each.quantization if each else None for each in (x, residual)]
     epsilon = float(node.attributes.get("epsilon", 1e-12))
+    how = node.attributes.get("sum")
     exact = None
-    if node.attributes.get("centred", True):
+    if how is None and node.attributes.get("centred", True):
         exact = norm_of_bytes(sources, bias, x.channels, epsilon)
-    return NormChoice(replace(y, kept_axis=x.kept_axis), x, residual, norm, exact)
+    return NormChoice(replace(y, kept_axis=x.kept_axis), x, residual, norm, exact, how)
+
+
+def _rounded(
+    facts: Facts, node: Node, x: Activation, residual: Activation | None
+) -> RoundedNormChoice:
+    """Where the graph rounds after every operator."""
+    hows = [node.attributes.get(name) for name in (*ROUNDED, "output")]
+    if None in hows or not node.attributes.get("centred", True):
+        raise Unplanned("partly rounded between its operators")
+    if any(each and each.buffer.dtype != "u8" for each in (x, residual)):
+        raise Unplanned("rounded between its operators, and x or the residual in float32")
+    norm = np.stack([facts.array(name) for name in (node.gamma, node.beta)], axis=1)
+    y = facts.result(node.outputs[0], x.buffer.domain, x.channels, hows[-1])
+    y = replace(y, kept_axis=x.kept_axis)
+    norm, how = norm.astype(np.float32), node.attributes.get("sum")
+    return RoundedNormChoice(y, x, residual, norm, roundings(hows), how)
