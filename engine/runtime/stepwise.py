@@ -169,6 +169,8 @@ def _widths(graph: Graph) -> dict[str, int]:
             width = graph.constants[node.inputs[wide]].shape[-1]
         elif node.kind == "engine.Linear":
             width = len(graph.constants[node.weight])
+        elif node.kind in ("engine.Channels", "ArgMax"):
+            width = node.attributes.get("count", 1)
         found.update(dict.fromkeys(node.outputs, width))
     return found
 
