@@ -2,9 +2,10 @@
 
     l2_norm     y = x / max(sqrt(sum of x^2), epsilon)
     softmax     y = exp(x - greatest x) / sum of these
+    log_softmax y = x - greatest x - log(sum of these), the sum being 1 or more
     argmax      y = the number of the greatest channel, the first of equals, as float32
 
-NaN in a channel makes all of l2_norm's and softmax's NaN, and is the greatest, as in NumPy.
+NaN in a channel makes all of y NaN, and is argmax's greatest, as in NumPy.
 A unit is a tile; params: L2_NORM, ALONG_CHANNELS.
 """
 
@@ -25,7 +26,7 @@ from ..codegen.simd import (
     sub,
     where_above,
 )
-from .activations import exponential
+from .activations import exponential, log1p
 from .buffers import tile_of
 from .context import CONTEXT
 from .params import ALONG_CHANNELS, L2_NORM
@@ -80,6 +81,29 @@ def softmax(lanes):
             factor = div(splat(f32(1)), sums)
             for n in range(channels):
                 store(y + line * n, mul(load(y + line * n), factor))
+
+    return kernel
+
+
+def log_softmax(lanes):
+    """See the head of the file."""
+    load, splat, line = loads("f32", lanes), splats("f32", lanes), 4 * lanes
+    exp, log = exponential(lanes), log1p(lanes)
+
+    def kernel(params, context, begin, end):
+        arena = load_i64(context + CONTEXT.arena)
+        channels = load_i64(params + ALONG_CHANNELS.channels)
+        for tile in range(begin, end):
+            x = tile_of(arena, params + ALONG_CHANNELS.x, tile)
+            y = tile_of(arena, params + ALONG_CHANNELS.y, tile)
+            most, sums = load(x), splat(f32(-1))
+            for n in range(1, channels):
+                most = maximum(load(x + line * n), most)
+            for n in range(channels):
+                sums = add(sums, exp(sub(load(x + line * n), most)))
+            rest = log(sums)
+            for n in range(channels):
+                store(y + line * n, sub(sub(load(x + line * n), most), rest))
 
     return kernel
 

@@ -83,6 +83,7 @@ SELECT = record(
     *Y,
     Field("channels", WHOLE, "of x and of y"),
     Field("index", WHOLE, "of the token in its sentence"),
+    Field("behind", WHOLE, "1: counted from behind the sentence's last, else 0"),
 )
 POOL = record(
     "POOL",
@@ -90,6 +91,7 @@ POOL = record(
     *Y,
     Field("channels", WHOLE, "of x and of y"),
     Field("least", FLOAT, "divisor of a mean; maximum of a sentence that has masked tokens"),
+    Field("root", WHOLE, "1: a mean is divided by the root of its divisor, else 0"),
 )
 L2_NORM = record(
     "L2_NORM",

@@ -1,4 +1,4 @@
-"""One row of a sentence's tokens: their sum, mean or greatest, channel by channel; y [rows].
+"""One row of a sentence's tokens: their sum, mean or greatest, channel by channel.
 
 Tokens are taken 16 at a time from where they lie, with 0 (for the greatest, -inf) in the lanes of
 other sentences.  A sentence that begins elsewhere has the same numbers in lanes turned round, which
@@ -22,6 +22,7 @@ from ..codegen.simd import (
     loads,
     parts,
     splats,
+    square_root,
     store,
     store_lanes,
     store_unaligned,
@@ -126,6 +127,8 @@ def pool(how):
                 divisor, fill = f32(1), f32(LEAST)
                 if how == "mean":
                     divisor = max(f32(stop - start), load_f32(params + POOL.least))
+                    if load_i64(params + POOL.root):
+                        divisor = square_root(divisor)
                 if stop - start < length:
                     fill = load_f32(params + POOL.least)
                 to = y + y_tile * tile + 4 * (row - ROWS * tile)

@@ -40,6 +40,7 @@ def select(kind):
         sentences = load_i64(context + CONTEXT.sentences)
         first = load_i64(context + CONTEXT.first_row)
         channels, index = load_i64(params + SELECT.channels), load_i64(params + SELECT.index)
+        starts += 4 * load_i64(params + SELECT.behind)
         for tile in range(begin, end):
             y = tile_of(arena, params + SELECT.y, tile)
             low = max(first, ROWS * tile)

@@ -185,6 +185,7 @@ KERNELS: Mapping[str, Kernel] = {
         # rows, what is made of all channels, and what is handed over
         Kernel("l2_norm", "along_channels", ("lanes",), params.L2_NORM),
         Kernel("softmax", "along_channels", ("lanes",), params.ALONG_CHANNELS),
+        Kernel("log_softmax", "along_channels", ("lanes",), params.ALONG_CHANNELS),
         Kernel("argmax", "along_channels", ("lanes",), params.ALONG_CHANNELS),
         Kernel("pool", "pool", ("pooling",), params.POOL, scratch="pool"),
         Kernel("select", "rows", ("kind",), params.SELECT),

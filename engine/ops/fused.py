@@ -267,8 +267,10 @@ def pool(
     fill: float | None = None,
     masking: str = "keys",
 ) -> Array:
-    """y [B, 1, C]: of the tokens that the mask keeps, their mean, sum or greatest."""
+    """y [B, 1, C]: of the tokens that the mask keeps, their mean, sum or greatest, or the last."""
     kept = np.ones(x.shape[:2], bool) if mask is None else _kept(mask, masking)
+    if how == "last":
+        return _last(x, kept, fill)
     if how == "max":
         least = np.float32(-np.inf if fill is None else fill)
         return np.asarray(np.where(kept[..., None], x, least).max(axis=1, keepdims=True))
@@ -276,8 +278,17 @@ def pool(
     if how == "sum":
         return np.asarray(total)
     count = kept.sum(axis=1)[:, None, None].astype(np.float32)
+    divisor = np.maximum(count, np.float32(epsilon))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / np.maximum(count, np.float32(epsilon)))
+        return np.asarray(total / (divisor if how == "mean" else np.sqrt(divisor)))
+
+
+def _last(x: Array, kept: Array, fill: float | None) -> Array:
+    """Where nothing is kept fill, or the very last token."""
+    places = x.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
+    found = x[np.arange(len(x)), places][:, None]
+    some = kept.any(axis=1)[:, None, None]
+    return found if fill is None else np.where(some, found, np.float32(fill))
 
 
 def masked(x: Array, mask: Array) -> Array:

@@ -388,7 +388,7 @@ POOL = Declaration(
     ),
     ("B", "1", "C"),
     {
-        "how": one_of("mean", "sum", "max"),
+        "how": one_of("mean", "mean_sqrt_len", "sum", "max", "last"),
         "epsilon": EPSILON,
         "fill": NUMBER_OR_NONE,
         "masking": one_of("keys", "lengths"),

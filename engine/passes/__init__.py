@@ -58,8 +58,8 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     residual,  # after linear: the layer's own result is x, the other the residual
     affine,  # what scales and shifts channels without a norm
     attention,  # needs the linear layers' results as [batch, sequence, channels]
-    pool,  # rows made of a sentence's tokens
-    mask,  # after the sums over tokens, which take their masks themselves
+    mask,  # tokens times their mask
+    pool,  # rows made of a sentence's tokens, which look through it
     l2_norm,
     channels,  # what a question answerer takes out of its logits
     select,  # the rows a classifier reads, and the Squeeze behind it

@@ -16,7 +16,7 @@ from .shapes import Fact, infer
 
 __all__ = ["channels"]
 
-MADE = kinds(Trait.EACH | Trait.SAME) | kinds(Trait.ALONG | Trait.SAME)  # beside the engine's own
+MADE = kinds(Trait.EACH | Trait.SAME) | kinds(Trait.ALONG | Trait.SAME) | kinds(Trait.VIEWS)
 Part = tuple[str, int, int]  # value, first channel, count
 
 

@@ -121,13 +121,18 @@ def how_of(root: Node) -> str:
     return "sum" if root.kind == "MatMul" else root.kind.removeprefix("Reduce").lower()
 
 
+def not_of_tokens(match: Match) -> str | None:
+    shape = match.search.facts[match["x"]].shape or ()
+    if match["x"] in match.graph.constants or len(shape) != 3 or not isinstance(shape[2], int):
+        return f"'{match['x']}' is not [batch, sequence, channels]: {shape}"
+    return None
+
+
 def not_along_tokens(match: Match) -> str | None:
     """x is [B, S, C], and the axis of tokens is reduced."""
-    fact = match.search.facts[match["x"]]
-    if fact.rank != 3 or match["x"] in match.graph.constants or not isinstance(fact.shape[2], int):  # type: ignore[index]
-        return f"'{match['x']}' is not [batch, sequence, channels]: {fact.shape}"
-    if match.root.kind == "MatMul":
-        return None
+    reason = not_of_tokens(match)
+    if reason or match.root.kind == "MatMul":
+        return reason
     facts = [match.search.facts[name] for name in match.root.inputs if name]
     if axes_of(match.root, facts, 3) != [1]:
         return f"{match.root} does not reduce the tokens' axis"
@@ -163,28 +168,97 @@ def not_of_kernels(match: Match) -> str | None:
     made = match.search.producer.get(match["x"])
     if made is None or not (made.domain == "engine" or made.kind in ACTIVATES):
         return f"'{match['x']}' is no operator's of the engine"
+    if match.root.kind == "ReduceMean" and source_of(match)[1]:
+        return "tokens that do not count are counted"
     return not_along_tokens(match)
 
 
 def pooled(match: Match) -> Sequence[Node]:
-    how, fill = how_of(match.root), None
-    if how == "max" and "ones" in match:
+    how, fill, (x, mask) = how_of(match.root), None, source_of(match)
+    masking = "keys"
+    if "ones" in match:
+        found = mask_of(match)
+        assert not isinstance(found, str), "the guard has seen it"
+        mask, masking = found
+    if how == "max" and mask:
         fill = match.number("fill") if "fill" in match else 0.0
         fill = None if fill == -np.inf else fill
-    mask = mask_of(match) if "ones" in match else ("", "keys")
-    assert not isinstance(mask, str), "the guard has seen it"
-    attributes = {"how": how, "epsilon": 0.0, "fill": fill, "masking": mask[1]}
+    attributes = {"how": how, "epsilon": 0.0, "fill": fill, "masking": masking}
     out = match.root.outputs[0]
     kept = match.root.kind == "MatMul" or match.root.attributes.get("keepdims", 1)
     rows, name = out if kept else f"{out}.rows", layer_name([match.root])
-    node = Node("Pool", (match["x"], mask[0]), (rows,), attributes, name, "engine")
+    node = Node("Pool", (x, mask), (rows,), attributes, name, "engine")
     return [node] if kept else [node, without_tokens(match, rows)]
+
+
+def source_of(match: Match) -> tuple[str, str]:
+    """x and "", or what a Mask makes x of and its mask."""
+    made = match.search.producer.get(match["x"])
+    masked = made is not None and made.kind == "engine.Mask" and "ones" not in match
+    return (made.x, made.mask) if made is not None and masked else (match["x"], "")
 
 
 def without_tokens(match: Match, rows: str) -> Node:
     """[batch, 1, channels] -> [batch, channels], the root's result."""
     axes = match.constant("axis_of_tokens", np.array([1], np.int64))
     return squeeze(rows, axes, match.root.outputs[0], match.graph.opset)
+
+
+# --- the last token ---
+def taken(op: Operators, x: Tensor, place: Tensor) -> Pattern:
+    """As torch.gather, x[range, place] of several exporters."""
+    return either(
+        op.GatherElements(x, place, axis=1),
+        op.GatherND(x, place),
+        op.Gather(op.Flatten(x, axis=2), place),
+        op.Gather(op.Flatten(x, axis=2), place, axis=0),
+    )
+
+
+def mask_of_last(match: Match) -> tuple[str, str] | str:
+    """Name and masking of the mask whose last token is taken, or a sentence."""
+    found, kind = tried(match, match["place"], match["x"]), match.root.kind
+    if isinstance(found, str):
+        return found
+    shape = match.search.facts[match["x"]].shape or ()
+
+    def says(kept: Array, got: Array) -> bool:
+        (batch, tokens), some = kept.shape, kept.any(axis=1)
+        places = np.where(some, tokens - 1 - np.argmax(kept[:, ::-1], axis=1), -1)
+        if kind == "GatherElements":  # 0 times whatever is taken where no token counts
+            chosen = some if source_of(match)[1] else np.ones(batch, bool)
+            negative = np.where(got < tokens - 1, got, got - tokens * ~some[:, None, None])
+            return got.ndim == 3 and like(negative[chosen], places[chosen, None, None], shape)
+        rows = np.arange(batch)
+        if kind == "Gather":  # of all sentences' tokens
+            return np.array_equal(got, tokens * rows + places)
+        return np.array_equal(got, np.stack([rows, places], axis=1))
+
+    mask = found.mask_of(says)
+    return mask or f"'{match['place']}' is not the last token that counts"
+
+
+def not_last(match: Match) -> str | None:
+    reason = not_of_tokens(match)
+    if reason is None and match.root.attributes.get("batch_dims"):
+        reason = f"{match.root} takes from each sentence"
+    mask = reason or mask_of_last(match)
+    if not isinstance(mask, tuple):
+        return mask
+    other = source_of(match)[1] not in ("", mask[0])
+    return f"'{match['x']}' is not of the mask '{mask[0]}'" if other else None
+
+
+def taken_last(match: Match) -> Sequence[Node]:
+    mask, out = mask_of_last(match), match.root.outputs[0]
+    assert not isinstance(mask, str), "the guard has seen it"
+    x, masked = source_of(match)
+    fill = 0.0 if masked else None
+    attributes = {"how": "last", "epsilon": 0.0, "fill": fill, "masking": mask[1]}
+    kept = match.root.kind == "GatherElements"
+    rows, name = out if kept else f"{out}.rows", layer_name([match.root])
+    node = Node("Pool", (x, mask[0]), (rows,), attributes, name, "engine")
+    return [node] if kept else [node, without_tokens(match, rows)]
 
 
 # --- what the sum is divided by ---
@@ -198,8 +272,10 @@ def mean(op: Operators, x: Tensor, mask: Tensor, count: Tensor) -> Pattern:
     return either(total / count, total * op.Reciprocal(count))
 
 
-def epsilon_of(match: Match) -> float | str:
-    """The least that the sum is divided by, or a sentence why not by the number of tokens."""
+def divisor_of(match: Match) -> tuple[str, float] | str:
+    """What the sum becomes, and the least count that it is divided by or by whose root; or a
+    sentence why it is divided by neither.
+    """
     found, rank = tried(match, match["count"], match["x"]), 2 if "total" in match else 3
     if isinstance(found, str):
         return found
@@ -209,15 +285,19 @@ def epsilon_of(match: Match) -> float | str:
     least = min((float(np.min(got)) for _, got in found.found if got.size), default=0.0)
     least = max(least, 0.0)
 
-    def says(kept: Array, got: Array) -> bool:
-        count = np.maximum(kept.sum(1), np.float32(least)).astype(np.float32)
-        near = np.abs(got - count.reshape(-1, *(1,) * (got.ndim - 1))) <= ROUNDING * count.max()
-        exact = np.where(near, count.reshape(-1, *(1,) * (got.ndim - 1)), np.float32(np.nan))
-        return like(exact, count.reshape(-1, *(1,) * (rank - 1)), shape)
+    counted = {"mean": lambda x: x, "mean_sqrt_len": np.sqrt}
+    for how, function in counted.items():
+        lowest = least if how == "mean" else least * least
 
-    if found.mask_of(says) is None:
-        return f"'{match['count']}' is not the number of tokens that count"
-    return least
+        def says(kept: Array, got: Array, lowest: float = lowest, of: Any = function) -> bool:
+            count = of(np.maximum(kept.sum(1), lowest)).astype(np.float32)
+            count = count.reshape(-1, *(1,) * (rank - 1))
+            near = np.abs(got - count) <= ROUNDING * count.max()
+            return like(near, np.ones(count.shape, bool), shape)
+
+        if found.mask_of(says) is not None:
+            return how, lowest
+    return f"'{match['count']}' is not the number of tokens that count"
 
 
 def no_mean(match: Match) -> str | None:
@@ -225,15 +305,15 @@ def no_mean(match: Match) -> str | None:
         return "it is no sum of tokens that count"
     if "squeezed" in match and match.array("squeezed").tolist() not in ([1], [-2]):
         return "another axis is squeezed"
-    found = epsilon_of(match)
+    found = divisor_of(match)
     return found if isinstance(found, str) else None
 
 
 def divided(match: Match) -> Sequence[Node]:
-    node, out, least = match.node("rows"), match.root.outputs[0], epsilon_of(match)
-    assert not isinstance(least, str), "the guard has seen it"
+    node, out, found = match.node("rows"), match.root.outputs[0], divisor_of(match)
+    assert not isinstance(found, str), "the guard has seen it"
     rows = f"{out}.rows" if "total" in match else out
-    attributes = {**node.attributes, "how": "mean", "epsilon": least}
+    attributes = {**node.attributes, "how": found[0], "epsilon": found[1]}
     made = node.changed(outputs=(rows,), attributes=attributes)
     return [made, without_tokens(match, rows)] if "total" in match else [made]
 
@@ -280,6 +360,7 @@ FUSIONS = [
     Fusion("pool_product", product, pooled, not_masked),
     Fusion("pool_all", plain, pooled, not_of_kernels),
     Fusion("pool_mean", mean, divided, no_mean),
+    Fusion("pool_last", taken, taken_last, not_last),
     Fusion("pool_first", greatest_of, later, falls),
 ]
 

@@ -251,6 +251,21 @@ def cut_length(length: Length, start: int | None, end: Length | None, step: int)
     return ""
 
 
+def flatten(node: Node, inputs: list[Fact]) -> Fact:
+    x = inputs[0]
+    if x.shape is None:
+        return Fact((("", "")), None, x.dtype)
+    axis = node.attributes.get("axis", 1)
+    place = axis + len(x.shape) if axis < 0 else axis
+    lengths: list[Length] = []
+    for part in (x.shape[:place], x.shape[place:]):
+        total: Length = 1
+        for length in part:
+            total = "" if "" in (total, length) else times(total, length)
+        lengths.append(total)
+    return Fact(tuple(lengths), None, x.dtype)
+
+
 def transpose(node: Node, inputs: list[Fact]) -> Fact:
     x = inputs[0]
     if x.shape is None:
@@ -325,6 +340,7 @@ RULES: dict[str, Rule] = {
     "Concat": concat,
     "ConstantOfShape": filled,
     "Expand": expand,
+    "Flatten": flatten,
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from ..graph import Node
-from .choose import Activation, AlongChannelsChoice, L2NormChoice
-from .elementwise import in_floats
+from .choose import (
+    Activation,
+    AlongChannelsChoice,
+    ConcatChoice,
+    ElementwiseChoice,
+    L2NormChoice,
+)
+from .elementwise import emit_elementwise, in_floats
 from .planner import Planner
 
-__all__ = ["emit_along_channels", "emit_l2_norm"]
+__all__ = ["emit_along_channels", "emit_concat", "emit_l2_norm"]
 
 
 def emit_l2_norm(planner: Planner, node: Node, choice: L2NormChoice) -> None:
@@ -19,6 +25,15 @@ def emit_l2_norm(planner: Planner, node: Node, choice: L2NormChoice) -> None:
 def emit_along_channels(planner: Planner, node: Node, choice: AlongChannelsChoice) -> None:
     """Softmax, ArgMax."""
     _emit(planner, node, choice.kernel, choice.x, choice.y)
+
+
+def emit_concat(planner: Planner, node: Node, choice: ConcatChoice) -> None:
+    """Each is copied to its channels of the result."""
+    first = 0
+    for number, x in enumerate(choice.parts):
+        to = choice.y.buffer.taken(f"{node.outputs[0]}.{number}", first, x.channels)
+        emit_elementwise(planner, node, ElementwiseChoice(Activation(to, x.channels), x, "none"))
+        first += x.channels
 
 
 def _emit(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..graph import Graph, Node, Value
 from ..passes.distances import MOST_DISTANCE
-from .along_channels import emit_along_channels, emit_l2_norm
+from .along_channels import emit_along_channels, emit_concat, emit_l2_norm
 from .attention import emit_attention
 from .choose import (
     AffineChoice,
@@ -17,6 +17,7 @@ from .choose import (
     Choice,
     Choices,
     CombineChoice,
+    ConcatChoice,
     ElementwiseChoice,
     EmbeddingChoice,
     L2NormChoice,
@@ -52,6 +53,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     PoolChoice: emit_pool,
     L2NormChoice: emit_l2_norm,
     AlongChannelsChoice: emit_along_channels,
+    ConcatChoice: emit_concat,
     ElementwiseChoice: emit_elementwise,
     CombineChoice: emit_combine,
     AffineChoice: emit_affine,

@@ -111,7 +111,8 @@ class Stepwise:
         if KERNELS[step.kernel].only_reads:
             return
         for buffer in dict.fromkeys(step.buffers()):
-            if self._plan.first_use(buffer) == number and buffer.name in self._widths:
+            maker = self._plan.steps[self._plan.first_use(buffer)]  # Concat's result has several
+            if maker.name == step.name and buffer.name in self._widths:
                 self._keep_value(step.kernel_name, buffer, offsets[buffer], shape)
 
     def _keep_value(
@@ -169,6 +170,8 @@ def _widths(graph: Graph) -> dict[str, int]:
             width = graph.constants[node.inputs[wide]].shape[-1]
         elif node.kind == "engine.Linear":
             width = len(graph.constants[node.weight])
+        elif node.kind == "Concat":
+            width = sum(found.get(name, 0) for name in node.inputs)
         elif node.kind in ("engine.Channels", "ArgMax"):
             width = node.attributes.get("count", 1)
         found.update(dict.fromkeys(node.outputs, width))

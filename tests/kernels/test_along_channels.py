@@ -21,6 +21,7 @@ Meaning = Callable[[Array], Array]
 MEANINGS: dict[str, tuple[Meaning, dict[str, float]]] = {  # and further parameters
     "l2_norm": (lambda x: fused.l2_norm(x, epsilon=1e-12), {"epsilon": 1e-12}),
     "softmax": (reduce.softmax, {}),
+    "log_softmax": (reduce.log_softmax, {}),
     "argmax": (lambda x: np.argmax(x, axis=-1, keepdims=True).astype(np.float32), {}),
 }
 

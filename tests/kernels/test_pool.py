@@ -28,13 +28,19 @@ def pooled(isa: Isa, x: Array, lengths: list[int], how: str, least: float, lengt
     tiles[-1][:, len(x) % 64 or 64 :] = np.nan  # lanes of no token
     y, rows = harness.room((-(-len(lengths) // 16), x.shape[1], 16), np.float32)
     params = harness.params(
-        records.POOL, **tiles_at(x=(place, tiles), y=(y, rows)), channels=x.shape[1], least=least
+        records.POOL,
+        **tiles_at(x=(place, tiles), y=(y, rows)),
+        channels=x.shape[1],
+        least=least,
+        root=int(how == "mean_sqrt_len"),
     )
-    harness.run(kernel(isa, "pool", how), params, 0, len(rows))
+    harness.run(kernel(isa, "pool", how.removesuffix("_sqrt_len")), params, 0, len(rows))
     return from_tiles(rows, len(lengths))
 
 
-@pytest.mark.parametrize(("slow", "how"), rows_of([("mean",), ("sum",), ("max",)], []))
+@pytest.mark.parametrize(
+    ("slow", "how"), rows_of([("mean",), ("sum",), ("max",)], [("mean_sqrt_len",)])
+)
 def test_pool(slow: bool, how: str) -> None:
     x = np.random.default_rng(0).normal(size=(sum(LENGTHS), 12)).astype(np.float32)
     x[: len(SPECIALS), 3] = SPECIALS

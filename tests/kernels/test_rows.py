@@ -43,17 +43,16 @@ def test_select(slow: bool, kind: str) -> None:
         harness = Harness(1 << 17, lengths)
         place, tiles = harness.put(to_tiles(x))
         y, result = harness.room((2, 12, 16), TYPES[kind])
-        params = harness.params(
-            records.SELECT,
-            **tiles_at(x=(place, tiles), y=(y, result)),
-            channels=12,
-            index=0,
-        )
-        harness.run(kernel(isa, "select", kind), params, 0, 2)
+        at, code = tiles_at(x=(place, tiles), y=(y, result)), kernel(isa, "select", kind)
+        last = harness.params(records.SELECT, **at, channels=12, index=-1, behind=1)
+        harness.run(code, last, 0, 2)
+        np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[harness.starts[1:] - 1])
+        params = harness.params(records.SELECT, **at, channels=12, index=0, behind=0)
+        harness.run(code, params, 0, 2)
         np.testing.assert_array_equal(from_tiles(result, len(lengths)), x[harness.starts[:-1]])
 
         result[...], harness.context["first_row"] = 7, 9  # rows of other packs wait
-        harness.run(kernel(isa, "select", kind), params, 0, 2)
+        harness.run(code, params, 0, 2)
         rows = from_tiles(result, 9 + len(lengths))
         np.testing.assert_array_equal(rows[9:], x[harness.starts[:-1]])
         assert (rows[:9] == 7).all()

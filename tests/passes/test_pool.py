@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from engine.graph import Graph
 from engine.passes.clean import clean
 from engine.passes.l2_norm import l2_norm
+from engine.passes.mask import mask
 from engine.passes.pool import pool
 from tests.passes.sketch import Sketch, assert_same, counts, normal, only, operators
 
@@ -61,6 +63,24 @@ def low_rows(s: Sketch, x: str) -> str:
     return str(s.ReduceMax(s.Where(s.Unsqueeze(kept, np.array([2])), x, NEGATIVE), axes=(1,)))
 
 
+def last(s: Sketch) -> str:
+    """[batch, 1]"""
+    return str(s.Sub(s.ReduceSum("mask", TOKENS, keepdims=1), np.int64(1)))
+
+
+def places_of_last(s: Sketch, x: str) -> str:
+    size = s.Concat(s.Slice(s.Shape(x), np.array([0]), TOKENS), np.array([1, 8]), axis=0)
+    return str(s.Expand(s.Unsqueeze(last(s), TOKENS), size))
+
+
+def rows(s: Sketch) -> str:
+    return str(s.Range(np.int64(0), s.Gather(s.Shape("mask"), np.int64(0)), np.int64(1)))
+
+
+def column(s: Sketch, x: str) -> str:
+    return str(s.Unsqueeze(x, TOKENS))
+
+
 Spelling = Callable[[Sketch, str], str]
 SPELLINGS: dict[str, tuple[Spelling, str, float | None]] = {  # how, and epsilon or fill
     "sentence-transformers": (sentence_transformers, "mean", 1e-9),
@@ -89,6 +109,19 @@ SPELLINGS: dict[str, tuple[Spelling, str, float | None]] = {  # how, and epsilon
     ),
     "maximum of products": (lambda s, x: s.ReduceMax(s.Mul(ones(s), x), axes=(1,)), "max", 0.0),
     "by length": (low_rows, "max", -1e9),
+    "square root of the length": (
+        lambda s, x: s.Div(total(s, x), s.Sqrt(counted(s, 0, np.float32(1e-9)))),
+        "mean_sqrt_len", 1e-9,
+    ),
+    "torch.gather of products": (
+        lambda s, x: s.GatherElements(s.Mul(x, ones(s)), places_of_last(s, x), axis=1), "last", 0.0,
+    ),
+    "torch.gather": (
+        lambda s, x: s.GatherElements(x, places_of_last(s, x), axis=1), "last", None,
+    ),
+    "indices": (
+        lambda s, x: s.GatherND(x, s.Concat(column(s, rows(s)), last(s), axis=1)), "last", None,
+    ),
     "all tokens": (lambda s, x: s.ReduceMean(x, axes=(1,), keepdims=0), "mean", 0.0),
 }  # fmt: skip
 FEEDS = {
@@ -103,17 +136,22 @@ def same(before: Graph, after: Graph) -> None:
         assert_same(before, after, **FEEDS)
 
 
+def approx(number: float | None) -> Any:
+    return None if number is None else pytest.approx(number)
+
+
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_a_row_of_all_tokens(name: str) -> None:
     spelling, how, number = SPELLINGS[name]
     s, x = sketch()
     before = s.graph(spelling(s, x))
-    after = pool(clean(before))
+    after = pool(mask(clean(before)))
     node = only(after, "Pool")
     assert set(operators(after)) <= {"LayerNorm", "Pool", "Squeeze"}
     assert node.attributes["how"] == how
-    assert node.attributes["fill" if how == "max" else "epsilon"] == pytest.approx(number)
-    assert node.attributes["masking"] == ("lengths" if name == "by length" else "keys")
+    assert node.attributes["fill" if how in ("max", "last") else "epsilon"] == approx(number)
+    by_length = name == "by length" or how == "last"
+    assert node.attributes["masking"] == ("lengths" if by_length else "keys")
     assert node.inputs[1] == ("" if name == "all tokens" else "mask")
     same(before, after)
 
@@ -128,6 +166,13 @@ OTHERS: dict[str, Spelling] = {
     "filled with 1 and added": lambda s, x: s.ReduceSum(
         s.Where(absent(s), np.float32(1), x), TOKENS
     ),
+    "the last but one": lambda s, x: s.GatherElements(
+        x, s.Sub(places_of_last(s, x), np.int64(1)), axis=1
+    ),
+    "the first where there are none": lambda s, x: s.GatherElements(
+        x, s.Max(places_of_last(s, x), np.int64(0)), axis=1
+    ),
+    "all tokens counted": lambda s, x: s.ReduceMean(s.Mul(x, ones(s)), axes=(1,)),
     "by what tokens hold": lambda s, x: s.ReduceSum(s.Mul(x, s.Sigmoid(x)), TOKENS),
 }  # fmt: skip
 
@@ -135,7 +180,7 @@ OTHERS: dict[str, Spelling] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_no_such_row(name: str) -> None:
     s, x = sketch()
-    assert "Pool" not in operators(pool(clean(s.graph(OTHERS[name](s, x)))))
+    assert "Pool" not in operators(pool(mask(clean(s.graph(OTHERS[name](s, x))))))
 
 
 @pytest.mark.parametrize("number", [2.0, 1e-3])
@@ -143,7 +188,7 @@ def test_a_sum_divided_by_another_number(number: float) -> None:
     """It stays a sum."""
     s, x = sketch()
     count = s.Add(counted(s, 0), np.float32(number))
-    after = pool(clean(s.graph(s.Div(total(s, x), count))))
+    after = pool(mask(clean(s.graph(s.Div(total(s, x), count)))))
     assert only(after, "Pool").attributes["how"] == "sum"
 
 
@@ -187,7 +232,7 @@ def test_the_maximum_comes_before_functions_that_do_not_fall(relu: bool) -> None
     s, x = sketch()
     weights = s.Log(s.Add(s.Relu(x) if relu else x, np.float32(1)))
     before = s.graph(s.ReduceMax(s.Mul(weights, ones(s)), axes=(1,), keepdims=0))
-    after = pool(clean(before))
+    after = pool(mask(clean(before)))
     later = ["LayerNorm", "Pool", "Relu", "Log1p", "Squeeze"]
     assert operators(after) == (later if relu else ["LayerNorm", "Log1p", "Pool", "Squeeze"])
     if relu:

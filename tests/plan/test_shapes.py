@@ -162,3 +162,28 @@ def test_masked_tokens_are_0_beside_rows_that_were_made_first() -> None:
     assert session.plan is not None and session.plan.results[0].domain == "rows"
     for _ in range(3):
         assert not session.run(feeds([8, 2], 8))["z"][1, 2:].any()
+
+
+NUMBERS: dict[str, tuple[Node, Any]] = {  # and whether kernels make it
+    "scaled": (Node("Mul", ("z", "number"), ("made",)), 3.0),
+    "shifted": (Node("Add", ("number", "z"), ("made",)), np.arange(CHANNELS)),
+    "taken off": (Node("Sub", ("z", "number"), ("made",)), np.arange(CHANNELS)[None]),
+    "taken from": (Node("Sub", ("number", "z"), ("made",)), np.ones((1, 1))),
+    "divided": (Node("Div", ("z", "number"), ("made",)), np.arange(1, CHANNELS + 1)),
+}
+REFUSED_NUMBERS: dict[str, tuple[Node, Any]] = {
+    "divides": (Node("Div", ("number", "z"), ("made",)), 0.0),
+    "by nothing": (Node("Div", ("z", "number"), ("made",)), 0.0),
+    "for each token": (Node("Mul", ("z", "number"), ("made",)), np.ones((8, 1))),
+    "of more axes": (Node("Mul", ("z", "number"), ("made",)), np.ones((1, 1, 1, 1))),
+}
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *REFUSED_NUMBERS])
+def test_numbers_for_all_tokens(name: str) -> None:
+    node, number = {**NUMBERS, **REFUSED_NUMBERS}[name]
+    graph = ending(node, outputs=("made",), number=np.asarray(number, np.float32))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        session = assert_like_reference(graph, [8, 8])
+    assert session.plan is not None
+    assert (session.plan.fallback is None) == (name in NUMBERS)

@@ -24,21 +24,28 @@ OF_TOKENS = ("start", "end", "tags", "labels")
 class Embedder(torch.nn.Module):
     """Rows of sentences as sentence-transformers makes them."""
 
-    names = ("mean", "first", "greatest", "both")
+    names = ("mean", "first", "greatest", "both", "last", "side_by_side")
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = exported.bert("BertModel")
 
     def forward(self, input_ids, attention_mask, token_type_ids):
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)[0]
+        out = self.encoder(input_ids, attention_mask, token_type_ids, output_hidden_states=True)
+        hidden, states = out[0], out[2]
         spread = attention_mask.unsqueeze(-1).expand(hidden.size()).to(hidden.dtype)
         mean = (hidden * spread).sum(1) / torch.clamp(spread.sum(1), min=1e-9)
         greatest = torch.max(hidden.masked_fill(spread == 0, -1e9), 1)[0]
         first = functional.normalize(hidden[:, 0], p=2, dim=1)
         lengths = attention_mask.sum(1, keepdim=True).to(hidden.dtype)
         both = (hidden * attention_mask[:, :, None]).sum(dim=1) / lengths
-        return functional.normalize(mean), first, greatest, both / both.norm(dim=-1, keepdim=True)
+        both = both / both.norm(dim=-1, keepdim=True)
+        ends = attention_mask.shape[1] - 1 - attention_mask.to(torch.int32).flip(1).max(1)[1]
+        ends = ends[:, None, None].expand(-1, 1, hidden.shape[-1])
+        last = torch.gather(hidden * spread, 1, ends)[:, 0]
+        of_two = ((states[0] + states[-1]) / 2 * spread).sum(1) / torch.sqrt(lengths)
+        rows = torch.cat([of_two, states[-2][:, 0], greatest], 1)
+        return functional.normalize(mean), first, greatest, both, last, rows
 
 
 class Reader(torch.nn.Module):
@@ -46,7 +53,7 @@ class Reader(torch.nn.Module):
 
     names = (
         "start", "end", "tags", "labels", "classes", "probabilities", "second", "score", "best",
-        "words",
+        "words", "logarithms",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -68,7 +75,7 @@ class Reader(torch.nn.Module):
             torch.softmax(tags, dim=-1), torch.argmax(tags, dim=-1),
             torch.sigmoid(classes), probabilities, probabilities[:, 1],
             torch.sigmoid(self.scorer(pooled)).squeeze(-1), classes.argmax(-1, keepdim=True),
-            weights.max(dim=1)[0],
+            weights.max(dim=1)[0], torch.log_softmax(classes, -1),
         )  # fmt: skip
 
 

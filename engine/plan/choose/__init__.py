@@ -25,22 +25,24 @@ from ..ranges import attention_is_bytes
 from ..steps import Refusal, Unplanned
 from .along_channels import (
     AlongChannelsChoice,
+    ConcatChoice,
     L2NormChoice,
     choose_argmax,
+    choose_concat,
     choose_l2_norm,
     choose_softmax,
 )
 from .attention import AttentionChoice, MaskChoice, choose_attention, choose_mask
 from .elementwise import (
-    COMBINED,
     ELEMENTWISE,
+    NUMBERS,
     AffineChoice,
     CombineChoice,
     ElementwiseChoice,
     LookupChoice,
     ThroughFloats,
     choose_affine,
-    choose_combine,
+    choose_arithmetic,
     choose_elementwise,
     choose_lookup,
 )
@@ -72,6 +74,7 @@ __all__ = [
     "Choice",
     "Choices",
     "CombineChoice",
+    "ConcatChoice",
     "ElementwiseChoice",
     "EmbeddingChoice",
     "L2NormChoice",
@@ -100,9 +103,11 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Channels": choose_channels,
     "engine.Mask": choose_mask,
     "Softmax": choose_softmax,
+    "LogSoftmax": choose_softmax,
+    "Concat": choose_concat,
     "ArgMax": choose_argmax,
     **dict.fromkeys(ELEMENTWISE, choose_elementwise),
-    **dict.fromkeys(COMBINED, choose_combine),
+    **dict.fromkeys(NUMBERS, choose_arithmetic),
     "Cast": choose_cast,
     "Squeeze": choose_renaming,
     "Flatten": choose_renaming,

@@ -11,8 +11,10 @@ from .rows import without_channels
 
 __all__ = [
     "AlongChannelsChoice",
+    "ConcatChoice",
     "L2NormChoice",
     "choose_argmax",
+    "choose_concat",
     "choose_l2_norm",
     "choose_softmax",
 ]
@@ -23,6 +25,13 @@ class L2NormChoice(Choice):
     """x divided by its length."""
 
     x: Activation
+
+
+@dataclass(frozen=True)
+class ConcatChoice(Choice):
+    """Activations side by side, in float32."""
+
+    parts: tuple[Activation, ...]
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,15 @@ def choose_l2_norm(facts: Facts, node: Node) -> L2NormChoice:
 
 
 def choose_softmax(facts: Facts, node: Node) -> AlongChannelsChoice:
-    """Along the channels.
+    """Softmax or LogSoftmax along the channels.
 
     Raises:
         Unplanned: no kernel does this.
     """
     x = _of_channels(facts, node)
     _check_axis(node, x, -1 if facts.graph.opset >= 13 else 1)
-    return AlongChannelsChoice(_made(facts, node, x, x.channels), x, "softmax")
+    kernel = "softmax" if node.kind == "Softmax" else "log_softmax"
+    return AlongChannelsChoice(_made(facts, node, x, x.channels), x, kernel)
 
 
 def choose_argmax(facts: Facts, node: Node) -> AlongChannelsChoice:
@@ -67,6 +77,21 @@ def choose_argmax(facts: Facts, node: Node) -> AlongChannelsChoice:
     y = replace(_made(facts, node, x, 1), returned="int64")
     y = y if node.attributes.get("keepdims", 1) else without_channels(y)
     return AlongChannelsChoice(y, x, "argmax")
+
+
+def choose_concat(facts: Facts, node: Node) -> ConcatChoice:
+    """Along the channels.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    parts = tuple(facts.value(name, plain=False) for name in node.inputs)
+    first = parts[0]
+    _check_axis(node, first, 0)
+    for each in parts:
+        if each.flat or each.returned != "float32" or each.shape[:2] != first.shape[:2]:
+            raise Unplanned("not all of them are channels of the same tokens")
+    return ConcatChoice(_made(facts, node, first, sum(each.channels for each in parts)), parts)
 
 
 def _of_channels(facts: Facts, node: Node) -> Activation:

@@ -17,15 +17,15 @@ from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
 
 __all__ = [
-    "COMBINED",
     "ELEMENTWISE",
+    "NUMBERS",
     "AffineChoice",
     "CombineChoice",
     "ElementwiseChoice",
     "LookupChoice",
     "ThroughFloats",
     "choose_affine",
-    "choose_combine",
+    "choose_arithmetic",
     "choose_elementwise",
     "choose_lookup",
     "through_floats",
@@ -97,12 +97,53 @@ def choose_elementwise(facts: Facts, node: Node) -> ElementwiseChoice:
     return ElementwiseChoice(y, x, "gelu_tanh" if by_tanh else ELEMENTWISE[node.kind])
 
 
-def choose_combine(facts: Facts, node: Node) -> CombineChoice:
-    """A sum or a product of two activations of one shape.
+def choose_arithmetic(facts: Facts, node: Node) -> CombineChoice | AffineChoice:
+    """One of NUMBERS, of an activation and a constant or of two activations.
 
     Raises:
         Unplanned: no kernel does this.
     """
+    constants = [name in facts.graph.constants for name in node.inputs]
+    return _affine(facts, node, constants[0]) if any(constants) else _combined(facts, node)
+
+
+def _affine(facts: Facts, node: Node, constant_first: bool) -> AffineChoice:
+    """x in one shape with numbers for all channels or for each."""
+    number, name = node.inputs if constant_first else node.inputs[::-1]
+    x, array = facts.value(name, plain=False), facts.array(number)
+    rank = 2 + (x.kept_axis or x.buffer.domain == "tokens") - x.flat
+    of_channels = array.shape[-1:] == (x.channels,) and array.size == x.channels and not x.flat
+    if array.dtype != np.float32 or array.ndim > rank or not (array.size == 1 or of_channels):
+        raise Unplanned(f"'{number}' is not a number for each channel")
+    if x.returned != "float32":
+        raise Unplanned(f"x is {x.returned}")
+    with np.errstate(divide="ignore"):
+        factor, term = NUMBERS[node.kind](array.reshape(-1), constant_first)
+    if np.isinf(factor).any() and not np.isinf(array).any():
+        raise Unplanned(f"1 / '{number}' is infinite")
+    numbers = np.empty((x.channels, 2), np.float32)
+    numbers[:, 0], numbers[:, 1] = factor, term
+    return AffineChoice(converted(facts, node.outputs[0], x, None), x, None, numbers)
+
+
+def _reciprocal(number: Array, first: bool) -> tuple[Array | float, Array | float]:
+    if first:
+        raise Unplanned("a constant is divided")
+    return np.float32(1) / number, 0.0
+
+
+NUMBERS: dict[str, Callable[[Array, bool], tuple[Array | float, Array | float]]] = {
+    "Add": lambda number, first: (1.0, number),
+    "Div": _reciprocal,
+    "Mul": lambda number, first: (number, 0.0),
+    "Sub": lambda number, first: (-1.0, number) if first else (1.0, -number),
+}  # operator -> factor and term by a constant, which may be the first operand
+
+
+def _combined(facts: Facts, node: Node) -> CombineChoice:
+    """A sum or a product of two activations of one shape."""
+    if node.kind not in COMBINED:
+        raise Unplanned("of two activations kernels have sums and products")
     x, other = (facts.value(name, plain=False) for name in node.inputs)
     if x.shape != other.shape or not x.returned == other.returned == "float32":
         raise Unplanned("the two operands have different shapes")

@@ -47,13 +47,15 @@ class RenamingChoice(Choice):
     """Another value in the same buffer."""
 
 
-def choose_select(facts: Facts, node: Node) -> SelectChoice:
-    """The first token of each sentence.
+def choose_select(facts: Facts, node: Node) -> SelectChoice | RenamingChoice:
+    """The first token of each sentence; of rows themselves.
 
     Raises:
         Unplanned: no kernel does this.
     """
     x, index = facts.value(node.inputs[0]), node.attributes.get("index", 0)
+    if index == 0 and x.kept_axis:
+        return RenamingChoice(x)
     if index != 0 or x.buffer.domain != "tokens":
         raise Unplanned(f"token {index} is chosen, not the first")
     y = facts.result(node.outputs[0], "rows", x.channels, x.quantization)
