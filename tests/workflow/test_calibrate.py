@@ -60,14 +60,15 @@ def test_a_range_says_what_it_leaves_of_the_middle_channel(tmp_path):
     """One channel of 300 and others of about 1, and one that is always 0."""
     graph = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 17]>
-        g (float[n, 4] x) => (float[n, 4] y) <
-            float[4, 4] w = {300, 0, 0, 0,  0, 1, 0, 0,  0, 0, 1, 0,  0, 0, 0, 0}
-        > { y = MatMul(x, w) }""")
+        g (float[n, 4] x) => (float[n, 4] z, float[n, 4] y) <
+            float[4, 4] w = {300, 0, 0, 0,  0, 1, 0, 0,  0, 0, 1, 0,  0, 0, 0, 0},
+            float[4] b = {0, 1, 2, 3}
+        > { p = MatMul(x, w)  q = Add(p, b)  z = Add(q, x)  y = MatMul(x, w)  t = Add(y, b) }""")
     onnx.save(graph, tmp_path / "m.onnx")
     feeds = [{"x": np.array([[1, 1, 1, 1], [-1, -1, 1, 1]], np.float32)}]
     found = find_ranges(tmp_path / "m.onnx", feeds, "minmax")
-    assert found["y"].channel_decibels == pytest.approx(10 * np.log10(12 / (600 / 255) ** 2))
-    assert found["x"].channel_decibels == np.inf
+    assert found["p"].channel_decibels == pytest.approx(10 * np.log10(12 / (600 / 255) ** 2))
+    assert found["x"].channel_decibels == found["y"].channel_decibels == np.inf, "no residual"
 
 
 def test_ranges_are_of_every_product(tmp_path):

@@ -1,5 +1,6 @@
 """Defaults of the schema, and the one line that a fault gets."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def test_hub_yaml_differs_in_its_sources_alone():
     for part in ("model", "dataset"):
         config["tasks"]["sst2"][part].update(hub["tasks"]["sst2"][part])
     assert checked(config, SCHEMA)["tasks"]["sst2"]["model"]["source"] == "hub"
+
+
+def test_data_sets_of_the_hub_that_are_listed_fit():
+    page = (ROOT / "config/README.md").read_text()
+    rows = re.findall(r"\| ([\w, -]+) \| ([\w./-]+/\w+) \| ([0-9a-f]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 4
+    for kinds, name, revision in rows:
+        dataset = {"source": "hub", "name": name, "revision": revision}
+        for kind in kinds.split(", "):
+            task = {"task": kind, "model": SOURCE, "dataset": dataset}
+            assert checked({"tasks": {"a": task}}, SCHEMA)
 
 
 @pytest.mark.parametrize("name", ["several", "embedder"])

@@ -13,7 +13,7 @@ from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import installed, sha256
 from workflow.rulebook.writing import StepError
 from workflow.scripts.fetch import fetch_dataset, fetch_model, fetch_published, hub
-from workflow.scripts.fetch.examples import Labelled
+from workflow.scripts.fetch.examples import Labelled, Question, Tagged
 from workflow.scripts.fetch.fetch_dataset import label_names, read_split, revision_of
 
 
@@ -165,7 +165,7 @@ def test_embedded_sentences_are_disjoint():
             read_split({**source, **other}, "train")
 
 
-def hub_table(monkeypatch, folder, columns, names=None):
+def hub_table(monkeypatch, folder, columns, names=None, features=None):
     """A split of the hub, as the file that is fetched of it; names: of the label's classes."""
     import pyarrow
     from pyarrow import parquet
@@ -173,6 +173,7 @@ def hub_table(monkeypatch, folder, columns, names=None):
     table = pyarrow.table(columns)
     if names:
         features = {"label": {"names": names, "_type": "ClassLabel"}}
+    if features:
         about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
         table = table.replace_schema_metadata(about)
     parquet.write_table(table, folder / "x.parquet")
@@ -186,6 +187,56 @@ def test_what_the_hub_calls_its_labels_is_kept(monkeypatch, tmp_path):
     assert read_split(source, "validation") == [Labelled("a", "0", "c"), Labelled("b", "2", "d")]
     assert label_names(source) == ["entailment", "neutral", "contradiction"]
     assert label_names({**source, "labels": ["yes", "no", "-"]}) == ["yes", "no", "-"]
+
+
+def columns_of_lists(monkeypatch, folder, kind, columns, features=None):
+    source = hub_table(monkeypatch, folder, columns, features=features)
+    return {**source, "kind": kind}
+
+
+def test_sts_b_has_numbers_as_labels(monkeypatch, tmp_path):
+    columns = {"sentence1": ["a"], "sentence2": ["b"], "label": [3.5], "idx": [0]}
+    for kind in ("sentence-similarity", "regression"):
+        source = columns_of_lists(monkeypatch, tmp_path, kind, columns)
+        assert read_split(source, "validation") == [Labelled("a", "3.5", "b")]
+    columns = {"sentence1": ["a"], "sentence2": ["b"], "score": [0.7]}
+    source = columns_of_lists(monkeypatch, tmp_path, "sentence-similarity", columns)
+    assert read_split(source, "validation") == [Labelled("a", "0.7", "b")]
+
+
+def test_tags_of_conll_have_names(monkeypatch, tmp_path):
+    columns = {"tokens": [["EU", "rejects"]], "pos_tags": [[22, 42]], "ner_tags": [[3, 0]]}
+    names = ["O", "B-PER", "I-PER", "B-ORG"]
+    tags = {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "Sequence"}
+    features = {"tokens": {"feature": {"dtype": "string"}}, "ner_tags": tags}
+    source = columns_of_lists(monkeypatch, tmp_path, "token-classification", columns, features)
+    assert read_split(source, "validation") == [Tagged(("EU", "rejects"), ("3", "0"))]
+    assert label_names(source) == names
+
+
+def test_answers_of_squad_stand_beside_their_places(monkeypatch, tmp_path):
+    answers = [{"text": ["Denver", "in Denver"], "answer_start": [9, 6]}]
+    columns = {"id": ["5"], "title": ["t"], "context": ["It is in Denver"], "question": ["Where?"]}
+    source = columns_of_lists(
+        monkeypatch, tmp_path, "question-answering", {**columns, "answers": answers}
+    )
+    found = [Question("Where?", "It is in Denver", ("Denver", "in Denver"))]
+    assert read_split(source, "validation") == found
+    nothing = {**columns, "answers": [{"text": [], "answer_start": []}]}
+    source = columns_of_lists(monkeypatch, tmp_path, "question-answering", nothing)
+    with pytest.raises(StepError, match="row 0: answers .*: expected a list of one or more"):
+        read_split(source, "validation")
+
+
+def test_a_split_of_another_layout_is_named_by_its_file(monkeypatch, tmp_path):
+    source, asked = hub_table(monkeypatch, tmp_path, {"sentence": ["a"], "label": [1]}), []
+    there = fetch_dataset.download_data_file
+    monkeypatch.setattr(
+        fetch_dataset, "download_data_file", lambda *about: asked.append(about[2]) or there(*about)
+    )
+    for split in ("validation", "validation/0000.parquet"):
+        assert read_split(source, split) == [Labelled("a", "1")]
+    assert asked == ["x/validation-00000-of-00001.parquet", "x/validation/0000.parquet"]
 
 
 def test_labels_without_names_have_none(monkeypatch, tmp_path):

@@ -33,7 +33,9 @@ class Range:
     low: float
     high: float
     decibels: float  # signal over quantisation error; more is better
-    channel_decibels: float = math.inf  # the same of the middle one of a Linear's channels
+    channel_decibels: float = (
+        math.inf
+    )  # the same of the middle channel of what is added to a residual
 
 
 def sentence_feeds(path: Path, count: int, inputs: Sequence[Value]) -> list[Feed]:
@@ -57,11 +59,25 @@ def product_tensors(graph: onnx.GraphProto) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in weights]
 
 
-def linear_outputs(graph: onnx.GraphProto) -> set[str]:
-    """Of products with weights; their last axis is channels."""
+def residual_products(graph: onnx.GraphProto) -> set[str]:
+    """Outputs of products with weights that are added to another activation, with a bias or without
+    one; their last axis is channels.
+    """
     weights = {tensor.name for tensor in graph.initializer}
+    sums: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input if node.op_type == "Add" else ():
+            sums.setdefault(name, []).append(node)
+
+    def is_added(name: str) -> bool:
+        return any(
+            is_added(node.output[0]) if weights & set(node.input) else True
+            for node in sums.get(name, ())
+        )
+
     products = [node for node in graph.node if node.op_type in PRODUCTS]
-    return {node.output[0] for node in products if weights & set(node.input[:2])}
+    outputs = {node.output[0] for node in products if weights & set(node.input[:2])}
+    return {name for name in outputs if is_added(name)}
 
 
 def find_ranges(model: Path, feeds: list[Feed], method: str) -> dict[str, Range]:
@@ -79,7 +95,7 @@ def find_ranges(model: Path, feeds: list[Feed], method: str) -> dict[str, Range]
     )
     random = np.random.default_rng(0)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    powers: dict[str, list[np.ndarray]] = {name: [] for name in linear_outputs(proto.graph)}
+    powers: dict[str, list[np.ndarray]] = {name: [] for name in residual_products(proto.graph)}
     for feed in feeds:
         for name, values in zip(names, session.run(names, feed), strict=True):
             flat = values.ravel()

@@ -103,9 +103,9 @@ def quantize_static(
     """Inputs and outputs of all products, those of attention too, get the ranges found; bias_parts:
     as `round_biases` takes them, 0: biases stay as they are.
 
-    channel_decibels: outputs of products with weights stay in floats where the middle one of their
+    channel_decibels: what is added to a residual stays in floats where the middle one of its
     channels would be less above its rounding. Where few channels are hundreds of times as large as
-    the others, as behind the last product of a layer, one scale leaves nothing of the others
+    the others, as they may be there, one scale leaves nothing of the others
     (https://arxiv.org/abs/2109.12948).
     """
     import onnx
@@ -190,6 +190,7 @@ if __name__ == "__main__":
         "--channel-decibels",
         type=float,
         default=0,
-        help="outputs whose middle channel would be less above its rounding stay in floats",
+        help="what is added to a residual stays in floats where its middle channel would be less"
+        " above its rounding",
     )
     run_main(main, parser, EngineError)
