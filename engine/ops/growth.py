@@ -16,10 +16,15 @@ from .numbers import Array
 
 __all__ = [
     "broadcast", "concatenated", "contracted", "convolved", "expanded", "filled", "gathered",
-    "gathered_slices", "embedded", "in_blocks", "matrix", "multiplied", "one_hot", "padded",
-    "padding", "quantized_convolved", "quantized_product", "ranged",
+    "gathered_slices", "embedded", "in_blocks", "matrix", "multiplied", "of_blocks", "one_hot",
+    "padded", "padding", "quantized_convolved", "quantized_product", "ranged",
     "scores", "square", "tiled", "topmost",
 ]  # fmt: skip
+
+
+def of_blocks(a: Array, *rest: Array | None, N: int, K: int, **attributes: Any) -> int:  # noqa: N803
+    """A weight [N, K], and the product."""
+    return int(N * K + a.size // max(1, a.shape[-1]) * N)
 
 
 def broadcast(*arrays: Array | None, **attributes: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .elementwise import sigmoid
 from .numbers import Array, dequantize, quantize
 from .table import EACH, HEAVY, SAME, TAME, Operator
 
-__all__ = ["OPERATORS", "dynamic_quantize_linear", "whole_product"]
+__all__ = ["OPERATORS", "dynamic_quantize_linear", "weight_of_blocks", "whole_product"]
 
 
 def _spread(parameter: Array, x: Array, axis: int, block_size: int) -> Array:
@@ -123,6 +124,48 @@ def matmul_integer_to_float(
     return np.asarray(product if bias is None else product + bias)
 
 
+def matmul_nbits(
+    a: Array, b: Array, scales: Array, zero_points: Array | None = None,
+    g_idx: Array | None = None, bias: Array | None = None,
+    *, K: int, N: int, block_size: int, bits: int = 4, accuracy_level: int = 0,  # noqa: N803
+) -> Array:  # fmt: skip
+    """In float32, whatever the accuracy_level allows."""
+    del accuracy_level
+    how: dict[str, Any] = {"shape": (N, K), "bits": bits, "block": block_size}
+    weight = weight_of_blocks(b, scales, zero_points, g_idx, **how)
+    product = a @ weight.T.astype(a.dtype)
+    return np.asarray(product if bias is None else product + bias)
+
+
+def weight_of_blocks(
+    stored: Array, scales: Array, zero_points: Array | None, groups: Array | None = None,
+    *, shape: tuple[int, int], bits: int, block: int,
+) -> Array:  # fmt: skip
+    """float32 [N, K] of uint8 [N, blocks, block * bits / 8], the low bits first; a scale, and a
+    zero point of so many bits or a number, for each block; groups: of each of K, its block.
+    """
+    outputs, inputs = shape
+    if bits not in (2, 4, 8) or block < 1 or outputs < 1:
+        raise UnsupportedError(f"MatMulNBits of {bits} bits in blocks of {block}")
+    count = -(-inputs // block)
+    steps = _parts_of_bytes(stored, outputs, bits)[:, :inputs].astype(np.float32)
+    zeros: Array = np.full((outputs, count), 1 << (bits - 1))
+    if zero_points is not None and zero_points.dtype == np.uint8:
+        zeros = _parts_of_bytes(zero_points, outputs, bits)[:, :count]
+    elif zero_points is not None:
+        zeros = zero_points.reshape(outputs, -1)
+    of_input = np.arange(inputs) // block if groups is None else groups
+    spread = [x.reshape(outputs, -1)[:, of_input].astype(np.float32) for x in (zeros, scales)]
+    return np.asarray((steps - spread[0]) * spread[1])
+
+
+def _parts_of_bytes(stored: Array, rows: int, bits: int) -> Array:
+    """uint8 [rows, ...]: numbers of so many bits, the low ones first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    parts = stored.reshape(rows, -1, 1) >> shifts & np.uint8((1 << bits) - 1)
+    return np.asarray(parts.reshape(rows, -1))
+
+
 def qgemm(
     a: Array, a_scale: Array, a_zero: Array, b: Array, b_scale: Array, b_zero: Array,
     c: Array | None = None, y_scale: Array | None = None, y_zero: Array | None = None,
@@ -180,6 +223,7 @@ OPERATORS = [
             ("DequantizeLinear", dequantize_linear, growth.in_blocks),
             ("DynamicQuantizeMatMul", dynamic_quantize_matmul, growth.multiplied),
             ("MatMulIntegerToFloat", matmul_integer_to_float, growth.multiplied),
+            ("MatMulNBits", matmul_nbits, growth.of_blocks),
             ("QGemm", qgemm, growth.quantized_product),
             ("QLinearAdd", partial(qlinear_binary, np.add), growth.broadcast),
             ("QLinearMul", partial(qlinear_binary, np.multiply), growth.broadcast),

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import EngineError
 from ..graph import Graph, Node
-from ..ops.quantized import dequantize_linear
+from ..ops.quantized import dequantize_linear, weight_of_blocks
 from .clean import clean
 from .lengths import Shape, alike
 from .names import path_of
@@ -331,6 +332,29 @@ def matmul_integer_to_float(p: Parts) -> list[Node] | None:
     return scaled_product(p, (x, x_scale, x_zero), (weight, weight_scale, weight_zero), bias)
 
 
+def matmul_nbits(p: Parts) -> list[Node] | None:
+    """A product with float32 weights, which take more memory than those of few bits."""
+    x, stored, scales, zeros, groups, bias = p.inputs[:6]
+    how = p.node.attributes
+    names = [name for name in (stored, scales, zeros, groups) if name]
+    parts = {name: p.constants[name] for name in names if name in p.constants}
+    if len(parts) < len(names) or parts[scales].dtype != np.float32:
+        return None
+    shape, bits = (how["N"], how["K"]), how.get("bits", 4)
+    given = (parts[stored], parts[scales], parts.get(zeros), parts.get(groups))
+    try:
+        weight = weight_of_blocks(*given, shape=shape, bits=bits, block=how["block_size"])
+    except (EngineError, IndexError, ValueError):
+        return None  # the run reports what does not fit
+    if weight.shape != shape:
+        return None
+    name = p.constant(np.ascontiguousarray(weight.T), f"{stored}.weight")
+    product = p.add("MatMul", x, name, last=not bias)
+    if bias:
+        p.add("Add", product, bias, last=True)
+    return p.nodes
+
+
 def is_one_number(p: Parts, name: str) -> bool:
     """Of a scale or zero point, which may be left out."""
     return not name or p.facts.get(name, UNKNOWN).shape in ((), (1,))
@@ -361,6 +385,7 @@ PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.FusedMatMul": fused_matmul,
     "com.microsoft.Gelu": gelu,
     "com.microsoft.MatMulIntegerToFloat": matmul_integer_to_float,
+    "com.microsoft.MatMulNBits": matmul_nbits,
     "com.microsoft.MultiHeadAttention": multi_head_attention,
     "com.microsoft.QAttention": q_attention,
     "com.microsoft.QEmbedLayerNormalization": q_embed_layer_normalization,

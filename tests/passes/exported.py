@@ -15,6 +15,7 @@ import torch
 import transformers
 from onnx import numpy_helper
 from onnxruntime import quantization
+from onnxruntime.quantization import matmul_nbits_quantizer
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.fusion_options import FusionOptions
@@ -284,6 +285,15 @@ def dynamic_int8(
         reduce_range=reduce_range,
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
+    return path
+
+
+def in_blocks(source: Path, path: Path, **how: Any) -> Path:
+    """Weights of products in few bits, by ONNX Runtime's quantiser of blocks."""
+    logging.getLogger(matmul_nbits_quantizer.__name__).setLevel(logging.ERROR)
+    made = matmul_nbits_quantizer.MatMulNBitsQuantizer(onnx.load(source), **how)
+    made.process()
+    made.model.save_model_to_file(str(path))
     return path
 
 

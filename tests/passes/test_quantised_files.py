@@ -63,6 +63,16 @@ def test_fixed_ranges(model: Models, way: str, tmp_path: Path) -> None:
     assert np.median(found) < 1e-6 and found.max() < 0.1
 
 
+@pytest.mark.parametrize(("bits", "symmetric"), [(4, False), (8, True)])
+def test_weights_in_blocks(model: Models, bits: int, symmetric: bool, tmp_path: Path) -> None:
+    from tests.passes import exported
+
+    path = exported.in_blocks(
+        model("bert"), tmp_path / "blocks.onnx", bits=bits, block_size=16, is_symmetric=symmetric
+    )
+    assert differences(path, lambda given: exported.runtime(path, given)).max() < 1e-4
+
+
 @pytest.mark.parametrize("way", DYNAMIC)
 def test_ranges_found_at_run_time(model: Models, way: str, tmp_path: Path) -> None:
     """As near to float32 as what ONNX Runtime makes of the same file."""
