@@ -86,7 +86,7 @@ def test_a_stored_value_survives(stored: int) -> None:
 
 
 # --- Linear ---
-@pytest.mark.parametrize("activation", [None, "relu", "tanh", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", "gelu", "gelu_tanh", "swish"])
 def test_linear_float32(activation: str | None) -> None:
     x, weight, bias = floats(2, 3, 8), floats(4, 8), floats(4)
     y = x @ weight.T + bias
@@ -94,6 +94,7 @@ def test_linear_float32(activation: str | None) -> None:
     expected = {
         None: y,
         "relu": np.maximum(y, 0),
+        "swish": y / (1 + np.exp(-y)),
         "tanh": np.tanh(y),
         "gelu": y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2,
         "gelu_tanh": y * (1 + np.tanh(c * (y + 0.044715 * y**3))) / 2,

@@ -58,6 +58,8 @@ class Harness:
         self.context = aligned((), CONTEXT.dtype)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         self.rows = np.arange(len(lengths), dtype=np.int32)
+        places = [np.arange(length) for length in (*lengths, TILE)]
+        self.places = np.concatenate(places).astype(np.int32)  # of tokens in their sentences
         self.kept: list[Array] = [self.starts]
         self.used = 0
         tokens, sentences = int(self.starts[-1]), len(lengths)
@@ -66,6 +68,7 @@ class Harness:
         self.context["starts"] = self.starts.ctypes.data
         self.context["tokens"], self.context["tiles"] = tokens, -(-tokens // TILE)
         self.context["sentences"], self.context["row_tiles"] = sentences, -(-sentences // ROWS)
+        self.context["positions"] = self.places.ctypes.data
         self.context["row_sentences"] = self.rows.ctypes.data
 
     def room(self, shape: Sequence[int], dtype: Any) -> tuple[int, Array]:

@@ -26,6 +26,7 @@ __all__ = [
     "PEAK",
     "POOL",
     "QUANTIZE_TOKENS",
+    "ROTARY",
     "SELECT",
     "buffer",
 ]
@@ -116,6 +117,18 @@ OUTPUT = record(
     *X,
     Field("number", WHOLE, "of the call's result"),
     Field("channels", WHOLE, "of the result"),
+)
+ROTARY = record(
+    "ROTARY",
+    *X,
+    *Y,
+    Field("heads", WHOLE, "that the channels are split into"),
+    Field("depth", WHOLE, "channels of a head"),
+    Field("pairs", WHOLE, "of its channels that are turned; those behind them stay"),
+    Field("step", WHOLE, "from a pair's first channel to the next one's"),
+    Field("gap", WHOLE, "from a pair's first channel to its second"),
+    Field("table", ADDRESS, "of float32 [positions][cos [pairs], sin [pairs], up to whole lines]"),
+    Field("row_bytes", WHOLE, "of a row of the table, whole lines"),
 )
 QUANTIZE_TOKENS = record(
     "QUANTIZE_TOKENS",

@@ -21,8 +21,8 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "lanes": (64, 16),
     "epilogue": ("bytes", "table", "plain", "floats", "rounded", "dynamic"),
     "epilogue_of_rows": ("bytes", "table", "plain"),
-    "activation": ("gelu", "none", "tanh", "relu", "gelu_tanh"),
-    "function": ("none", "gelu", "tanh", "relu", "gelu_tanh", "sigmoid", "log1p"),
+    "activation": ("gelu", "none", "tanh", "relu", "gelu_tanh", "swish"),
+    "function": ("none", "gelu", "tanh", "relu", "gelu_tanh", "swish", "sigmoid", "log1p"),
     "output": ("u8", "f32", "rows", "words"),
     "output_of_fours": ("u8", "f32", "rows", "words", "pairs"),
     "normalised": (True, False),
@@ -131,6 +131,7 @@ KERNELS: Mapping[str, Kernel] = {
         Kernel("combine", "elementwise", ("lanes", "operation"), params.COMBINE),
         Kernel("affine", "elementwise", ("lanes", "adds"), params.AFFINE),
         Kernel("look_up", "elementwise", ("lanes",), params.LOOK_UP),
+        Kernel("rotary", "rotary", ("lanes",), params.ROTARY, scratch="rotary", looks_up=True),
         Kernel("quantize_tokens", "quantize", ("lanes", "width"), params.QUANTIZE_TOKENS),
         # x in the form that products and attention read
         Kernel(

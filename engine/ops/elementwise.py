@@ -10,7 +10,7 @@ from .growth import broadcast
 from .numbers import Array, erf, round_to_bfloat16
 from .table import ACTIVATES, BROADCASTS, COMPARES, EACH, HEAVY, SAME, TAME, Operator
 
-__all__ = ["OPERATORS", "gelu"]
+__all__ = ["OPERATORS", "gelu", "swish"]
 
 
 def divide(a: Array, b: Array) -> Array:
@@ -43,6 +43,10 @@ def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), written so that exp cannot overflow."""
     decay = np.exp(-np.abs(x))
     return np.asarray(np.where(x >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(x.dtype))
+
+
+def swish(x: Array, *, alpha: float = 1.0) -> Array:
+    return np.asarray(x * sigmoid(x * x.dtype.type(alpha)))
 
 
 def softplus(x: Array) -> Array:
@@ -127,7 +131,7 @@ def mean(*operands: Array) -> Array:
 OPERATORS = [
     Operator("Abs", np.abs, traits=SAME | EACH | TAME),
     Operator("Ceil", np.ceil, traits=SAME | EACH | TAME),
-    Operator("Cos", np.cos, traits=EACH | TAME),
+    Operator("Cos", np.cos, traits=SAME | EACH | TAME),
     Operator("Erf", erf, traits=SAME | EACH | TAME | HEAVY),
     Operator("Exp", np.exp, traits=SAME | EACH),
     Operator("Floor", np.floor, traits=SAME | EACH | TAME),
@@ -137,7 +141,7 @@ OPERATORS = [
     Operator("Not", np.logical_not, traits=EACH | TAME),
     Operator("Round", np.rint, traits=EACH | TAME),
     Operator("Sign", np.sign, traits=SAME | EACH | TAME),
-    Operator("Sin", np.sin, traits=EACH | TAME),
+    Operator("Sin", np.sin, traits=SAME | EACH | TAME),
     Operator("Sqrt", np.sqrt, traits=SAME | EACH),
     Operator("Tanh", np.tanh, traits=SAME | EACH | TAME | ACTIVATES | HEAVY),
     Operator("Add", np.add, makes=broadcast, traits=BROADCASTS | EACH | TAME),
@@ -173,6 +177,7 @@ OPERATORS = [
     Operator("Reciprocal", lambda x: 1 / x, traits=SAME | EACH),
     Operator("Relu", relu, traits=SAME | EACH | TAME | ACTIVATES),
     Operator("Sigmoid", sigmoid, traits=SAME | EACH | TAME | ACTIVATES),
+    Operator("Swish", swish, traits=SAME | EACH | TAME | ACTIVATES),
     Operator("Softplus", softplus, traits=SAME | EACH | TAME),
     Operator("Sum", partial(variadic, np.add), makes=broadcast, traits=EACH | TAME),
     Operator(

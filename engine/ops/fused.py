@@ -12,13 +12,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..graph import Quantization
-from .elementwise import gelu
+from .elementwise import gelu, swish
 from .numbers import Array, dequantized, quantized, round_to_bfloat16
 from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, rms_normalization, softmax
 from .table import ACTIVATES, EACH, HEAVY, MOVES, SAME, TAME, Operator
 
-__all__ = ["OPERATORS", "activation_of", "by_distance", "first_keys", "mask_of_ones"]
+__all__ = ["OPERATORS", "activation_of", "by_distance", "first_keys", "mask_of_ones", "within"]
 
 ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
@@ -26,6 +26,7 @@ ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     "gelu_tanh": lambda x: gelu(x, approximate="tanh"),
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, np.float32(0)),
+    "swish": swish,
 }
 
 
@@ -181,6 +182,7 @@ def attention(
     output: Quantization | None = None,
     precision: str = "float32",
     masking: str = "keys",
+    window: int | None = None,
 ) -> Array:
     """y [B, Sq, C]; masking: whether the mask's ones mark keys, or only their sums count."""
     low = precision == "bfloat16"
@@ -193,6 +195,8 @@ def attention(
     s = rounded(s, masked)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
         s = np.where(_kept(mask, masking)[:, None, None], s, np.finfo(np.float32).min)
+    if window is not None:
+        s = np.where(within(window, s.shape[-2], s.shape[-1]), s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
         exps = np.exp(s - s.max(axis=-1, keepdims=True))
         y = round_to_bfloat16(exps) @ _heads(v, heads) / exps.sum(axis=-1, keepdims=True)
@@ -201,6 +205,11 @@ def attention(
     y = _product(p, probabilities, _heads(v, heads), value)
     y = np.moveaxis(y, 1, 2).reshape(q.shape)
     return quantized(dequantized(quantized(y, product), product), output)
+
+
+def within(window: int, queries: int, keys: int) -> Array:
+    """bool [queries, keys]: those whose places are at most `window` apart."""
+    return np.asarray(np.abs(np.arange(queries)[:, None] - np.arange(keys)) <= window)
 
 
 def mask_of_ones(mask: Array) -> Array:
@@ -251,6 +260,31 @@ def lookup(
     """y of x's shape; table float32 [256]: what becomes of the bytes of `steps`, from the least."""
     stored = x if input is not None else quantized(x, steps)
     return quantized(table[stored.astype(np.int64) - np.iinfo(stored.dtype).min], output)
+
+
+def rotary(
+    x: Array,  # [B, S, C]
+    cos: Array,  # [P, R]
+    sin: Array,  # [P, R]
+    *,
+    heads: int,
+    interleaved: int = 0,
+    input: Quantization | None = None,
+    output: Quantization | None = None,
+) -> Array:
+    """y [B, S, C]: R pairs of each head's channels turned by the token's place in its sentence."""
+    tokens, pairs = x.shape[1], cos.shape[1]
+    if tokens > len(cos):
+        raise InputError(f"length {tokens}: the model has positions for {len(cos)} tokens")
+    x = dequantized(x, input)
+    y = x.reshape(*x.shape[:2], heads, -1).copy()
+    first, second = (0, pairs) if not interleaved else (0, 1)
+    step, end = 1 + interleaved, pairs * (1 + interleaved)
+    a, b = (y[..., start : start + end : step].copy() for start in (first, second))
+    c, s = cos[:tokens, None], sin[:tokens, None]
+    y[..., first : first + end : step] = a * c - b * s
+    y[..., second : second + end : step] = b * c + a * s
+    return quantized(y.reshape(x.shape), output)
 
 
 def select(x: Array, *, index: int = 0) -> Array:
@@ -336,5 +370,6 @@ OPERATORS = [
     Operator("Lookup", lookup, domain="engine", traits=SAME | EACH | TAME),
     Operator("Mask", masked, domain="engine", traits=HEAVY),
     Operator("Pool", pool, domain="engine", traits=HEAVY),
+    Operator("Rotary", rotary, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),
 ]

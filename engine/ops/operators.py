@@ -188,6 +188,8 @@ def positions_left(found: Found) -> str | None:
 def numbered_once(found: Found) -> str | None:
     """Tokens are numbered by an input, by their ids or from an offset."""
     named = [name for name in ("position_offset", "padding_id") if found.attributes.get(name)]
+    if "positions" not in found and ("position_ids" in found or named):
+        return "there is no table of positions, and tokens are numbered for it"
     if "position_ids" in found and named:
         return f"position_ids number the tokens, and {named[0]} is {found.attributes[named[0]]}"
     return None
@@ -237,6 +239,13 @@ def bias_of_heads(found: Found) -> str | None:
     if shape[0] == heads and shape[1] % 2:
         return None
     return f"the bias is {shape}, expected [{heads}, an odd number]"
+
+
+def turned_channels(found: Found) -> str | None:
+    """Pairs of channels that are turned are those of a head."""
+    depth = found.lengths.get("C", 0) // found.attributes["heads"]
+    pairs = found.lengths.get("R", 0)
+    return f"{pairs} pairs of a head's {depth} channels" if depth and 2 * pairs > depth else None
 
 
 def bfloat16_is_not_stored(found: Found) -> str | None:
@@ -294,7 +303,7 @@ LINEAR = Declaration(
         "input": STORED,
         "dynamic": one_of(None, "tensor", "token"),
         "product": STORED,
-        "activation": one_of(None, "gelu", "gelu_tanh", "tanh", "relu"),
+        "activation": one_of(None, "gelu", "gelu_tanh", "tanh", "relu", "swish"),
         "output": STORED,
         "precision": one_of("float32", "bfloat16", "int8"),
         "pattern": one_of("4x1", "1x4", "dense"),
@@ -362,6 +371,7 @@ ATTENTION = Declaration(
         ),
         "precision": one_of("float32", "bfloat16"),
         "masking": one_of("keys", "lengths"),
+        "window": ROW_OR_NONE,
     },
     (whole_heads, bias_of_heads, bfloat16_is_not_stored),
     may_end=2,
@@ -372,6 +382,22 @@ LOOKUP = Declaration(
     ("...", "C"),
     {"steps": replace(STORED, required=True), "input": STORED, "output": STORED},
     (table_of_bytes,),
+)
+ROTARY = Declaration(
+    "Rotary",
+    (
+        Input("x", ("B", "S", "C"), stored="input"),
+        constant("cos", "P", "R"),
+        constant("sin", "P", "R"),
+    ),
+    ("B", "S", "C"),
+    {
+        "heads": whole(1, required=True),
+        "interleaved": whole(0, 1),
+        "input": STORED,
+        "output": STORED,
+    },
+    (whole_heads, turned_channels),
 )
 SELECT = Declaration(
     "Select",
@@ -416,7 +442,8 @@ MASK = Declaration(
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
     for row in (
-        EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, LOOKUP, SELECT, POOL, L2_NORM, CHANNELS, LOG1P,
+        EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, LOOKUP, ROTARY, SELECT, POOL, L2_NORM, CHANNELS,
+        LOG1P,
         MASK, AFFINE,
     )
 }  # fmt: skip

@@ -36,6 +36,7 @@ from .lookup import lookup
 from .mask import mask
 from .pool import pool
 from .quantize import quantize
+from .rotary import rotary
 from .run import run_pipeline
 from .select import select
 from .simulate import simulate
@@ -57,6 +58,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     linear,
     residual,  # after linear: the layer's own result is x, the other the residual
     affine,  # what scales and shifts channels without a norm
+    rotary,  # what turns the results of linear layers
     attention,  # needs the linear layers' results as [batch, sequence, channels]
     mask,  # tokens times their mask
     pool,  # rows made of a sentence's tokens, which look through it

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Quantization, Value
-from ..ops.fused import by_distance, first_keys
+from ..ops.fused import by_distance, first_keys, within
 from ..ops.numbers import dequantized, quantized
+from ..ops.reference import MOST_ELEMENTS
 from .distances import Terms, added_by_distance
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
@@ -40,6 +41,8 @@ KEPT: Mapping[str, Callable[[Array], Array]] = {  # by masking: ones [B, S] -> k
     "lengths": first_keys,
 }
 MOST_SCORES = 1 << 26  # that are tried; models that fix longer sentences are none
+USUAL = ((2, 3), (1, 4), (3, 7))  # batches and lengths that are tried of every mask
+UNREACHED = 1 << 20  # tokens of no sentence: a number as large says that there is no end
 
 
 def scaled_dot_product(
@@ -134,6 +137,7 @@ class Mask:
     value: str
     masking: str = "keys"
     bias: Array | None = None  # what is added by distance
+    window: int | None = None  # how far from a query's place its keys are at most
 
 
 # --- layout ---
@@ -218,16 +222,28 @@ def mask_of(
     hidden = facts[chain_above(match["value"], match.search).source].shape or ()
     if given and not alike(given[0].shape, hidden[:2]):
         return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"
-    if never_masks(match, facts, (*mask, *others), given):
+    bias, seen = None, windows(match, facts, mask)
+    if never_masks(match, facts, (*mask, *others), given, seen):
         return Mask("")
-    bias = None
-    ways = [] if others else maskings(match, facts, mask, given, None, levels)
+    ways = [] if others else maskings(match, facts, mask, given, seen, levels)
     if not ways and levels is None:
         bias = bias_of(match, facts, others or mask, heads)
-        ways = maskings(match, facts, mask, given, None if others else bias, levels)
+        seen = seen if others else Seen(USUAL, bias=bias)
+        ways = [] if bias is None else maskings(match, facts, mask, given, seen, levels)
     if not ways or (others and bias is None):
         return f"'{match['mask']}' is not the mask of the padded tokens"
-    return Mask(given[0].name if given else "", ways[0], bias)
+    return Mask(given[0].name if given else "", ways[0], bias, seen.window)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What else than masked tokens a mask tells of: how far a query sees, what is added by
+    distance; and the batches and lengths that show it, none where it cannot be tried.
+    """
+
+    shapes: Sequence[tuple[int, int]]
+    window: int | None = None
+    bias: Array | None = None
 
 
 def added_parts(match: Match, facts: Mapping[str, Fact]) -> tuple[list[Part], list[Part]] | str:
@@ -262,13 +278,17 @@ Tried = tuple[list[Array | None], Array]
 
 
 def tried(
-    match: Match, facts: Mapping[str, Fact], parts: Sequence[Part], given: Sequence[Value]
+    match: Match,
+    facts: Mapping[str, Fact],
+    parts: Sequence[Part],
+    given: Sequence[Value],
+    seen: Seen,
 ) -> Iterator[Tried]:
     """What the parts make of some masks, and bool [batch, sequence], where those are not 0."""
     graph = match.graph
     readers = [node for value in given for node in match.search.consumers[value.name]]
     ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
-    for seed, (batch, tokens) in enumerate(((2, 3), (1, 4), (3, 7))):
+    for seed, (batch, tokens) in enumerate(seen.shapes):
         feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
         terms = [probe(part, graph, facts, feeds) for part in parts]
         yield terms, kept_of(given, feeds, (batch, tokens))
@@ -279,26 +299,30 @@ def maskings(
     facts: Mapping[str, Fact],
     parts: Sequence[Part],
     given: Sequence[Value],
-    bias: Array | None,
+    seen: Seen,
     levels: Array | None,
 ) -> list[str]:
     """The ways of KEPT in which the parts' sum, less the bias, means a mask."""
-    ways = dict(KEPT)
-    for terms, ones in tried(match, facts, parts, given):
+    ways = dict(KEPT) if seen.shapes else {}
+    for terms, ones in tried(match, facts, parts, given, seen):
         for masking, kept in KEPT.items():
-            if not means(terms, kept(ones), bias, match, levels):
+            if not means(terms, kept(ones), seen, match, levels):
                 ways.pop(masking, None)
     return list(ways)
 
 
 def never_masks(
-    match: Match, facts: Mapping[str, Fact], parts: Sequence[Part], given: Sequence[Value]
+    match: Match,
+    facts: Mapping[str, Fact],
+    parts: Sequence[Part],
+    given: Sequence[Value],
+    seen: Seen,
 ) -> bool:
     """Whether nothing is added whatever is masked, as after calibration without padding."""
     if chosen(match) or not given:
         return False
-    every = [(sum_of_known(terms), ones) for terms, ones in tried(match, facts, parts, given)]
-    masked = not all(ones.all() for _, ones in every)
+    every = [(sum_of_known(terms), ones) for terms, ones in tried(match, facts, parts, given, seen)]
+    masked = not all(ones.all() for _, ones in every)  # in some of what was tried
     return masked and all(got is not None and not got.any() for got, _ in every)
 
 
@@ -309,7 +333,7 @@ def kept_of(given: Sequence[Value], feeds: Mapping[str, Array], shape: tuple[int
 def means(
     terms: Sequence[Array | None],
     keep: Array,
-    bias: Array | None,
+    seen: Seen,
     match: Match,
     levels: Array | None,
 ) -> bool:
@@ -325,11 +349,12 @@ def means(
     except ValueError:
         return False
     wanted = np.broadcast_to(keep[:, None, None], got.shape)
+    wanted = wanted if seen.window is None else wanted & within(seen.window, *shape[2:])
     if chosen(match):
         if not vanishes(np.array(match.number("low"), np.float32), match, levels):
             return False
         return bool(np.array_equal(got.astype(bool), wanted ^ ("masked_where" in match)))
-    added = np.zeros(()) if bias is None else by_distance(bias, *shape[2:])
+    added = np.zeros(()) if seen.bias is None else by_distance(seen.bias, *shape[2:])
     with np.errstate(invalid="ignore"):  # where both are infinite
         low = (got <= HOPELESS) | (got - added <= HOPELESS)
     lows = np.unique(got[~wanted]).astype(np.float32)
@@ -358,6 +383,59 @@ def vanishes(masked: Array, match: Match, levels: Array | None) -> bool:
     with np.errstate(over="ignore"):
         most, least = rounded(masked, node).max(), rounded(levels, node).min()
     return bool(most <= least - np.float32(VANISHED))
+
+
+# --- windows ---
+def windows(match: Match, facts: Mapping[str, Fact], parts: Sequence[Part]) -> Seen:
+    """How far a query sees; layers share what is found."""
+    ways = "masked_where" in match, "kept_where" in match
+    notes, key = match.search.notes, ("window", *(part.value for part in parts), *ways)
+    if key not in notes:
+        notes[key] = windows_tried(match, facts, parts)
+    found: Seen = notes[key]
+    return found
+
+
+def windows_tried(match: Match, facts: Mapping[str, Fact], parts: Sequence[Part]) -> Seen:
+    if first_query(match, facts, parts, 3) is None:  # all queries see the same
+        return Seen(USUAL)
+    lengths = telling(parts, match.graph)
+    if lengths[-1] ** 2 > MOST_ELEMENTS:
+        return Seen([])
+    tried = [(n, first_query(match, facts, parts, n)) for n in lengths]
+    seen = [(n, row) for n, row in tried if row is not None]  # longer than a table nothing runs
+    whole = not seen or seen[-1][1].all()
+    window = None if whole else max(int(seen[-1][1].sum()) - 1, 0)
+    return Seen([*USUAL, *((1, n) for n, _ in seen)], window)
+
+
+def telling(parts: Sequence[Part], graph: Graph) -> list[int]:
+    """Lengths at which a window shows: longer than a number that the mask is made with, or as long
+    as a table of it.
+    """
+    lengths, names = set[int](), {n for part in parts for node in part.nodes for n in node.inputs}
+    for array in (graph.constants[name] for name in names if name in graph.constants):
+        lengths.update(array.shape)
+        if array.size == 1 and array.dtype.kind in "iuf":
+            number = abs(float(array.reshape(())))
+            lengths.update([int(number) + 2] if number < UNREACHED else [])
+    usual = max(tokens for _, tokens in USUAL)
+    return sorted({usual + 1, *(n for n in lengths if n > usual)})
+
+
+def first_query(
+    match: Match, facts: Mapping[str, Fact], parts: Sequence[Part], tokens: int
+) -> Array | None:
+    """bool: the keys that the first of so many tokens sees where none is masked, if that depends on
+    the query; None where it cannot be computed.
+    """
+    feeds = sentences(match.graph, 1, tokens, 0, kinds=2)
+    ones = {name: np.ones_like(feed) for name, feed in feeds.items()}
+    got = sum_of_known([probe(part, match.graph, facts, ones) for part in parts])
+    if got is None or got.ndim < 2 or got.shape[-2] != got.shape[-1]:
+        return None
+    row = got.reshape(-1, *got.shape[-2:])[0, 0]
+    return row.astype(bool) ^ ("masked_where" in match) if chosen(match) else row == 0
 
 
 # --- rewriting ---
@@ -398,6 +476,7 @@ def build(match: Match) -> Sequence[Node]:
         "output": None,
         "precision": precision_of(match, parts),
         "masking": parts.mask.masking,
+        "window": parts.mask.window,
     }
     later = [node for node in after_product(match) if node.kind == "engine.FakeQuantize"]
     results = [f"{out}.context{i}" for i in range(len(later))] + [out]

@@ -7,6 +7,7 @@ Case 3: the target of a Reshape is known but for free lengths: they become 0 (as
 Case 4: a length that a graph input has is read from that input, not from what is computed of it.
 Case 5: Identity, Dropout, Cast to the same type; Reshape, Expand, Transpose, Slice without effect.
 Case 6: the same operator on the same inputs is computed once.
+Case 7: detours are made short (shorten.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..errors import EngineError
 from ..graph import Graph, Node
 from ..ops.reference import MOST_ELEMENTS, evaluate
 from .shapes import UNKNOWN, Fact, infer
+from .shorten import shorten
 
 __all__ = ["clean", "merge_twins", "substitute"]
 
@@ -45,6 +47,9 @@ def clean(graph: Graph) -> Graph:
         graph = fold(graph, most)
         graph = drop_idle(lengths_from_inputs(fix_reshapes(graph))).without_dead_nodes()
         graph = merge_twins(graph)
+        shorter = shorten(graph)
+        if shorter is not graph:
+            graph, before = shorter, -1
     return graph
 
 

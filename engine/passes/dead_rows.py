@@ -2,7 +2,9 @@
 
 Where all readers of an operator are Selects of one row, the operator works on that row alone:
 Linear and LayerNorm on the row of each input, Attention on the row of its query (keys and values
-stay whole), what is made element by element on the rows of all its operands.
+stay whole), what is made element by element on the rows of all its operands, Rotary on the row with
+a table of that place alone.  Attention that sees a window goes by the query's place, so its Select
+stays.
 """
 
 from __future__ import annotations
@@ -45,9 +47,8 @@ def push(graph: Graph) -> tuple[Graph, bool]:
         made = producer.get(node.inputs[0]) if node.kind == "engine.Select" else None
         if made is None or made.outputs[0] in outputs or consumers[made.outputs[0]] != [node]:
             continue
-        if made.kind == "engine.Attention" and made.bias and node.attributes["index"]:
-            continue  # a row alone is taken for the first, and distances count from it
-        if rows := row_inputs(graph, made):
+        rows = row_inputs(graph, made) if row_is_enough(made, node, graph) else ()
+        if rows:
             return exchanged(graph, made, node, rows), True
     return graph, False
 
@@ -68,6 +69,15 @@ def row_inputs(graph: Graph, made: Node) -> tuple[int, ...]:
     return tuple(operands) if shape is not None and len(shape) == 3 else ()
 
 
+def row_is_enough(made: Node, selected: Node, graph: Graph) -> bool:
+    """Whether the row can be made without knowing where it stood."""
+    if made.kind == "engine.Rotary":
+        return int(selected.attributes["index"]) < len(graph.constants[made.cos])
+    if made.kind == "engine.Attention" and made.bias and selected.attributes["index"]:
+        return False  # a row alone is taken for the first, and distances count from it
+    return made.attributes.get("window") is None
+
+
 def varies_by_row(constant: Array) -> bool:
     return constant.ndim > 1 and constant.shape[-2] > 1
 
@@ -79,8 +89,19 @@ def exchanged(graph: Graph, made: Node, selected: Node, rows: tuple[int, ...]) -
         if made.inputs[i]:
             inputs[i] = f"{selected.outputs[0]}.{made.op}{i}"
             selects.append(selected.changed(inputs=(made.inputs[i],), outputs=(inputs[i],)))
+    constants = dict(graph.constants)
+    if made.kind == "engine.Rotary":
+        index = int(selected.attributes["index"])
+        inputs[1:] = [row_of(name, index, constants) for name in inputs[1:]]
     new = [*selects, made.changed(inputs=tuple(inputs), outputs=selected.outputs)]
     nodes: list[Node] = []
     for node in graph.nodes:
         nodes.extend(new if node is made else [] if node is selected else [node])
-    return graph.changed(nodes=tuple(nodes))
+    return graph.changed(nodes=tuple(nodes), constants=constants)
+
+
+def row_of(table: str, index: int, constants: dict[str, Any]) -> str:
+    """A constant of one row of a table."""
+    name = f"{table}.row{index}"
+    constants[name] = constants[table][index : index + 1]
+    return name

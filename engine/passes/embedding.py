@@ -31,6 +31,7 @@ __all__ = ["FUSIONS", "embedding"]
 
 Array = NDArray[Any]
 SHAPES = ((2, 8), (3, 7))
+LONG = 1000  # tokens of the longest sentence that is tried where no table ends
 
 
 def looked_up(
@@ -61,7 +62,9 @@ def row(op: Operators, table: Tensor, index: Tensor) -> Pattern:
 
 @dataclass(frozen=True)
 class Tables:
-    """What an Embedding reads; kinds is "" where the types are added to the positions already."""
+    """What an Embedding reads; kinds is "" where the types are added to the positions already, or
+    have one row.
+    """
 
     words: Array
     positions: Array | None
@@ -83,9 +86,12 @@ def tables(match: Match) -> Tables | str:
     if "types" not in match:
         return Tables(words, None, None, "")
     types = type_rows(match, words)
-    if types is None or match["kinds"] not in inputs:
+    if types is not None and match["kinds"] in inputs:
+        return Tables(words, None, types, match["kinds"])
+    always = always_the_same(match, match.search.facts, longest_tried(match))
+    if types is None or always is None or always >= len(types):
         return f"'{match['kinds']}' is no input that tells token types"
-    return Tables(words, None, types, match["kinds"])
+    return Tables(words, None, types[always : always + 1], "")
 
 
 def no_words(match: Match) -> str:
@@ -245,6 +251,15 @@ def always_the_same(match: Match, facts: Mapping[str, Fact], most: int) -> int |
         got = probe(part, match.graph, facts, feeds)
         seen.update([-1] if got is None else np.unique(got).tolist())
     return seen.pop() if len(seen) == 1 and min(seen) >= 0 else None
+
+
+def longest_tried(match: Match) -> int:
+    """Tokens of the longest sentence that a graph without positions takes, or that is tried."""
+    part = part_above(match["kinds"], match.search, match.search.facts)
+    names = [name for node in part.nodes for name in node.inputs] if part else []
+    constants = [match.graph.constants[name] for name in names if name in match.graph.constants]
+    tables = [max(array.shape) for array in constants if array.size > 1]
+    return min([LONG, *tables])
 
 
 def objection(match: Match) -> str | None:

@@ -1,4 +1,6 @@
-"""GELU (Hendrycks and Gimpel 2016): x times the normal cumulative function, by erf or by tanh."""
+"""GELU (Hendrycks and Gimpel 2016): x times the normal cumulative function, by erf or by tanh; and
+Swish, x times the logistic function, which torch calls SiLU.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +39,14 @@ def by_tanh(op: Operators, x: Tensor) -> Pattern:
     return either(x * normal * 0.5, x * 0.5 * normal, x * (normal * 0.5))
 
 
+def swish(op: Operators, x: Tensor) -> Pattern:
+    return x * op.Sigmoid(x)
+
+
+def one_swish(match: Match) -> Sequence[Node]:
+    return [Node("Swish", (match["x"],), match.root.outputs, {}, layer_name([match.root]))]
+
+
 def one_node(approximate: str) -> Fusion:
     def build(match: Match) -> Sequence[Node]:
         name = layer_name([match.root])
@@ -51,9 +61,9 @@ def one_node(approximate: str) -> Fusion:
     return Fusion(f"gelu_{approximate}", patterns[approximate], build, already)
 
 
-FUSIONS = [one_node("none"), one_node("tanh")]
+FUSIONS = [one_node("none"), one_node("tanh"), Fusion("swish", swish, one_swish)]
 
 
 def gelu(graph: Graph) -> Graph:
-    """The operators of a GELU as one Gelu."""
+    """The operators of a GELU as one Gelu, those of a Swish as one Swish."""
     return fuse_all(graph, FUSIONS)

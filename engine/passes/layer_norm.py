@@ -22,18 +22,17 @@ ROUNDINGS = ("variance", "raised", "normalised", "scaled")  # between the operat
 def written_out(
     op: Operators, x: Tensor, gamma: Constant, beta: Constant, epsilon: Scalar
 ) -> Pattern:
-    mean = op.ReduceMean(x)
-    mean = either(mean, op.ReduceMean(x, Constant().named("axes")).named("mean"))
-    deviation = x - mean
-    square = either(op.Pow(deviation, 2.0), deviation * deviation)
-    variance = either(op.ReduceMean(square), op.ReduceMean(square, Constant().named("axes2")))
-    variance = variance.named("variance")
-    root = op.Sqrt(variance + epsilon)
+    deviation, root = deviation_and_root(op, x, epsilon)
     return either(
         deviation / root * gamma + beta,
         deviation * op.Reciprocal(root) * gamma + beta,
         deviation * (op.Reciprocal(root) * gamma) + beta,
     )
+
+
+def without_beta(op: Operators, x: Tensor, gamma: Constant, epsilon: Scalar) -> Pattern:
+    deviation, root = deviation_and_root(op, x, epsilon)
+    return deviation / root * gamma
 
 
 def rounded_between(
@@ -48,6 +47,16 @@ def rounded_between(
     root = op.Sqrt(op.engine.FakeQuantize(raised).named("rounded raised"))
     normalised = op.engine.FakeQuantize(deviation / root).named("rounded normalised")
     return op.engine.FakeQuantize(normalised * gamma).named("rounded scaled") + beta
+
+
+def deviation_and_root(op: Operators, x: Pattern, epsilon: Pattern) -> tuple[Pattern, Pattern]:
+    """x less its mean, and the root of its variance and epsilon."""
+    mean = op.ReduceMean(x)
+    mean = either(mean, op.ReduceMean(x, Constant().named("axes")).named("mean"))
+    deviation = x - mean
+    square = either(op.Pow(deviation, 2.0), deviation * deviation)
+    variance = either(op.ReduceMean(square), op.ReduceMean(square, Constant().named("axes2")))
+    return deviation, op.Sqrt(variance.named("variance") + epsilon)
 
 
 def one_operator(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
@@ -160,6 +169,7 @@ FUSIONS = [
     Fusion("layer_norm_rounded", rounded_between, build, reductions),
     Fusion("layer_normalization", one_operator, build, last_axis),
     Fusion("centred_rms_normalization", centred_before, build, both),
+    Fusion("layer_norm_without_beta", without_beta, build, reductions),  # what has one is fused
     Fusion("rms_norm", not_centred, build_not_centred, reductions),
     Fusion("rms_normalization", one_operator_not_centred, build_not_centred, last_axis),
 ]

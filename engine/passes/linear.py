@@ -20,6 +20,7 @@ from ..ops.numbers import exact_in_bfloat16
 from .fusion import Fusion, Match, fuse_all, per_channel
 from .match import Constant, Operators, Pattern, Search, Tensor, either
 from .names import layer_name
+from .separate import separate
 
 __all__ = ["FUSIONS", "linear"]
 
@@ -186,7 +187,7 @@ def with_bias(match: Match) -> Sequence[Node]:
 
 def activated(op: Operators, layer: Tensor) -> Pattern:
     x = either(layer, op.engine.FakeQuantize(layer).named("rounded"))
-    return either(op.Gelu(x), op.Tanh(x), op.Relu(x))
+    return either(op.Gelu(x), op.Tanh(x), op.Relu(x), op.Swish(x))
 
 
 ACTIVATIONS = {
@@ -194,6 +195,7 @@ ACTIVATIONS = {
     ("Gelu", "tanh"): "gelu_tanh",
     ("Tanh", None): "tanh",
     ("Relu", None): "relu",
+    ("Swish", None): "swish",
 }
 
 
@@ -207,6 +209,8 @@ def no_activation(match: Match) -> str | None:
         return f"'{match['layer']}' is quantised between its bias and the activation"
     if match.only_reader(match["layer"]) is None:
         return f"'{match['layer']}' is read by others too"
+    if match.root.attributes.get("alpha", 1.0) != 1.0:
+        return f"{match.root} scales its input"
     return None
 
 
@@ -228,5 +232,5 @@ FUSIONS = [
 
 
 def linear(graph: Graph) -> Graph:
-    """Products with constant matrices as Linear, with what follows them."""
-    return fuse_all(graph, FUSIONS)
+    """Products with constant matrices as Linear, with what follows them; joined ones apart."""
+    return fuse_all(separate(fuse_all(graph, FUSIONS)), FUSIONS)

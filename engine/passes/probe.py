@@ -9,7 +9,7 @@ candidate (`part_above` answers None).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,16 @@ from .match import Search
 from .shapes import Fact
 from .simulate import rounded
 
-__all__ = ["Part", "part_above", "probe", "sentences", "values_of"]
+__all__ = [
+    "HEAVY",
+    "Part",
+    "lengths_of",
+    "number_of",
+    "part_above",
+    "probe",
+    "sentences",
+    "values_of",
+]
 
 Array = NDArray[Any]
 HEAVY = kinds(Trait.HEAVY)
@@ -41,7 +50,12 @@ class Part:
         self.lengths: list[str] = []
 
 
-def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | None:
+def part_above(
+    value: str,
+    search: Search,
+    facts: Mapping[str, Fact],
+    heavy: Collection[str] = HEAVY,
+) -> Part | None:
     """Everything above a value, cut where contents follow from lengths; None where it is heavy."""
     part, seen = Part(value), set[str]()
     inputs = {item.name for item in search.graph.inputs}
@@ -57,7 +71,7 @@ def part_above(value: str, search: Search, facts: Mapping[str, Fact]) -> Part | 
             part.inputs.append(name)
             return True
         node = search.producer[name]
-        if node.kind in HEAVY or len(part.nodes) > LARGEST:
+        if node.kind in heavy or len(part.nodes) > LARGEST:
             return False
         if node.kind == "Shape":  # its contents are not known: the shape of something heavy
             return False

@@ -183,6 +183,10 @@ def embedding(node: Node, inputs: list[Fact]) -> Fact:
     return Fact((*ids, words[1]), None, result_type(node))
 
 
+def rotary(node: Node, inputs: list[Fact]) -> Fact:
+    return Fact(inputs[0].shape, None, result_type(node))
+
+
 def select(node: Node, inputs: list[Fact]) -> Fact:
     """Also of Pool: one row of each sentence."""
     x = inputs[0]
@@ -229,5 +233,6 @@ RULES: dict[str, Rule] = {
     "engine.L2Norm": same_as_input,
     "engine.Mask": same_as_input,
     "engine.Pool": select,
+    "engine.Rotary": rotary,
     "engine.Select": select,
 }

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
+from ..kernels.attention.records import NO_WINDOW
 from ..kernels.context import TILE
 from ..pack.mapped import aligned_copy
 from .choose import AttentionChoice, ElementwiseChoice
@@ -68,6 +69,7 @@ def _bytes(
         "made": made,
         "fours": fours,
         **bias_entries(planner.optional(node.bias), 1.0, rows=query.domain == "rows"),
+        "window": _window(node),
     }
     _emit(planner, node, choice, operands, made, fours)
 
@@ -95,6 +97,7 @@ def _floats(
         **bias_entries(
             planner.optional(node.bias), node.attributes["scale"], rows=query.domain == "rows"
         ),
+        "window": _window(node),
     }
     _emit(planner, node, choice, params, made, fours)
     if choice.floats is not None:
@@ -114,6 +117,11 @@ def bias_entries(table: Array | None, scale: float, *, rows: bool) -> dict[str, 
         "bias": aligned_copy(entries if rows else entries[:, ::-1]),
         "reach": entries.shape[1] // 2,
     }
+
+
+def _window(node: Node) -> int:
+    window = node.attributes.get("window")
+    return NO_WINDOW if window is None else int(window)
 
 
 def _emit(

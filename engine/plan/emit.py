@@ -26,6 +26,7 @@ from .choose import (
     NormChoice,
     PoolChoice,
     RenamingChoice,
+    RotaryChoice,
     RoundedNormChoice,
     SelectChoice,
     ThroughFloats,
@@ -37,6 +38,7 @@ from .mixing import mixes_tokens
 from .normalize import emit_layer_norm, emit_rounded_norm
 from .planner import Planner
 from .program import Plan, Result
+from .rotary import emit_rotary
 from .rows import emit_pool, emit_select
 from .steps import Refusal
 
@@ -48,6 +50,7 @@ EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     LinearChoice: emit_linear,
     AttentionChoice: emit_attention,
     NormChoice: emit_layer_norm,
+    RotaryChoice: emit_rotary,
     RoundedNormChoice: emit_rounded_norm,
     SelectChoice: emit_select,
     PoolChoice: emit_pool,
@@ -146,10 +149,12 @@ def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> s
 
 
 def _positions(graph: Graph, embedding: Node, *, by_distance: bool) -> int:
-    """As many as the table has; without one as many as distances are known, or any."""
-    if embedding.positions:
-        return _rows(graph, embedding.positions)
-    return MOST_DISTANCE if by_distance else Plan.most_positions
+    """As many as the tables have that tokens' places are looked up in; without one as many as
+    distances are known, or any.
+    """
+    tables = {embedding.positions, *(node.cos for node in graph if node.kind == "engine.Rotary")}
+    most = MOST_DISTANCE if by_distance and not embedding.positions else Plan.most_positions
+    return min([most, *(_rows(graph, name) for name in tables if name)])
 
 
 def _is_whole(choices: Choices, node: Node) -> bool:

@@ -209,6 +209,7 @@ RULES: dict[str, Callable[[Place], Rows]] = {
     "engine.Linear": linear,
     "engine.Mask": masked,
     "engine.Pool": pooled,
+    "engine.Rotary": linear,  # token by token likewise
 }
 
 

@@ -27,6 +27,7 @@ class Planner:
         self.steps: list[Step] = []
         self.layers: list[dict[str, Any]] = []
         self.made: dict[str, Buffer] = {}  # values rounded, interleaved or in another type
+        self.tables: dict[tuple[str, ...], Array] = {}  # by the constants they were made of
 
     def emit(
         self,

@@ -23,8 +23,9 @@ from .memory import Buffer, place
 from .scratch import scratch_bytes
 from .steps import Step
 
-__all__ = ["PACK_TOKENS", "Plan", "Program", "Result"]
+__all__ = ["NO_LIMIT", "PACK_TOKENS", "Plan", "Program", "Result"]
 
+NO_LIMIT = 1 << 30  # rows of a table that is not there
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
@@ -77,9 +78,9 @@ class Plan:
     layers: tuple[Mapping[str, Any], ...]  # for describe()
     first_position: int = 0
     padding_id: int | None = None
-    most_positions: int = 1 << 30
-    vocabulary: int = 1 << 30
-    kinds: int = 1 << 30
+    most_positions: int = NO_LIMIT
+    vocabulary: int = NO_LIMIT
+    kinds: int = NO_LIMIT
     pack_tokens: int = PACK_TOKENS
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
     mixes: str = ""  # how the fallback reads masked tokens, which are 0 here: mixing.py

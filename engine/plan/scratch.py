@@ -84,6 +84,11 @@ def _embedding(step: Step, tokens: int) -> int:
     return FLOATS * y.channels + y.tile_bytes + 2 * LINE * LINE // BYTES[y.dtype]
 
 
+def _rotary(step: Step, tokens: int) -> int:
+    """Rows of the table for a tile, the same with tokens in lanes, two square blocks of lines."""
+    return 2 * TILE * int(step.params["row_bytes"]) + 2 * LINE * LINE // FLOATS
+
+
 def _values(step: Step, tokens: int) -> int:
     """A tile of x in float32."""
     x = step.buffers()[0]
@@ -125,6 +130,7 @@ USES: Mapping[str, Callable[[Step, int], int]] = {  # Kernel.scratch -> what tha
     "turned_keys": _amx_transposition,
     "tile_products": _amx_product,
     "embedding": _embedding,
+    "rotary": _rotary,
     "tile_of_x": _values,
     "sums": _sums,
     "few_rows": _few_rows,

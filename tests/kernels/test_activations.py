@@ -71,6 +71,7 @@ STATED: list[
         0,
         2e-7,
     ),
+    ("swish", lambda x: x / (1 + np.exp(-x)), (-80, 80), 0, 5e-7),
 ]
 
 
@@ -91,7 +92,9 @@ def test_error_is_as_stated(
     assert (off <= absolute + relative * np.abs(wanted)).all(), off.max()
 
 
-@pytest.mark.parametrize("name", ["exponential", "tanh_of", "gelu", "rough_gelu", "gelu_tanh"])
+@pytest.mark.parametrize(
+    "name", ["exponential", "tanh_of", "gelu", "rough_gelu", "gelu_tanh", "swish"]
+)
 def test_far_away(name: str) -> None:
     """Nothing overflows into NaN, and large x of GELU is x."""
     x = np.array([-1e30, -1e4, -100, -20, 0, 20, 100, 1e4] * 2, np.float32)
@@ -108,6 +111,7 @@ SPECIAL = [  # routine, its meaning in ops
     ("rough_gelu", ops.gelu),
     ("gelu_tanh", ops.fast_gelu),
     ("relu", ops.relu),
+    ("swish", ops.swish),
     ("none", lambda x: x),
     ("sigmoid", ops.sigmoid),
     ("log1p", fused.log1p),

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
 from engine.kernels import kernel
-from engine.kernels.attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
+from engine.kernels.attention.records import (
+    ATTENTION_BYTES,
+    ATTENTION_FLOATS,
+    KEYS,
+    NO_WINDOW,
+)
 from engine.kernels.harness import Harness, from_tiles, to_tiles
 from engine.kernels.linear.records import REARRANGE
 from engine.ops.fused import attention
@@ -86,6 +91,7 @@ def run_floats(
     varying: Array | None = None,
     read: Array | None = None,
     bias: Array | None = None,
+    window: int = NO_WINDOW,
 ) -> Array:
     """varying, read: as in run_bytes; what is in other channels nobody may read; bias: by distance,
     [heads, 2 P - 1].
@@ -109,6 +115,7 @@ def run_floats(
         "y_tile": 4 * lanes * channels,
         "heads": heads,
         "scale": depth**-0.5,
+        "window": window,
     }
     entries = bias_params(harness, bias, not width, depth**-0.5)
     block = harness.params(ATTENTION_FLOATS, **operands, **entries, made=made, fours=fours)
@@ -225,6 +232,7 @@ def run_bytes(
         ATTENTION_BYTES, q=places[0][0], q_tile=places[0][1], keys=keys, key_sums=sums,
         v=places[2][0], v_tile=places[2][1], y=y, y_tile=lanes * channels, heads=heads,
         constants=constants.ctypes.data, made=made, fours=fours, **bias_params(harness, bias, rows),
+        window=node.attributes.get("window", NO_WINDOW),
     )  # fmt: skip
     name = "attention_u8_rows" if rows else "attention_u8"
     softmax = softmax_of(node)
@@ -321,6 +329,40 @@ def test_bytes(slow: bool, name: str, softmax: str, depth: int, channels: str) -
         assert off.max() <= 2 and (off > 0).mean() < 0.05, lengths
         for isa, other in zip(sets(slow=slow), results, strict=True):
             np.testing.assert_array_equal(results[0], other, err_msg=f"{isa.name} {lengths}")
+
+
+# --- a window
+@pytest.mark.parametrize("window", [0, 5, 70])
+@pytest.mark.parametrize("width", [64, 16])
+def test_a_window_of_floats(width: int, window: int) -> None:
+    heads, depth, random = 2, {64: 16, 16: 32}[width], np.random.default_rng(window)
+    for lengths in PACKS:
+        q, k, v = random.normal(size=(3, sum(lengths), heads * depth)).astype(np.float32)
+        attributes = {"heads": heads, "scale": depth**-0.5, "window": window}
+        wanted = meaning(lengths, 3 * q, k, v, attributes)
+        for isa in sets(slow=False):
+            how: Any = {"window": window}
+            got = run_floats("attention_f32", isa, lengths, 3 * q, k, v, heads, width, **how)
+            np.testing.assert_allclose(got, wanted, atol=5e-6, err_msg=f"{isa.name} {lengths}")
+
+
+@pytest.mark.parametrize("window", [0, 5, 70])
+@pytest.mark.parametrize(("softmax", "span"), [("bytes", 4), ("wide", 200), ("floats", 4)])
+def test_a_window_of_bytes(softmax: str, span: float, window: int) -> None:
+    heads, depth, random = 2, 32, np.random.default_rng(window)
+    node = node_of(softmax, heads, depth, span=span)
+    assert softmax_of(node) == softmax
+    node = node.changed(attributes={**node.attributes, "window": window})
+    for lengths in PACKS:
+        q, k, v = random.integers(0, 256, (3, sum(lengths), heads * depth)).astype(np.uint8)
+        wanted = meaning(lengths, q, k, v, dict(node.attributes))
+        for isa in sets(slow=False):
+            got = of_bytes("attention_u8", node, isa)(lengths, q, k, v)
+            off = np.abs(got.astype(int) - wanted)
+            assert off.max() <= 2 and (off > 0).mean() < 0.05, (isa.name, lengths)
+    isa = SETS[-1]
+    q, k, v = random.integers(0, 256, (3, sum(CROWD), heads * depth)).astype(np.uint8)
+    check_alone(of_bytes("attention_u8", node, isa), q, k, v, isa.name)
 
 
 # --- a sentence by itself

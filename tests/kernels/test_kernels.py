@@ -33,5 +33,5 @@ def test_name_holds_the_variant() -> None:
 def test_wrong_variant_is_our_fault() -> None:
     with pytest.raises(AssertionError, match="takes"):
         builder("dense_dot_f32", 64)
-    with pytest.raises(AssertionError, match="activation swish, the table has"):
-        builder("dense_dot_f32", 64, 64, "f32", "swish")
+    with pytest.raises(AssertionError, match="activation mish, the table has"):
+        builder("dense_dot_f32", 64, 64, "f32", "mish")

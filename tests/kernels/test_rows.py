@@ -209,7 +209,7 @@ def test_affine(slow: bool, lanes: int, adds: bool) -> None:
             np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6, err_msg=isa.name)
 
 
-@pytest.mark.parametrize("activation", ["none", "gelu", "gelu_tanh", "tanh", "relu"])
+@pytest.mark.parametrize("activation", ["none", "gelu", "gelu_tanh", "tanh", "relu", "swish"])
 @pytest.mark.parametrize("isa", sets(slow=True), ids=str)
 def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
     """Floats as ONNX has them; bytes saturate however large x is, and NaN is the least byte."""

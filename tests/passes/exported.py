@@ -46,7 +46,7 @@ def seeded(model: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "layernorm" in name.lower().replace("_", ""):
+            if "norm" in name.lower():
                 parameter.copy_((1.0 if name.endswith("weight") else 0.0) + 0.1 * noise)
             else:
                 parameter.copy_(0.15 * noise)

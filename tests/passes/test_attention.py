@@ -14,7 +14,7 @@ from engine.passes.clean import clean
 from engine.passes.fusion import why
 from engine.passes.linear import linear
 from engine.passes.simulate import simulate
-from tests.passes.sketch import Sketch, assert_same, normal, only, operators
+from tests.passes.sketch import Sketch, assert_same, normal, only, operators, results
 
 HIDDEN = ("float32", ("batch", "sequence", 8))
 MASK = ("int64", ("batch", "sequence"))
@@ -212,6 +212,77 @@ def test_a_causal_mask_is_refused() -> None:
         return str(s.Where(later, LOWEST, scores))
 
     s, y = sketch_of(causal)
+    assert "Attention" not in operators(fused(s.graph(y)))
+
+
+# --- windows ---
+def near(s: Sketch, window: int, dtype: str = "int64") -> str:
+    """[tokens, tokens]: which places are at most so far apart."""
+    length = s.Gather(s.Shape("mask"), np.int64(1))
+    places = s.Cast(s.Range(np.int64(0), length, np.int64(1)), to=dtype)
+    row, column = s.Unsqueeze(places, whole(0)), s.Unsqueeze(places, whole(1))
+    return str(s.LessOrEqual(s.Abs(s.Sub(row, column)), np.array(window, dtype)))
+
+
+def modern(window: int) -> Callable[[Sketch, str], str]:
+    """ModernBERT's: the additive mask, filled outside the window."""
+
+    def masked(s: Sketch, scores: str) -> str:
+        padded = s.Sub(1.0, s.Cast(s.Unsqueeze("mask", whole(1, 2)), to="float32"))
+        wide = s.Mul(padded, LOWEST)
+        return str(s.Add(scores, s.Where(s.Not(near(s, window)), LOWEST, wide)))
+
+    return masked
+
+
+def both(window: int) -> Callable[[Sketch, str], str]:
+    """Two conditions, and scores that are chosen away."""
+
+    def masked(s: Sketch, scores: str) -> str:
+        ones = s.Cast(s.Unsqueeze("mask", whole(1, 2)), to="bool")
+        kept = s.And(ones, near(s, window, "float32"))
+        return str(s.Where(kept, scores, LOWEST))
+
+    return masked
+
+
+@pytest.mark.parametrize("spelling", [modern, both])
+@pytest.mark.parametrize("window", [0, 2, 8, 64, 700])
+def test_a_window_is_found(spelling: Callable[[int], Any], window: int) -> None:
+    s, y = sketch_of(spelling(window))
+    graph = s.graph(y)
+    after = fused(graph)
+    assert only(after, "Attention").attributes["window"] == window
+    for tokens in (5, 40) if window < 64 else (5, 150):
+        mask = np.ones((2, tokens), np.int64)
+        mask[1, tokens // 2 :] = 0
+        mask[1, 1] = 0  # a hole: places count it
+        feeds = {name: normal(2, tokens, 8, seed=i) for i, name in enumerate("qkv")}
+        real, (wanted,), (got,) = (
+            mask == 1,
+            *(results(each, mask=mask, **feeds) for each in (graph, after)),
+        )
+        np.testing.assert_allclose(got[real], wanted[real], atol=1e-5)
+
+
+def test_windows_that_cannot_be_tried_stay() -> None:
+    s, y = sketch_of(both(5000))
+    assert "Attention" not in operators(fused(s.graph(y)))
+
+
+@pytest.mark.parametrize("further", [3, -3])
+def test_half_a_window_is_none(further: int) -> None:
+    """Keys up to so many places before or behind a query, and any on the other side."""
+
+    def masked(s: Sketch, scores: str) -> str:
+        length = s.Gather(s.Shape("mask"), np.int64(1))
+        places = s.Range(np.int64(0), length, np.int64(1))
+        apart = s.Sub(s.Unsqueeze(places, whole(0)), s.Unsqueeze(places, whole(1)))
+        bound = np.int64(further)
+        outside = s.Greater(apart, bound) if further > 0 else s.Less(apart, bound)
+        return str(s.Where(outside, LOWEST, scores))
+
+    s, y = sketch_of(masked)
     assert "Attention" not in operators(fused(s.graph(y)))
 
 

@@ -274,3 +274,15 @@ def test_a_sum_read_elsewhere_stays() -> None:
     total = sketch.Add("x", "y")
     graph = layer_norm(sketch.graph(written_out(sketch, total), sketch.Neg(total)))
     assert sorted(operators(residual(graph))) == ["Add", "LayerNorm", "Neg"]
+
+
+def test_written_out_without_beta() -> None:
+    """Not one that takes no mean off, of deviations."""
+    s = Sketch(x=("float32", ("batch", "sequence", 8)))
+    deviation = s.Sub("x", s.ReduceMean("x", axes=(-1,)))
+    variance = s.ReduceMean(s.Pow(deviation, 2.0), axes=(-1,))
+    graph = s.graph(s.Mul(s.Div(deviation, s.Sqrt(s.Add(variance, 1e-5))), 1 + 0.1 * normal(8)))
+    after = layer_norm(graph)
+    assert operators(after) == ["LayerNorm"]
+    assert only(after, "LayerNorm").attributes.get("centred", True)
+    assert_same(graph, after, x=X)

@@ -37,6 +37,7 @@ from ..buffers import tile_of
 from ..context import CONTEXT, TILE
 from .records import CHANNELS, CONSTANTS, KEYS
 from .sentences import bias_at
+from .window import far_below, near
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 ONES = 0x01010101
@@ -352,16 +353,51 @@ def all_scores(depth, lanes, softmax, channels):
     return routine(scores)
 
 
+def in_window(lanes):
+    """Two routines on what `kept` has of the keys start .. end - 1: scores of keys outside the
+    window far below; exps of these 0, and the totals of the others.  view, at: window.py.
+    """
+    load, splat, row = loads("f32", lanes), splats("f32", lanes), 4 * lanes
+    (places_of, keep), lowered = near(lanes), far_below(lanes)
+
+    def lower(kept, start, end, view, at):
+        places, first = places_of(view, at), start & ~3
+        for key in range(start, end):
+            to = kept + row * (key - first)
+            store(to, lowered(load(to), keep(view, places, key)))
+
+    def sum_of_near(kept, start, end, view, at):
+        places, first, totals = places_of(view, at), start & ~3, splat(f32(0))
+        for key in range(start, end):
+            to = kept + row * (key - first)
+            store(to, mul(load(to), keep(view, places, key)))
+            totals = add(totals, load(to))
+        return totals
+
+    return routine(lower), routine(sum_of_near)
+
+
 def exps_of(depth, lanes, softmax, channels):
-    """A routine that leaves exps in `kept`, 0 for neighbours' keys, and returns their totals."""
+    """A routine that leaves exps in `kept`, 0 for neighbours' keys and those outside the window,
+    and returns their totals; view, at: window.py.
+    """
     scores = all_scores(depth, lanes, softmax, channels)
     splat = splats("f32", lanes)
     load = loads("f32", lanes)
     (ready, _, exp), row = conversion(lanes, softmax), 4 * lanes
+    lower, sum_of_near = in_window(lanes)
 
-    def from_greatest(query, keys, start, end, constants, kept, sums, bias):
+    def known(query, keys, start, end, constants, kept, sums, bias, view, at):
+        totals = scores(query, keys, start, end, constants, kept, sums, bias)
+        if view[3] >= 0:
+            totals = sum_of_near(kept, start, end, view, at)
+        return totals
+
+    def from_greatest(query, keys, start, end, constants, kept, sums, bias, view, at):
         totals = scores(query, keys, start, end, constants, kept, sums, bias)
         first, held = start & ~3, ready(constants)
+        if view[3] >= 0:
+            lower(kept, start, end, view, at)
         top = load(kept + row * (start - first))
         for key in range(start + 1, end):  # a neighbour's score may be far above all of ours
             top = maximum(top, load(kept + row * (key - first)))
@@ -371,6 +407,8 @@ def exps_of(depth, lanes, softmax, channels):
                 e = exp(load(kept + row * (key - first)), top, held)
             store(kept + row * (key - first), e)
             totals = add(totals, e)
+        if view[3] >= 0:
+            totals = sum_of_near(kept, start, end, view, at)
         return totals
 
-    return scores if softmax == "bytes" else routine(from_greatest)
+    return routine(known if softmax == "bytes" else from_greatest)

@@ -58,6 +58,7 @@ from .byte_scores import ONES, exps_of, interleave_queries, listed
 from .records import ATTENTION_BYTES as BYTES
 from .records import CHANNELS, CONSTANTS
 from .sentences import bias_of, channels_of, for_each_sentence
+from .window import seen, seen_from
 
 f32, i32 = nb.float32, nb.int32
 
@@ -88,12 +89,15 @@ def block(depth, softmax, channels, lanes):
 
     def attend(operands, start, end, at, first, last):
         (queries, sums, fours), keys, (values, v_tile, made), how = operands
-        constants, scratch, out, (entries, reach, first_query) = how
+        constants, scratch, out, (entries, reach, first_query), view = how
         query, out = (queries + 4 * at, sums + 4 * at, fours), out + at
         bias = (entries, reach, first_query + at)
+        start, end = seen(view, start, end, at + first, at + last)
         groups = (end + 3) // 4
         exps, probabilities = scratch, scratch + 4 * row * (groups - start // 4)
-        totals = exponentiate(query, keys, start, end, constants, exps, probabilities, bias)
+        totals = exponentiate(
+            query, keys, start, end, constants, exps, probabilities, bias, view, at
+        )
         factor = div(splat(load_f32(constants + CONSTANTS.probability_factor)), totals)
         magic = splat(f32(MAGIC))
         weight = whole(i32(0))
@@ -167,6 +171,7 @@ def attention_u8(depth, width, softmax, channels):
         shared = end - begin < heads * load_i64(context + CONTEXT.tiles)  # the rest is others'
         queries, sums = scratch, scratch + depth * TILE
         work, v_tile = sums + 4 * TILE, load_i64(params + BYTES.v_tile)
+        window = load_i64(params + BYTES.window)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             channel = depth * TILE * head
@@ -178,11 +183,12 @@ def attention_u8(depth, width, softmax, channels):
             values = arena + load_i64(params + BYTES.v) + channel
             out = tile_of(arena, params + BYTES.y, tile) + channel
             entries, reach = bias_of(params + BYTES.bias, params + BYTES.reach, head)
+            view = seen_from(context, tile, window)
             operands = (
                 (queries, sums, fours),
                 (keys, key_sums, heads * depth * TILE, heads * 4 * TILE),
                 (values, v_tile, made),
-                (constants, work, out, (entries, reach, TILE * tile)),
+                (constants, work, out, (entries, reach, TILE * tile), view),
             )
             visit(context, tile, operands, (shared, unit == begin, head + 1 < heads))
 

@@ -52,6 +52,7 @@ from ..context import CONTEXT, TILE
 from .records import ATTENTION_FLOATS as FLOATS
 from .records import CHANNELS
 from .sentences import bias_at, bias_of, channels_of, for_each_sentence
+from .window import four_far_below, near, seen, seen_from
 
 f32, i32, i64 = nb.float32, nb.int32, nb.int64
 LEAST = -3.0e38
@@ -89,13 +90,16 @@ def biased(lanes):
 
 
 def score(kind, lanes):
-    """Scores of the keys start .. end - 1, a row each; returns the greatest of each query."""
+    """Scores of the keys start .. end - 1, a row each; returns the greatest of each query.  Where
+    there is a window, those of keys outside it are far below.
+    """
     splat, (load_query, product) = splats("f32", lanes), products_of(kind, lanes)
     load, row, add_bias = loads("f32", lanes), 4 * lanes, biased(lanes)
     rows, per_channel = 4 // PER_WORD[kind], ROW // PER_WORD[kind]
+    places_of, lowered = near(lanes)[0], four_far_below(lanes)
 
-    def make(queries, keys, k_tile, start, end, scores, fours, bias):
-        greatest_yet, at = splat(f32(LEAST)), scores
+    def make(queries, keys, k_tile, start, end, scores, fours, bias, view, lane):
+        greatest_yet, at, places = splat(f32(LEAST)), scores, places_of(view, lane)
         for group in range(start // 4, (end + 3) // 4):
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
             a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
@@ -108,6 +112,8 @@ def score(kind, lanes):
             if bias[0]:
                 a, b = add_bias(a, bias, 4 * group), add_bias(b, bias, 4 * group + 1)
                 c, d = add_bias(c, bias, 4 * group + 2), add_bias(d, bias, 4 * group + 3)
+            if view[3] >= 0:
+                a, b, c, d = lowered(a, b, c, d, view, places, 4 * group)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
@@ -241,9 +247,12 @@ def block(kind, lanes):
 
     def attend(operands, start, end, at, first, last):
         (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how = operands
-        scale, scratch, (entries, reach, first_query) = how
+        scale, scratch, (entries, reach, first_query), view = how
         bias = (entries, reach, first_query + at)
-        greatest = make_scores(queries + 4 * at, keys, k_tile, start, end, scratch, fours, bias)
+        start, end = seen(view, start, end, at + first, at + last)
+        greatest = make_scores(
+            queries + 4 * at, keys, k_tile, start, end, scratch, fours, bias, view, at
+        )
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
         for four in range(load_int(made + CHANNELS.count)):
             channel = load_int(made + CHANNELS.first + 4 * four)
@@ -267,6 +276,7 @@ def attention(kind, depth, width):
         arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
         heads, scale = load_i64(params + FLOATS.heads), load_f32(params + FLOATS.scale)
         k_tile, v_tile = load_i64(params + FLOATS.k_tile), load_i64(params + FLOATS.v_tile)
+        window = load_i64(params + FLOATS.window)
         for unit in range(begin, end):
             tile, head = unit // heads, unit % heads
             queries = tile_of(arena, params + FLOATS.q, tile) + key_bytes * head
@@ -276,7 +286,7 @@ def attention(kind, depth, width):
             fours = channels_of(params + FLOATS.fours, depth, head)
             made = channels_of(params + FLOATS.made, depth, head)
             entries, reach = bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
-            how = (scale, scratch, (entries, reach, TILE * tile))
+            how = (scale, scratch, (entries, reach, TILE * tile), seen_from(context, tile, window))
             operands = (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how
             visit(context, tile, operands, 0)
 

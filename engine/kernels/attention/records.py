@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..params import buffer
 from ..record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
 
-__all__ = ["ATTENTION_BYTES", "ATTENTION_FLOATS", "CHANNELS", "CONSTANTS", "KEYS"]
+__all__ = ["ATTENTION_BYTES", "ATTENTION_FLOATS", "CHANNELS", "CONSTANTS", "KEYS", "NO_WINDOW"]
 
+NO_WINDOW = -1
 CHANNELS = record(  # of a head: those that are not dead, four by four
     "CHANNELS",
     Field("count", "int32", "of the fours"),
@@ -27,6 +28,7 @@ KEYS = record(
     Field("extra", ADDRESS, "of int32 [heads], added to it"),
     Field("fours", ADDRESS, "of CHANNELS [heads]: those that count"),
 )
+WINDOW = Field("window", WHOLE, "places that a key is away at most; NO_WINDOW: any (window.py)")
 ATTENTION_BYTES = record(
     "ATTENTION_BYTES",
     *buffer("q", "queries"),
@@ -39,6 +41,7 @@ ATTENTION_BYTES = record(
     Field("made", ADDRESS, "of CHANNELS [heads]: of y, those that are read"),
     Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
     *BIAS,
+    WINDOW,
 )
 CONSTANTS = record(  # of attention on bytes; a prime: less 128, where bytes were turned into s8
     "CONSTANTS",
@@ -72,4 +75,5 @@ ATTENTION_FLOATS = record(
     Field("made", ADDRESS, "of CHANNELS [heads]: of y, those that are read"),
     Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
     *BIAS,
+    WINDOW,
 )

@@ -55,6 +55,7 @@ from .normalize import (
     choose_embedding,
     choose_layer_norm,
 )
+from .rotary import RotaryChoice, choose_rotary
 from .rows import (
     PoolChoice,
     RenamingChoice,
@@ -85,6 +86,7 @@ __all__ = [
     "PoolChoice",
     "RenamingChoice",
     "RoundedNormChoice",
+    "RotaryChoice",
     "SelectChoice",
     "ThroughFloats",
     "choices_of",
@@ -97,6 +99,7 @@ CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Attention": choose_attention,
     "engine.LayerNorm": choose_layer_norm,
     "engine.Lookup": choose_lookup,
+    "engine.Rotary": choose_rotary,
     "engine.Select": choose_select,
     "engine.Pool": choose_pool,
     "engine.L2Norm": choose_l2_norm,

@@ -19,6 +19,7 @@ from .rows import RenamingChoice
 __all__ = ["AttentionChoice", "MaskChoice", "choose_attention", "choose_mask", "forms_read"]
 
 Array = NDArray[Any]
+LEAST_SCALE = 1e-30  # of scores that are to be far below
 PARTS = ("scores", "scaled", "masked", "probabilities", "product")
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
 
@@ -77,6 +78,8 @@ def choose_attention(facts: Facts, node: Node) -> AttentionChoice:
         raise Unplanned("query, key and value have different channels")
     if depth % WHOLE or {key.buffer.domain, value.buffer.domain} != {"tokens"}:
         raise Unplanned(f"heads of {depth} channels")
+    if node.attributes.get("window") is not None:
+        _check_window(facts, node, query)
     choose = _bytes if in_bytes else _floats
     return choose(facts, node, (query, key, value), mask, depth)
 
@@ -87,6 +90,17 @@ def _check_mask(facts: Facts, mask: str) -> None:
         raise Unplanned(f"mask '{mask}', before it was '{facts.mask}'")
     if mask and mask not in {value.name for value in facts.graph.inputs}:
         raise Unplanned(f"mask '{mask}' is not the graph's input")
+
+
+def _check_window(facts: Facts, node: Node, query: Activation) -> None:
+    """Kernels go by places of queries, and take keys out by scores that are far below."""
+    how = {} if facts.embedding is None else facts.embedding.attributes
+    if query.buffer.domain == "rows":
+        raise Unplanned("a window, of one query a sentence")
+    if how.get("padding_id") is not None:
+        raise Unplanned("a window, and tokens are numbered by ids")
+    if abs(node.attributes["scale"]) < LEAST_SCALE:
+        raise Unplanned(f"a window, and scores are multiplied by {node.attributes['scale']}")
 
 
 def _bytes(
@@ -100,6 +114,8 @@ def _bytes(
         raise Unplanned(reason)
     in_rows, softmax = query.buffer.domain == "rows", softmax_of(node)
     tiles = not in_rows and facts.isa.has("amx-int8") and depth in TILE_DEPTHS and not node.bias
+    tiles = not in_rows and facts.isa.has("amx-int8") and depth in TILE_DEPTHS
+    tiles = tiles and node.attributes.get("window") is None  # whose places tiles do not know
     y, varying = _result(facts, node, query), facts.varying.get(node.outputs[0])
     live = None if in_rows or tiles else _live(facts, node, y)
     channels = "all" if varying is None and live is None else "some"
@@ -159,6 +175,7 @@ def forms_read(facts: Facts, node: Node) -> tuple[str, str, str]:
     One query a sentence is as fast in float32; so is all of it where dot2_bf16 is emulated.
     """
     low = node.attributes.get("precision") == "bfloat16" and facts.isa.has("avx512bf16")
+    low = low and node.attributes.get("window") is None
     if low and node.query not in facts.rows:
         return "pairs", "pairs", "words"
     return "", "", ""

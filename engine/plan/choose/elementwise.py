@@ -87,6 +87,8 @@ def choose_elementwise(facts: Facts, node: Node) -> ElementwiseChoice:
         raise Unplanned(f"x is {x.returned}")
     if (node.kind == "DequantizeLinear") == (x.buffer.dtype == "f32"):
         raise Unplanned(f"x is {x.buffer.dtype}")
+    if node.attributes.get("alpha", 1.0) != 1.0:
+        raise Unplanned("x is scaled first")
     output = _quantization_of(facts, node) if node.kind == "QuantizeLinear" else None
     if node.kind == "DequantizeLinear":
         given = stored(_quantization_of(facts, node))
