@@ -80,7 +80,7 @@ FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     affine: _affine.FUSIONS,
     attention: [_attention.FUSION],
     pool: _pool.FUSIONS,
-    mask: [_mask.FUSION],
+    mask: _mask.FUSIONS,
     l2_norm: [_l2_norm.FUSION],
     select: _select.FUSIONS,
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..graph import Graph, Node
-from .fusion import Fusion, Match, fuse
+from .fusion import Fusion, Match, fuse_all
 from .match import Operators, Pattern, Tensor
 from .names import layer_name
 from .pool import mask_of
 
-__all__ = ["FUSION", "mask"]
+__all__ = ["FUSIONS", "mask"]
 
 
 def product(op: Operators, x: Tensor, ones: Tensor) -> Pattern:
@@ -34,9 +34,28 @@ def build(match: Match) -> Sequence[Node]:
     return [Node("Mask", (match["x"], found[0]), match.root.outputs, {}, name, "engine")]
 
 
-FUSION = Fusion("mask", product, build, objection)
+# --- quantised ---
+def rounded(op: Operators, x: Tensor, mask: Tensor) -> Pattern:
+    return op.engine.FakeQuantize(op.engine.Mask(x, mask))
+
+
+def rounded_before(match: Match) -> Sequence[Node]:
+    """Every quantisation has a 0, so tokens may be rounded first; they may have been already."""
+    root, out, made = match.root, match.root.outputs[0], match.search.producer.get(match["x"])
+    if made is not None and made.kind == root.kind and made.attributes == root.attributes:
+        return [Node("Mask", (match["x"], match["mask"]), (out,), {}, root.name, "engine")]
+    return [
+        root.changed(inputs=(match["x"],), outputs=(f"{out}.unmasked",)),
+        Node("Mask", (f"{out}.unmasked", match["mask"]), (out,), {}, root.name, "engine"),
+    ]
+
+
+FUSIONS = [
+    Fusion("mask", product, build, objection),
+    Fusion("mask_rounded", rounded, rounded_before),
+]
 
 
 def mask(graph: Graph) -> Graph:
     """Products of tokens and their mask as Mask."""
-    return fuse(graph, FUSION)
+    return fuse_all(graph, FUSIONS)

@@ -23,6 +23,7 @@ from .names import layer_name
 from .probe import Part, part_above, probe, sentences
 from .select import squeeze
 from .shape_rules import axes_of
+from .shapes import FAKE
 
 __all__ = ["FUSIONS", "mask_of", "pool"]
 
@@ -166,6 +167,8 @@ def not_masked(match: Match) -> str | None:
 def not_of_kernels(match: Match) -> str | None:
     """Only where kernels may have made x: else nothing is won."""
     made = match.search.producer.get(match["x"])
+    while made is not None and made.kind in FAKE:
+        made = match.search.producer.get(made.inputs[0])
     if made is None or not (made.domain == "engine" or made.kind in ACTIVATES):
         return f"'{match['x']}' is no operator's of the engine"
     if match.root.kind == "ReduceMean" and source_of(match)[1]:

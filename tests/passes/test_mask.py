@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.graph import Graph, Node, Value
+from engine.graph import Graph, Node, Quantization, Value
 from engine.passes.clean import clean
 from engine.passes.dead_rows import dead_rows
 from engine.passes.mask import mask
+from engine.passes.pool import pool
 from tests.passes.sketch import assert_same, normal, only, operators
 from tests.passes.test_pool import FEEDS, expanded, ones, sketch
 from tests.plan.test_shapes import assert_like_reference
@@ -69,3 +70,27 @@ def test_the_mask_has_a_number_for_every_row() -> None:
     after = dead_rows(graph)
     assert operators(after) == ["LayerNorm", "Mask", "Select"]
     assert_same(graph, after, h=normal(3, 7, 8), mask=FEEDS["mask"])
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["rounded before", "as it is"])
+def test_rounding_comes_first(before: bool) -> None:
+    """As quantize_static leaves it; what is rounded so already is not rounded again."""
+    s, x = sketch()
+    how = {"domain": "engine", "quantization": Quantization(0.02, 120)}
+    x = s.FakeQuantize(x, **how) if before else x
+    graph = s.graph(s.FakeQuantize(s.Mul(x, ones(s)), **how))
+    after = mask(clean(graph))
+    assert operators(after) == ["LayerNorm", "FakeQuantize", "Mask"]
+    assert_same(graph, after, **FEEDS)
+
+
+def test_numbers_of_tokens_are_no_rows_of_them() -> None:
+    """The mask, rounded, is no operator's of the engine."""
+    s, x = sketch()
+    rounded = s.FakeQuantize(expanded(s, x), domain="engine", quantization=Quantization(1 / 255, 0))
+    count = s.Clip(s.ReduceSum(rounded, np.array([1]), keepdims=0), np.float32(1e-9), "")
+    total = s.ReduceSum(s.Mul(x, rounded), np.array([1]), keepdims=0)
+    before = s.graph(s.Div(total, count))
+    after = pool(mask(clean(before)))
+    assert operators(after) == ["LayerNorm", "Pool", "Squeeze"]
+    assert_same(before, after, **FEEDS)
