@@ -30,7 +30,9 @@ def emit_linear(planner: Planner, node: Node, choice: LinearChoice) -> None:
     if choice.how.kernel == DENSE_ROWS:
         _dense_rows(planner, node, choice, weight, bias)
         return
-    x = choice.x.buffer if choice.precision == "int8" else in_floats(planner, node, choice.x)
+    x = choice.x.buffer
+    if choice.precision != "int8" and x.dtype == "u8":
+        x = in_floats(planner, node, choice.x)
     scales = None
     if choice.dynamic:
         x, scales = planner.quantized_tokens(x)

@@ -65,7 +65,7 @@ INT8 = {
     "int8_spans": SPANS,
     "int8_optimised": QUANTIZED_HEAD,
     # here the residual takes the float32 value, so LayerNorm makes that and QuantizeLinear stays
-    "int8_operators": QUANTIZED_HEAD | {"QuantizeLinear": 5, "Select": 2},
+    "int8_operators": QUANTIZED_HEAD | {"QuantizeLinear": 4, "Select": 2},
     "integer_products": CLASSIFIER | {"QuantizeLinear": 4, "Select": 2},
 }
 ROUNDED = {"dynamic_int8": (CLASSIFIER, 3e-2), "bfloat16": (CLASSIFIER, 1e-2)}
