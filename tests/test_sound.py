@@ -117,6 +117,7 @@ BROKEN: list[tuple[Change, str]] = [
     (inputs("z", "y h - one zero"), r"'residual' \('h'\).*C = 64"),
     (inputs("a", "x words x attention_mask"), r"'key' \('words'\)"),
     (inputs("a", "x x x one"), r"'mask' \('one'\)"),
+    (inputs("a", "x x x attention_mask back"), r"the bias is \[64, 128\], expected \[2, an odd"),
 ]  # fmt: skip
 
 

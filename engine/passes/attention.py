@@ -226,7 +226,7 @@ def mask_of(
     if never_masks(match, facts, (*mask, *others), given, seen):
         return Mask("")
     ways = [] if others else maskings(match, facts, mask, given, seen, levels)
-    if not ways and levels is None:
+    if not ways and "rounded masked" not in match:
         bias = bias_of(match, facts, others or mask, heads)
         seen = seen if others else Seen(USUAL, bias=bias)
         ways = [] if bias is None else maskings(match, facts, mask, given, seen, levels)

@@ -104,6 +104,19 @@ def test_buckets(bias: Callable[[Sketch], str], mask: Callable[[Sketch, str], st
     assert_same(graph, after, **longer(37))
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["once", "after the sum"])
+def test_scores_that_are_quantised(again: bool) -> None:
+    """Before the bias is added; after that no kernel rounds them."""
+    s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=MASK)
+    scores = s.round_trip(s.MatMul(heads(s, "q"), heads(s, "k", (0, 2, 3, 1))), 0.1)
+    scores = additive(s, s.Add(s.Mul(scores, 0.5), t5(s)))
+    scores = s.round_trip(scores, 0.5, 255) if again else scores
+    graph = s.graph(joined(s, s.MatMul(s.Softmax(scores, axis=-1), heads(s, "v"))))
+    after = fused(graph)
+    assert ("Attention" in operators(after)) != again
+    assert_same(graph, after, **FEEDS)
+
+
 def test_mask_and_bias_that_are_one_sum() -> None:
     """As T5 has them, for all layers."""
     s = Sketch(q=HIDDEN, k=HIDDEN, v=HIDDEN, mask=MASK)
