@@ -28,7 +28,7 @@ from .shapes import FAKE
 __all__ = ["FUSIONS", "mask_of", "pool"]
 
 Array = NDArray[Any]
-TRIED = ((2, 3), (1, 4), (3, 7))  # sentences, tokens
+TRIED = ((2, 3), (1, 4), (3, 7), (1, 300))  # sentences, tokens
 ACTIVATES = kinds(Trait.ACTIVATES)
 ROUNDING = 2e-6  # of a count: count + epsilon is as good as the count itself
 

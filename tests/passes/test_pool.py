@@ -77,6 +77,12 @@ def rows(s: Sketch) -> str:
     return str(s.Range(np.int64(0), s.Gather(s.Shape("mask"), np.int64(0)), np.int64(1)))
 
 
+def places(s: Sketch) -> str:
+    """[sequence, 1]"""
+    numbers = s.Range(np.int64(0), s.Gather(s.Shape("mask"), np.int64(1)), np.int64(1))
+    return column(s, numbers)
+
+
 def column(s: Sketch, x: str) -> str:
     return str(s.Unsqueeze(x, TOKENS))
 
@@ -173,6 +179,9 @@ OTHERS: dict[str, Spelling] = {
         x, s.Max(places_of_last(s, x), np.int64(0)), axis=1
     ),
     "all tokens counted": lambda s, x: s.ReduceMean(s.Mul(x, ones(s)), axes=(1,)),
+    "the first hundred": lambda s, x: s.ReduceSum(
+        s.Mul(x, s.Mul(ones(s), s.Cast(s.Less(places(s), np.int64(100)), to="float32"))), TOKENS
+    ),
     "by what tokens hold": lambda s, x: s.ReduceSum(s.Mul(x, s.Sigmoid(x)), TOKENS),
 }  # fmt: skip
 

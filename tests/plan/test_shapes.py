@@ -187,3 +187,12 @@ def test_numbers_for_all_tokens(name: str) -> None:
         session = assert_like_reference(graph, [8, 8])
     assert session.plan is not None
     assert (session.plan.fallback is None) == (name in NUMBERS)
+
+
+def test_a_layer_behind_rows_taken_from_a_number() -> None:
+    """Rows, whichever operand they are."""
+    taken = Node("Sub", ("number", "logits"), ("made",))
+    layer = Node("Linear", ("made", "more", "", ""), ("end",), {}, "", "engine")
+    constants = {"number": np.float32([1, 2]), "more": normal(3, 2, seed=4)}
+    session = assert_like_reference(ending(taken, layer, outputs=("end",), **constants), [8, 3, 5])
+    assert session.plan is not None and session.plan.fallback is None

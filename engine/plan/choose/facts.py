@@ -70,7 +70,7 @@ def row_values(graph: Graph, given: Iterable[str]) -> frozenset[str]:
     """The values that have one token a sentence; given: those that do anyway."""
     found = set(given)
     for node in graph:
-        if node.kind in ("engine.Select", "engine.Pool") or found.intersection(node.inputs[:1]):
+        if node.kind in ("engine.Select", "engine.Pool") or found.intersection(node.inputs):
             found.update(node.outputs)
     return frozenset(found)
 
