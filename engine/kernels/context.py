@@ -35,4 +35,5 @@ CONTEXT = record(
     Field("generation", "int64", "of the last call it has taken part in"),
     Field("first_row", "int64", "of the pack's first sentence: earlier packs' rows may wait"),
     Field("length", "int64", "tokens of every sentence, masked ones too"),
+    Field("batch_ids", "int64", "address of int64 [batch * length]: the ids that the caller gave"),
 )

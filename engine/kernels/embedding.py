@@ -3,8 +3,12 @@ the row, then a transposition into tiles with tokens in lanes.  Where `rounding`
 type is rounded to a byte in between.
 
 The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
+A trigram's row has the words of three neighbours (MobileBERT): those that stand beside a token in
+the caller's batch, as a masked neighbour's row counts, too.
+
 A unit is a tile of 64 tokens.
-params: EMBEDDING.  Scratch: one row of float32, 64 rows of results, two blocks of 64 x 64 bytes.
+params: EMBEDDING, TRIGRAM.  Scratch: one row of float32, 64 rows of results, two blocks of 64 x 64
+bytes.
 """
 
 import numba as nb
@@ -35,7 +39,7 @@ from ..codegen.simd import (
 )
 from .buffers import tile_of
 from .context import CONTEXT, TILE
-from .params import EMBEDDING, ROUNDING
+from .params import EMBEDDING, ROUNDING, TRIGRAM
 
 f32 = nb.float32
 CHUNK, SOME = 64, 8  # floats at a time, and to find a number near the mean
@@ -43,6 +47,7 @@ AHEAD = 16  # tokens
 load_bytes = loads("u8", TILE)
 load_row, load_kept = loads_unaligned("f32", CHUNK), loads("f32", CHUNK)
 load_line, load_some = loads("f32", 16), loads_unaligned("f32", SOME)
+load_sixteen, no_sixteen = loads_unaligned("f32", 16), splats("f32", 16)
 splat = splats("f32", CHUNK)
 
 
@@ -198,5 +203,63 @@ def embedding(output, normalised):
                         size * TILE,
                         block_scratch,
                     )
+
+    return kernel
+
+
+@routine
+def put_sum(row, count, first, second):
+    """Two rows of floats added, either of which may be 0."""
+    for n in range(0, 4 * count, 64):
+        v = no_sixteen(f32(0))
+        if first:
+            v = load_sixteen(first + n)
+        if second:
+            v = add(v, load_sixteen(second + n))
+        store(row + n, v)
+
+
+@routine
+def word_of(params, context, place, step):
+    """The address of the row of the word `step` beside a place in the batch; 0 behind an end."""
+    length = load_i64(context + CONTEXT.length)
+    column = place % length + step
+    if column < 0 or column >= length:
+        return 0
+    word = load_i64(load_i64(context + CONTEXT.batch_ids) + 8 * (place + step))
+    word = min(max(word, 0), load_i64(params + TRIGRAM.vocabulary) - 1)
+    return load_i64(params + TRIGRAM.words) + 4 * load_i64(params + TRIGRAM.width) * word
+
+
+def trigram():
+    """y: the words behind, at and before a token, then its position and type, added."""
+    transpose = transposition(load_line, 4, 16, 4)
+
+    def kernel(params, context, begin, end):
+        arena, rows = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
+        positions, types = load_i64(params + TRIGRAM.positions), load_i64(params + TRIGRAM.types)
+        width, rest = load_i64(params + TRIGRAM.width), load_i64(params + TRIGRAM.rest)
+        places, kinds = load_i64(context + CONTEXT.places), load_i64(context + CONTEXT.types)
+        numbers, tokens = load_i64(context + CONTEXT.positions), load_i64(context + CONTEXT.tokens)
+        channels = 3 * width + rest
+        block_scratch = rows + 4 * TILE * channels
+        for tile in range(begin, end):
+            for t in range(min(tokens - TILE * tile, TILE)):
+                at, row = 4 * (TILE * tile + t), rows + 4 * channels * t
+                place = load_int(places + at)
+                for step in range(3):
+                    put_sum(
+                        row + 4 * width * step, width, word_of(params, context, place, 1 - step), 0
+                    )
+                position, kind = positions + 4 * rest * load_int(numbers + at), types
+                if types:
+                    kind += 4 * rest * load_int(kinds + at)
+                put_sum(row + 12 * width, rest, position, kind)
+            y = tile_of(arena, params + TRIGRAM.y, tile)
+            for channel in range(0, channels, 16):
+                for t in range(0, TILE, 16):
+                    source = rows + 4 * (channels * t + channel)
+                    target = y + 4 * (TILE * channel + t)
+                    transpose(source, 4 * channels, target, 4 * TILE, block_scratch)
 
     return kernel

@@ -28,6 +28,7 @@ __all__ = [
     "QUANTIZE_TOKENS",
     "ROTARY",
     "SELECT",
+    "TRIGRAM",
     "buffer",
 ]
 
@@ -156,6 +157,18 @@ EMBEDDING = record(
     Field("share", FLOAT, "1 / channels that count"),
     Field("last", WHOLE, "channels of the last 64 that count; the others are 0 in all tables"),
     Field("rounding", ADDRESS, "of ROUNDING, or 0 where word + type is not rounded"),
+)
+
+
+TRIGRAM = record(
+    "TRIGRAM",
+    Field("words", ADDRESS, "of float32 [words][width]"),
+    Field("positions", ADDRESS, "of float32 [positions][rest]"),
+    Field("types", ADDRESS, "of float32 [types][rest], or 0"),
+    Field("vocabulary", WHOLE, "words"),
+    Field("width", WHOLE, "of a word, a multiple of 16"),
+    Field("rest", WHOLE, "of a position, a multiple of 16"),
+    *Y,
 )
 
 

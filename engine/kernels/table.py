@@ -114,6 +114,9 @@ KERNELS: Mapping[str, Kernel] = {
             "embedding", "embedding", ("y_type", "normalised"), params.EMBEDDING,
             scratch="embedding", looks_up=True,
         ),
+        Kernel(
+            "trigram", "embedding", (), params.TRIGRAM, scratch="embedding", looks_up=True,
+        ),
         Kernel("layer_norm_bytes", "normalize", ("lanes", "y_type"), params.LAYER_NORM_BYTES),
         Kernel(
             "layer_norm_floats", "normalize",

@@ -41,7 +41,8 @@ def made_up(graph: Graph, batch: int, length: int, *, seed: int = 0, holes: bool
         for value in graph.inputs
     }
     for node in graph:
-        if node.kind == "engine.Embedding" and (name := node.position_ids):
+        numbers = node.kind in ("engine.Embedding", "engine.Trigram")
+        if numbers and (name := node.position_ids):
             feed[name] = np.zeros_like(feed[name]) + np.arange(length, dtype=feed[name].dtype)
     return feed
 

@@ -68,6 +68,31 @@ def embedding(
     return quantized(total, output)
 
 
+def trigram(
+    input_ids: Array,
+    token_type_ids: Array | None,
+    words: Array,  # [V, E]
+    positions: Array,  # [P, C]
+    types: Array | None = None,  # [T, C]
+    position_ids: Array | None = None,
+    *,
+    position_offset: int = 0,
+) -> Array:
+    """y [B, S, 3 E + C] from input_ids [B, S]: the rows of the word behind a token, of its own and
+    of the one before, 0 where there is none; then its position's and its type's, added.
+    """
+    own = words[input_ids]
+    around = np.pad(own, ((0, 0), (1, 1), (0, 0)))
+    rest = positions[np.arange(input_ids.shape[1])[None] + position_offset]
+    if position_ids is not None:
+        rest = positions[position_ids]
+    if types is not None:
+        kinds = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        rest = rest + types[kinds]
+    rest = np.broadcast_to(rest, (*own.shape[:2], rest.shape[-1]))
+    return np.concatenate([around[:, 2:], own, around[:, :-2], rest], axis=-1)
+
+
 def linear(
     x: Array,
     weight: Array,
@@ -372,4 +397,5 @@ OPERATORS = [
     Operator("Pool", pool, domain="engine", traits=HEAVY),
     Operator("Rotary", rotary, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),
+    Operator("Trigram", trigram, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),
 ]

@@ -290,6 +290,22 @@ EMBEDDING = Declaration(
     (gamma_with_beta, types_with_table, sum_with_types, positions_left, numbered_once),
     may_end=1,
 )
+TRIGRAM = Declaration(
+    "Trigram",
+    (
+        Input("input_ids", ("B", "S"), INTEGERS),
+        Input("token_type_ids", ("B", "S"), INTEGERS, optional=True),
+        constant("words", "V", "E"),
+        constant("positions", "P", "C"),
+        constant("types", "T", "C", optional=True),
+        Input("position_ids", ("...", "S"), INTEGERS, optional=True),
+    ),
+    ("B", "S", "N"),
+    {"position_offset": ROW},
+    (types_with_table, positions_left, numbered_once),
+    may_end=1,
+    follows="words",
+)
 LINEAR = Declaration(
     "Linear",
     (
@@ -443,8 +459,7 @@ DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
     for row in (
         EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, LOOKUP, ROTARY, SELECT, POOL, L2_NORM, CHANNELS,
-        LOG1P,
-        MASK, AFFINE,
+        LOG1P, MASK, AFFINE, TRIGRAM,
     )
 }  # fmt: skip
 for _kind, _row in DECLARED.items():

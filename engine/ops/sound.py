@@ -156,7 +156,8 @@ def _result(
     first = values[row.inputs[0].name]
     how = node.attributes.get("output")
     if "output" not in row.attributes:  # it passes on what it reads
-        dtype, how, is_ours = first.dtype, first.stored, first.is_ours
+        read = values[row.follows] if row.follows else first
+        dtype, how, is_ours = read.dtype, read.stored, read.is_ours
     elif how is not None:
         dtype, is_ours = how.dtype, True
     else:

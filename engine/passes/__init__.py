@@ -20,6 +20,7 @@ from . import linear as _linear
 from . import mask as _mask
 from . import pool as _pool
 from . import select as _select
+from . import trigram as _trigram
 from .affine import affine
 from .attention import attention
 from .channels import channels
@@ -42,6 +43,7 @@ from .select import select
 from .simulate import simulate
 from .sparsity import sparsity
 from .take_apart import take_apart
+from .trigram import trigram
 from .widen import widen
 
 __all__ = ["FUSIONS", "PIPELINE", "explain", "optimize", "why"]
@@ -56,6 +58,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     layer_norm,
     embedding,  # needs LayerNorm without its residual
     linear,
+    trigram,  # an embedding behind which a layer stands
     residual,  # after linear: the layer's own result is x, the other the residual
     affine,  # what scales and shifts channels without a norm
     rotary,  # what turns the results of linear layers
@@ -76,6 +79,7 @@ FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     layer_norm: _layer_norm.FUSIONS,
     embedding: _embedding.FUSIONS,
     linear: _linear.FUSIONS,
+    trigram: _trigram.FUSIONS,
     residual: [_layer_norm.RESIDUAL],
     affine: _affine.FUSIONS,
     attention: [_attention.FUSION],

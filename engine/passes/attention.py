@@ -27,7 +27,7 @@ from .match import Operators, Pattern, Scalar, Search, Tensor, Viewed, either
 from .movement import VIEWS, Chain, chain_above, lengths, moved, size
 from .names import layer_name
 from .outputs_apart import outputs_apart
-from .probe import Part, part_above, probe, sentences
+from .probe import LOOKUPS, Part, part_above, probe, sentences
 from .shapes import Fact
 from .simulate import every_byte, fake_quantize, rounded
 
@@ -287,7 +287,7 @@ def tried(
     """What the parts make of some masks, and bool [batch, sequence], where those are not 0."""
     graph = match.graph
     readers = [node for value in given for node in match.search.consumers[value.name]]
-    ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
+    ids = any(node.kind in LOOKUPS for node in readers)
     for seed, (batch, tokens) in enumerate(seen.shapes):
         feeds = sentences(graph, batch, tokens, seed, kinds=7 if ids else 2)
         terms = [probe(part, graph, facts, feeds) for part in parts]

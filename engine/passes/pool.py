@@ -20,7 +20,7 @@ from .fusion import Fusion, Match, fuse_all
 from .lengths import alike
 from .match import Constant, Maybe, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
-from .probe import Part, part_above, probe, sentences
+from .probe import LOOKUPS, Part, part_above, probe, sentences
 from .select import squeeze
 from .shape_rules import axes_of
 from .shapes import FAKE
@@ -65,7 +65,7 @@ def tried(match: Match, value: str, x: str) -> Tried | str:
     if len(mask.shape) != 2 or not alike(mask.shape, hidden[:2]):
         return f"'{mask.name}' is no mask of tokens {list(hidden[:2])}"
     readers = match.search.consumers[mask.name]
-    ids = any(node.kind in ("engine.Embedding", "Gather") for node in readers)
+    ids = any(node.kind in LOOKUPS for node in readers)
     found = [_tried(match, part, mask, n, 7 if ids else 2) for n in range(len(TRIED))]
     results = tuple(each for each in found if each is not None)
     return Tried(mask, results) if len(results) == len(TRIED) else f"'{value}' is not known"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
-from ..ops import Trait, kinds
+from ..ops import OPERATORS, Trait, kinds
 from ..ops.reference import evaluate
 from .match import Search
 from .shapes import Fact
@@ -25,6 +25,7 @@ from .simulate import rounded
 
 __all__ = [
     "HEAVY",
+    "LOOKUPS",
     "Part",
     "lengths_of",
     "number_of",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+LOOKUPS = {str(row) for row in OPERATORS if row.lookups}  # a graph's input that they read is ids
 HEAVY = kinds(Trait.HEAVY)
 LARGEST = 200  # nodes; a mask is made of a few dozen at most
 MOST_TOKENS = 1 << 16

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import Graph, Node
 from ..ops import Trait, kinds
 from . import shape_rules
-from .lengths import Length, Shape, broadcast
+from .lengths import Length, Shape, added, broadcast, times
 from .shape_rules import LARGEST, UNKNOWN, Fact, Rule, axes_of, whole
 
 __all__ = ["UNKNOWN", "Fact", "fact_of", "facts_after", "infer"]
@@ -187,6 +187,13 @@ def rotary(node: Node, inputs: list[Fact]) -> Fact:
     return Fact(inputs[0].shape, None, result_type(node))
 
 
+def trigram(node: Node, inputs: list[Fact]) -> Fact:
+    ids, words, rest = (inputs[i].shape for i in (0, 2, 3))
+    if ids is None or words is None or rest is None:
+        return UNKNOWN
+    return Fact((*ids, added(times(3, words[1]), rest[1]) or ""), None, "float32")
+
+
 def select(node: Node, inputs: list[Fact]) -> Fact:
     """Also of Pool: one row of each sentence."""
     x = inputs[0]
@@ -235,4 +242,5 @@ RULES: dict[str, Rule] = {
     "engine.Pool": select,
     "engine.Rotary": rotary,
     "engine.Select": select,
+    "engine.Trigram": trigram,
 }

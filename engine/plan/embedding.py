@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..graph import Node
-from .choose import EmbeddingChoice
+from .choose import EmbeddingChoice, TrigramChoice
 from .choose.normalize import CHANNELS
 from .planner import Planner, float32
 from .quantized import roundings
 
-__all__ = ["emit_embedding"]
+__all__ = ["emit_embedding", "emit_trigram"]
 
 
 def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> None:
@@ -43,3 +43,21 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
     planner.emit(node, "embedding", (y.dtype, bool(node.gamma)), params, "tokens")
     size = sum(each.nbytes for each in tables.values())
     planner.layer(node, shape=table.shape, dtype="float32", bytes=size)
+
+
+def emit_trigram(planner: Planner, node: Node, choice: TrigramChoice) -> None:
+    """Tables stay where they are."""
+    names = {"words": node.words, "positions": node.positions, "types": node.types}
+    tables = {name: float32(planner.array(value)) for name, value in names.items() if value}
+    vocabulary, width = tables["words"].shape
+    params = {
+        "types": 0,
+        **tables,
+        "vocabulary": vocabulary,
+        "width": width,
+        "rest": tables["positions"].shape[1],
+        "y": choice.y.buffer,
+    }
+    planner.emit(node, "trigram", (), params, "tokens")
+    size = sum(each.nbytes for each in tables.values())
+    planner.layer(node, shape=(vocabulary, width), dtype="float32", bytes=size)

@@ -30,9 +30,10 @@ from .choose import (
     RoundedNormChoice,
     SelectChoice,
     ThroughFloats,
+    TrigramChoice,
 )
 from .elementwise import emit_affine, emit_combine, emit_elementwise, emit_lookup
-from .embedding import emit_embedding
+from .embedding import emit_embedding, emit_trigram
 from .linear import emit_linear
 from .mixing import mixes_tokens
 from .normalize import emit_layer_norm, emit_rounded_norm
@@ -47,6 +48,7 @@ __all__ = ["emit_steps", "plan_of"]
 log = logging.getLogger(__name__)
 EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
     EmbeddingChoice: emit_embedding,
+    TrigramChoice: emit_trigram,
     LinearChoice: emit_linear,
     AttentionChoice: emit_attention,
     NormChoice: emit_layer_norm,

@@ -170,6 +170,9 @@ def _widths(graph: Graph) -> dict[str, int]:
             width = graph.constants[node.inputs[wide]].shape[-1]
         elif node.kind == "engine.Linear":
             width = len(graph.constants[node.weight])
+        elif node.kind == "engine.Trigram":
+            words, rest = (graph.constants[name].shape[1] for name in (node.words, node.positions))
+            width = 3 * words + rest
         elif node.kind == "Concat":
             width = sum(found.get(name, 0) for name in node.inputs)
         elif node.kind in ("engine.Channels", "ArgMax"):

@@ -381,6 +381,38 @@ def test_embedding_of_a_rounded_sum() -> None:
         close(embedding(isa, columns, tables, None, "u8", SUM), wanted, isa.name)
 
 
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 2), (3, 37)])
+@pytest.mark.parametrize("typed", [True, False])
+def test_trigram(batch: int, length: int, typed: bool) -> None:
+    """Words beside a token are those of its sentence, masked ones too; an id that another thread
+    has changed since is one of the table."""
+    random = np.random.default_rng(length)
+    words, positions, types = (
+        random.normal(size=shape).astype(np.float32) for shape in ((50, 16), (40, 32), (2, 32))
+    )
+    ids, kinds = random.integers(0, 50, (batch, length)), random.integers(0, 2, (batch, length))
+    kept = np.flatnonzero(random.random(batch * length) < 0.7)
+    kept = kept if len(kept) else np.array([0])
+    wanted = fused.trigram(ids, kinds, words, positions, types if typed else None)
+    ids[ids == 49], ids[ids == 0] = 99, -5
+    for isa in sets(slow=False):
+        tiles = -(-len(kept) // 64)
+        harness = Harness(tiles * 64 * 80 * 4 + 4096, [len(kept)])
+        y, result = harness.room((tiles, 80, 64), np.float32)
+        columns = {"places": kept, "types": kinds.ravel()[kept], "positions": kept % length}
+        for name, column in columns.items():
+            harness.context[name] = harness.address(column.astype(np.int32))
+        harness.context["batch_ids"], harness.context["length"] = harness.address(ids), length
+        tables = {"words": words, "positions": positions, "types": types}
+        places = {name: harness.address(each) for name, each in tables.items()}
+        places["types"] *= typed
+        sizes = {"vocabulary": 50, "width": 16, "rest": 32}
+        params = harness.params(records.TRIGRAM, **places, **sizes, **tiles_at(y=(y, result)))
+        harness.run(kernel(isa, "trigram"), params, 0, tiles)
+        got = from_tiles(result, len(kept))
+        np.testing.assert_array_equal(got, wanted.reshape(-1, 80)[kept], err_msg=isa.name)
+
+
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("isa", sets(slow=False), ids=str)
 def test_embedding_of_a_large_offset(isa: Isa, offset: float) -> None:

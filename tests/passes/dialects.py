@@ -39,6 +39,9 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
         e.t5("gated-gelu"), p, names=e.NAMES[:2], outputs=HIDDEN[:1])),
     "t5_gated_dynamo": ("", lambda p: e.export(
         e.t5("gated-gelu"), p, names=e.NAMES[:2], outputs=HIDDEN[:1], opset=18, dynamo=True)),
+    "mobilebert": ("", lambda p: e.export(e.mobilebert(), p)),
+    "mobilebert_hidden": ("", lambda p: e.export(
+        e.mobilebert("MobileBertModel"), p, outputs=HIDDEN)),
     "squeezebert": ("", lambda p: e.export(e.squeezebert(), p)),
     "hidden_states": ("", lambda p: e.export(e.bert("BertModel"), p, outputs=HIDDEN)),
     "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
@@ -84,6 +87,7 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "bfloat16_mpnet": ("mpnet", e.bfloat16_weights),
     "int8_hidden_states": ("hidden_states", e.static_int8),
     "int8_spans": ("spans", e.static_int8),
+    "mobilebert_int8": ("mobilebert", e.static_int8),
     "squeezebert_int8": (
         "squeezebert", lambda s, p: e.static_int8(s, p, operators=LAYERS, **OPERATORS),
     ),

@@ -105,6 +105,13 @@ def squeezebert(head: str = "SqueezeBertForSequenceClassification") -> torch.nn.
     return seeded(getattr(transformers, head)(config))
 
 
+def mobilebert(head: str = "MobileBertForSequenceClassification") -> torch.nn.Module:
+    """Words beside each token, bottlenecks, channels that are scaled without a norm."""
+    sizes = {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32}
+    config = transformers.MobileBertConfig(**SIZES, **sizes, num_feedforward_networks=2)
+    return seeded(getattr(transformers, head)(config))
+
+
 class Sdpa(torch.nn.Module):
     """A BERT with torch's scaled_dot_product_attention, as later versions of transformers have."""
 

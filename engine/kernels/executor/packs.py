@@ -75,6 +75,13 @@ def set_rows(context, first, count):
 
 
 @routine
+def set_batch(context, ids, length):
+    """What the caller gave."""
+    store_unaligned(context + CONTEXT.length, length)
+    store_unaligned(context + CONTEXT.batch_ids, ids)
+
+
+@routine
 def fill(call, context, pack, row):
     """The context of one pack, its first sentence at `row`: its tokens gathered, masked ones left
     out.
@@ -86,7 +93,7 @@ def fill(call, context, pack, row):
     first, sentences = load_int(at + PACK.first), load_int(at + PACK.sentences)
     ids, types = load_i64(call + CALL.ids), load_i64(call + CALL.types)
     mask, length = load_i64(call + CALL.mask), load_i64(call + CALL.length)
-    store_unaligned(context + CONTEXT.length, length)
+    set_batch(context, ids, length)
     starts = load_i64(context + CONTEXT.starts)
     to_ids = load_i64(context + CONTEXT.ids)
     to_types = load_i64(context + CONTEXT.types)

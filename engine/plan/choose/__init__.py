@@ -52,8 +52,10 @@ from .normalize import (
     EmbeddingChoice,
     NormChoice,
     RoundedNormChoice,
+    TrigramChoice,
     choose_embedding,
     choose_layer_norm,
+    choose_trigram,
 )
 from .rotary import RotaryChoice, choose_rotary
 from .rows import (
@@ -89,11 +91,13 @@ __all__ = [
     "RotaryChoice",
     "SelectChoice",
     "ThroughFloats",
+    "TrigramChoice",
     "choices_of",
 ]
 
 CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
     "engine.Embedding": choose_embedding,
+    "engine.Trigram": choose_trigram,
     "engine.Affine": choose_affine,
     "engine.Linear": choose_linear,
     "engine.Attention": choose_attention,
@@ -221,7 +225,7 @@ def _chosen(facts: Facts, node: Node) -> Choice | Refusal:
     except Unplanned as reason:
         return Refusal(str(reason))
     for each in (choice, choice.made if isinstance(choice, ThroughFloats) else None):
-        if isinstance(each, EmbeddingChoice):
+        if isinstance(each, EmbeddingChoice | TrigramChoice):
             facts.embedding = node
         elif isinstance(each, AttentionChoice | MaskChoice):
             facts.mask = each.mask

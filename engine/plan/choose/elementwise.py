@@ -159,11 +159,14 @@ def choose_affine(facts: Facts, node: Node) -> AffineChoice:
     Raises:
         Unplanned: no kernel does this.
     """
-    x, other = facts.value(node.x), facts.value(node.residual) if node.residual else None
-    if other is not None and x.shape != other.shape:
+    x = other = facts.value(node.x, plain=False)
+    if node.residual:
+        other = facts.value(node.residual, plain=False)
+    if x.shape != other.shape or not x.returned == other.returned == "float32":
         raise Unplanned("the two operands have different shapes")
     norm = np.stack([facts.array(name) for name in (node.gamma, node.beta)], axis=1)
-    return AffineChoice(converted(facts, node.outputs[0], x, None), x, other, norm)
+    y = converted(facts, node.outputs[0], x, None)
+    return AffineChoice(y, x, other if node.residual else None, norm)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def choose_linear(facts: Facts, node: Node) -> LinearChoice | ThroughFloats:
     Raises:
         Unplanned: no kernel does this.
     """
-    x, weight = facts.value(node.x), facts.array(node.weight)
+    some = has_whole_fours(facts.values.get(node.x))
+    x, weight = facts.value(node.x, plain=not some), facts.array(node.weight)
     if weight.shape[1] != x.channels:
         raise Unplanned(f"weight has {weight.shape[1]} inputs, x {x.channels} channels")
     if not _is_whole(weight):
@@ -73,6 +74,13 @@ def choose_linear(facts: Facts, node: Node) -> LinearChoice | ThroughFloats:
     if node.attributes.get("dynamic"):
         return _dynamic(facts, node, x, weight)
     return _bytes(facts, node, x, weight)
+
+
+def has_whole_fours(x: Activation | None) -> bool:
+    """Whether products read it as it lies among others' channels."""
+    if x is None or x.flat or x.returned != "float32":
+        return False
+    return x.buffer.dtype == "f32" and x.buffer.domain == "tokens" and x.channels % 4 == 0
 
 
 def _is_whole(weight: Array) -> bool:

@@ -19,13 +19,16 @@ __all__ = [
     "EmbeddingChoice",
     "NormChoice",
     "RoundedNormChoice",
+    "TrigramChoice",
     "choose_embedding",
     "choose_layer_norm",
+    "choose_trigram",
 ]
 
 Array = NDArray[Any]
 ROUNDED = ("variance", "raised", "normalised", "scaled")
 CHANNELS = 64  # the embedding kernel takes rows in pieces of so many
+SIXTEEN = 16  # that of trigrams
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class EmbeddingChoice(Choice):
 
     node: Node
     norm: Array
+
+
+@dataclass(frozen=True)
+class TrigramChoice(Choice):
+    """Rows of three words, and of a position and a type."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,21 @@ def choose_embedding(facts: Facts, node: Node) -> EmbeddingChoice | ThroughFloat
             return through_floats(facts, node, choose_embedding)
     y = facts.result(node.outputs[0], "tokens", channels, output, group=CHANNELS)
     return EmbeddingChoice(y, node, norm)
+
+
+def choose_trigram(facts: Facts, node: Node) -> TrigramChoice:
+    """Rows in whole sixteens of channels.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    if facts.embedding is not None:
+        raise Unplanned("a second embedding")
+    widths = [facts.array(name).shape[1] for name in (node.words, node.positions)]
+    if any(width % SIXTEEN for width in widths):
+        raise Unplanned(f"rows of {widths} channels: kernels take whole sixteens")
+    channels = 3 * widths[0] + widths[1]
+    return TrigramChoice(facts.result(node.outputs[0], "tokens", channels, None))
 
 
 def choose_layer_norm(facts: Facts, node: Node) -> NormChoice | RoundedNormChoice | ThroughFloats:
