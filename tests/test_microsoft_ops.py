@@ -32,7 +32,7 @@ def runtime(
     from workflow.scripts.convert import onnx_runtime
 
     names = ["" if x is None else f"i{i}" for i, x in enumerate(inputs)]
-    outputs = ["y", "lengths"] if "Embed" in op else ["y"]
+    outputs = ["y", "lengths"] if "EmbedLayer" in op else ["y"]
     node = helper.make_node(op, names, outputs, domain="com.microsoft", **attributes)
     given = {name: x for name, x in zip(names, inputs, strict=True) if x is not None}
     # weights of integer products are constants, or no option makes these exact on every CPU
@@ -130,3 +130,17 @@ def test_lengths_are_numbers_of_ones() -> None:
     found = find("com.microsoft", "EmbedLayerNormalization", 17).meaning(*inputs)[1]
     expected = runtime("EmbedLayerNormalization", inputs, output="lengths")
     assert found.tolist() == expected.tolist() == [2, 2, 3]
+
+
+@pytest.mark.parametrize("given", ["each", "first"])
+@pytest.mark.parametrize(
+    ("interleaved", "shape"), [(0, (2, 5, 24)), (1, (2, 5, 24)), (0, (2, 3, 5, 8))]
+)
+def test_rotary_positions(interleaved: int, shape: tuple[int, ...], given: str) -> None:
+    x, (cos, sin) = floats(*shape), floats(2, 9, 4)
+    places = random.integers(0, 9, (2, 5)) if given == "each" else np.array([3])
+    inputs = [x, places, cos, sin]
+    how = {"interleaved": interleaved}
+    got = run("RotaryEmbedding", *inputs, domain="com.microsoft", **how)
+    wanted = runtime("RotaryEmbedding", list(inputs), **how)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ModelError
 from . import growth
 from .elementwise import gelu, relu
 from .numbers import Array
@@ -183,6 +184,59 @@ def fused_gemm(
     return np.asarray(ACTIVATIONS[activation](gemm(a, b, c, **how)))  # type: ignore[arg-type]
 
 
+# --- rotary positions ---
+def rotary_embedding(
+    x: Array,  # [B, S, C] or [B, heads, S, depth]
+    cos: Array,  # [P, R], or [B, S, R] where no positions are given
+    sin: Array,
+    position_ids: Array | None = None,  # [B, S]
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> Array:
+    """R pairs of each head's channels turned; rotary_embedding_dim, if given, is 2 R."""
+    if position_ids is not None:
+        cos, sin = cos[position_ids], sin[position_ids]
+    pairs = cos.shape[-1]
+    if rotary_embedding_dim not in (0, 2 * pairs):
+        raise ModelError(f"rotary_embedding_dim {rotary_embedding_dim} for {pairs} pairs")
+    if x.ndim == 3:
+        heads = num_heads or x.shape[2] // (2 * pairs)
+        split = x.reshape(*x.shape[:2], heads, -1)
+    else:
+        split = np.moveaxis(x, 1, 2)
+    y, c, s = split.copy(), cos[:, :, None], sin[:, :, None]
+    ends = (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
+    first, second = ends if interleaved else (slice(pairs), slice(pairs, 2 * pairs))
+    a, b = split[..., first], split[..., second]
+    y[..., first], y[..., second] = a * c - b * s, b * c + a * s
+    return y.reshape(x.shape) if x.ndim == 3 else np.moveaxis(y, 2, 1)
+
+
+def microsofts_rotary_embedding(
+    x: Array,
+    position_ids: Array,
+    cos: Array,
+    sin: Array,
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+    scale: float = 1.0,
+    is_packed_batching: int = 0,
+) -> Array:
+    """position_ids [B, S], or [1], the place of the first token."""
+    if scale != 1.0 or is_packed_batching:
+        raise ModelError("rotary positions that are scaled or of packed sentences")
+    if position_ids.ndim < 2:
+        tokens = x.shape[1 if x.ndim == 3 else 2]
+        position_ids = np.add.outer(np.zeros(len(x), np.int64), position_ids + np.arange(tokens))
+    how = {"interleaved": interleaved, "num_heads": num_heads}
+    how["rotary_embedding_dim"] = rotary_embedding_dim
+    return rotary_embedding(x, cos, sin, position_ids, **how)
+
+
 OPERATORS = [
     Operator("Einsum", einsum, makes=growth.contracted),
     Operator("Gemm", gemm, makes=growth.matrix, traits=HEAVY),
@@ -206,6 +260,13 @@ OPERATORS = [
         domain="com.microsoft",
         makes=growth.embedded,
         lookups=((0, 2), (1, 4)),
+    ),
+    Operator("RotaryEmbedding", rotary_embedding, since=23, lookups=((3, 1), (3, 2))),
+    Operator(
+        "RotaryEmbedding",
+        microsofts_rotary_embedding,
+        domain="com.microsoft",
+        lookups=((1, 2), (1, 3)),
     ),
     Operator("QAttention", q_attention, domain="com.microsoft", makes=growth.scores),
 ]

@@ -11,6 +11,7 @@ Case 5: 8-bit weights whose input is float32 are no integer product: they become
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,7 +139,9 @@ def selected(
 
 
 def twice_quantized(graph: Graph) -> Graph:
-    """Attention -> FakeQuantize -> FakeQuantize: the first is that of the product p . v."""
+    """Attention -> FakeQuantize -> FakeQuantize: the first is that of the product p . v; of a
+    Linear of bytes without a bias it is that of the product, too.
+    """
     producer, consumers = graph.producer(), graph.consumers()
     outputs = {value.name for value in graph.outputs}
     replaced: dict[str, Node | None] = {}
@@ -149,7 +152,7 @@ def twice_quantized(graph: Graph) -> Graph:
             if first is not None and first.kind == "engine.FakeQuantize"
             else None
         )
-        if first is None or made is None or made.kind != "engine.Attention":
+        if first is None or made is None or not makes_a_product(made, producer):
             continue
         if consumers[first.outputs[0]] == [node] and consumers[made.outputs[0]] == [first]:
             if outputs.intersection((*first.outputs, *made.outputs)):
@@ -161,6 +164,16 @@ def twice_quantized(graph: Graph) -> Graph:
         new for node in graph.nodes if (new := replaced.get(node.outputs[0], node)) is not None
     )
     return graph.changed(nodes=nodes)
+
+
+def makes_a_product(node: Node, producer: Mapping[str, Node]) -> bool:
+    """Whether what quantises the node's result quantises its product."""
+    if node.kind != "engine.Linear":
+        return node.kind == "engine.Attention"
+    source, how = producer.get(node.x), node.attributes
+    in_bytes = source is not None and source.kind == "engine.FakeQuantize"
+    done = node.bias or how["product"] or how["activation"] or how["dynamic"]
+    return in_bytes and how["precision"] == "int8" and not done
 
 
 # --- case 4 ---

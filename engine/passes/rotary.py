@@ -38,7 +38,7 @@ MOST_POSITIONS = 8192  # rows of tables that the graph could make of any length
 BETWEEN = (kinds(Trait.EACH) - HEAVY) | kinds(Trait.MOVES) | {"Concat", "Split"}
 LIGHT = HEAVY - {"MatMul"}  # angles may be a product of places and frequencies
 MOST_NODES = 40  # between a Linear and what is turned
-ROOTS = ("Concat", "Add")
+ENDS = ("Add", "Concat")  # of what turns pairs; neighbours are put in order behind it
 SHAPES = ((2, 3), (1, 1), (3, 7))  # batches and lengths that are tried
 
 
@@ -72,11 +72,7 @@ class Turned:
 def rotary(graph: Graph) -> Graph:
     """Each place where channels are turned by tokens' places as a Rotary."""
     attempt = Attempt(graph)
-    found = {
-        node.outputs[0]: turned
-        for node in graph
-        if node.kind in ROOTS and (turned := attempt.turned(node.outputs[0]))
-    }
+    found = {value: turned for value in attempt.ends() if (turned := attempt.turned(value))}
     return rewritten(graph, found) if found else graph
 
 
@@ -86,6 +82,14 @@ class Attempt:
     def __init__(self, graph: Graph) -> None:
         self.graph, self.search = graph, Search(graph)
         self.tables: dict[str, Array | None] = {}
+
+    def ends(self) -> Iterator[str]:
+        """Values that may be turned ones."""
+        for node in self.graph:
+            if node.kind in ENDS:
+                readers = self.search.consumers.get(node.outputs[0], [])
+                yield node.outputs[0]
+                yield from (each.outputs[0] for each in readers if each.kind == "Reshape")
 
     def turned(self, value: str) -> Turned | None:
         """What a value is, if that is a Rotary."""

@@ -374,6 +374,64 @@ def scaled_product(
     return p.nodes
 
 
+# --- rotary positions ---
+def microsofts_rotary_embedding(p: Parts) -> list[Node] | None:
+    x, places, cos, sin = p.inputs[:4]
+    how = p.node.attributes
+    if how.get("scale", 1.0) != 1.0 or how.get("is_packed_batching"):
+        return None
+    if len(p.shape(places)) < 2:  # the place of the first token
+        if len(p.shape(x)) != 3:
+            return None
+        places = p.add("Add", p.places(x), places)
+        places = p.add("Reshape", places, p.constant(np.array([1, -1])))
+    return turned(p, x, [p.add("Gather", table, places, axis=0) for table in (cos, sin)])
+
+
+def rotary_embedding(p: Parts) -> list[Node] | None:
+    x, cos, sin, places = p.inputs[:4]
+    tables = [p.add("Gather", table, places, axis=0) if places else table for table in (cos, sin)]
+    return turned(p, x, tables)
+
+
+def turned(p: Parts, x: str, tables: Sequence[str]) -> list[Node] | None:
+    """tables: cos and sin [batch or 1, tokens, pairs]."""
+    shape, how = p.shape(x), p.node.attributes
+    pairs = (p.shape(p.inputs[2]) or ("",))[-1]  # of a table, in either operator
+    whole = len(shape) == 3
+    if len(shape) not in (3, 4) or not isinstance(pairs, int) or p.graph.opset < 13:
+        return None
+    if how.get("rotary_embedding_dim", 0) not in (0, 2 * pairs):
+        return None
+    if whole:
+        heads = how.get("num_heads") or (int(shape[2]) // (2 * pairs) if shape[2] else 0)
+        x = p.add("Reshape", x, p.constant(np.array([0, 0, heads, -1])))
+    axis = p.constant(np.array([2 if whole else 1]))
+    cos, sin = (p.add("Unsqueeze", table, axis) for table in tables)
+    last, step = p.constant(np.array([3])), p.constant(np.array([1 + how.get("interleaved", 0)]))
+    ends = ((0, 2 * pairs), (1, 2 * pairs)) if how.get("interleaved") else _halves(pairs)
+    a, b = (
+        p.add("Slice", x, *(p.constant(np.array([n])) for n in end), last, step) for end in ends
+    )
+    first = p.add("Sub", p.add("Mul", a, cos), p.add("Mul", b, sin))
+    second = p.add("Add", p.add("Mul", b, cos), p.add("Mul", a, sin))
+    if how.get("interleaved"):
+        deep = p.constant(np.array([4]))
+        both = (p.add("Unsqueeze", each, deep) for each in (first, second))
+        near = p.add("Reshape", p.add("Concat", *both, axis=4), p.constant(np.array([0, 0, 0, -1])))
+    else:
+        near = p.add("Concat", first, second, axis=3)
+    beyond = (np.array([2 * pairs]), np.array([np.iinfo(np.int64).max]))
+    far = p.add("Slice", x, *map(p.constant, beyond), last)
+    end = p.constant(np.array([0, 0, -1] if whole else [0, 0, 0, -1]))
+    p.add("Reshape", p.add("Concat", near, far, axis=3), end, last=True)
+    return p.nodes
+
+
+def _halves(pairs: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (0, pairs), (pairs, 2 * pairs)
+
+
 PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.Attention": attention,
     "com.microsoft.BiasGelu": bias_gelu,
@@ -390,6 +448,8 @@ PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.QAttention": q_attention,
     "com.microsoft.QEmbedLayerNormalization": q_embed_layer_normalization,
     "com.microsoft.QuantizeLinear": same_in_onnx,
+    "com.microsoft.RotaryEmbedding": microsofts_rotary_embedding,
+    "RotaryEmbedding": rotary_embedding,
     "com.microsoft.SkipLayerNormalization": skip_layer_normalization,
     "com.microsoft.SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
 }

@@ -10,6 +10,7 @@ import pytest
 from engine.passes.clean import clean
 from engine.passes.linear import linear
 from engine.passes.rotary import rotary
+from engine.passes.take_apart import take_apart
 from tests.passes.sketch import Sketch, assert_same, counts, normal, only, operators
 
 IDS = ("int64", ("batch", "sequence"))
@@ -186,3 +187,24 @@ def test_tables_of_the_same_numbers_are_one() -> None:
     after = rotary(linear(graph))
     assert counts(after)["Rotary"] == 2
     assert len({node.cos for node in after if node.op == "Rotary"}) == 1
+
+
+# --- one operator ---
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("operator", ["com.microsoft", "", "first place"])
+def test_one_operator_is_taken_apart(operator: str, interleaved: int) -> None:
+    s = Sketch(x=HIDDEN, ids=IDS, opset=23)
+    layer = s.MatMul("x", normal(16, 16, seed=1))
+    places = s.Slice(np.arange(64)[None], whole(0), length(s), whole(1))
+    places = s.Expand(places, s.Shape("ids"))
+    how = {"num_heads": 2, "interleaved": interleaved}
+    tables = (np.cos(ANGLES), np.sin(ANGLES))
+    if operator == "":
+        y = s.RotaryEmbedding(layer, *tables, places, **how)
+    else:
+        places = whole(0) if operator == "first place" else places
+        y = s.RotaryEmbedding(layer, places, *tables, domain="com.microsoft", **how)
+    graph = s.graph(y)
+    after = rotary(linear(take_apart(clean(graph))))
+    assert only(after, "Rotary").attributes["interleaved"] == interleaved
+    assert_same(graph, after, atol=1e-5, **feeds(2, 7))

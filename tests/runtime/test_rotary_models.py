@@ -59,3 +59,45 @@ def test_places_count_masked_tokens(name: str, tmp_path: Path) -> None:
     wanted = exported.runtime(path, given)["hidden"]
     got = engine.load(path, threads=1).run(given)["hidden"]
     np.testing.assert_allclose(got[mask == 1], wanted[mask == 1], atol=1e-4)
+
+
+PRECISIONS = [  # model, how, the mean difference at most
+    *((name, "static", 0.01) for name in ("modernbert", "nomic", "gte")),
+    ("modernbert", "dynamic", 0.06),
+    ("nomic", "bfloat16", 0.02),
+]
+
+
+@pytest.mark.parametrize(("name", "how", "most"), PRECISIONS, ids=str)
+def test_in_other_precisions(name: str, how: str, most: float, tmp_path: Path) -> None:
+    """Random weights amplify a byte that is rounded the other way: it is the mean that is small."""
+    quantise = {
+        "static": exported.static_int8,
+        "dynamic": exported.dynamic_int8,
+        "bfloat16": exported.bfloat16_weights,
+    }[how]
+    path = quantise(made(tmp_path, name), tmp_path / "quantised.onnx")  # type: ignore[operator]
+    session = engine.load(path, threads=1)
+    assert session.plan is not None and session.plan.fallback is None
+    given = exported.feeds(path, 3, 37)
+    real = given["attention_mask"] == 1
+    wanted, got = exported.runtime(path, given)["hidden"], session.run(given)["hidden"]
+    assert np.abs(got - wanted)[real].mean() < most
+
+
+@pytest.mark.parametrize("pattern", ["4x1", "1x4"])
+def test_pruned_parts_of_joined_layers_are_sparse(pattern: str, tmp_path: Path) -> None:
+    model, random = rotary_models.encoder("gte"), np.random.default_rng(0)
+    block = np.ones((4, 1) if pattern == "4x1" else (1, 4), np.float32)
+    for name, weight in model.named_parameters():
+        if "proj.weight" in name:
+            shape = [n // m for n, m in zip(weight.shape, block.shape, strict=True)]
+            kept = np.kron(random.random(shape) < 0.2, block)
+            weight.data *= weight.new_tensor(kept)
+    names = rotary_models.MODELS["gte"][1]
+    path = exported.export(model, tmp_path / "gte.onnx", names=names, outputs=("hidden",))
+    session = engine.load(path, threads=1)
+    assert session.plan is not None and session.plan.fallback is None
+    patterns = [line["pattern"] for line in session.plan.layers if line["op"] == "Linear"]
+    assert set(patterns) == {pattern}
+    assert apart(path, session, 3, 37) < 1e-4
