@@ -67,8 +67,8 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     pool,  # rows made of a sentence's tokens, which look through it
     l2_norm,
     channels,  # what a question answerer takes out of its logits
-    select,  # the rows a classifier reads, and the Squeeze behind it
     lookup,  # what is left between two roundings is a table of bytes
+    select,  # the rows a classifier reads, and the Squeeze behind it
     quantize,  # FakeQuantize -> attributes: what is stored in 8 bits
     dead_rows,  # rows nobody reads are not computed
     sparsity,  # pattern and share of zeros of each weight, last: weights change no more

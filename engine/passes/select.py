@@ -72,10 +72,11 @@ def row_by_row(op: Operators, x: Tensor, axes: Constant) -> Pattern:
         op.engine.Linear(flat, Tensor().named("a"), Maybe().named("b"), Maybe().named("c")),
         *(make(flat) for make in (op.Tanh, op.Relu, op.Gelu, op.engine.FakeQuantize)),
         op.engine.DynamicFakeQuantize(flat),
+        op.engine.Lookup(flat, Constant().named("table")),
     )
 
 
-ROW_BY_ROW = {"engine.Select", "engine.Linear", *FAKE, *kinds(Trait.ACTIVATES)}
+ROW_BY_ROW = {"engine.Select", "engine.Linear"} | {"engine.Lookup", *FAKE, *kinds(Trait.ACTIVATES)}
 
 
 def not_tokens(match: Match) -> str | None:

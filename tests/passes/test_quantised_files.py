@@ -27,6 +27,7 @@ STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> model, how
     "operators": ("bert", {**ONE_SCALE, "quant_format": QuantFormat.QOperator}),
     "own pairs": ("bert", {**ONE_SCALE, "DedicatedQDQPair": True}),
     "distilbert": ("distilbert", ONE_SCALE),
+    "a GELU behind the selected row": ("electra", ONE_SCALE),
     "LayerNormalization": ("bert_opset17", ONE_SCALE),
     "tokens": ("tokens", ONE_SCALE),
 }
