@@ -47,6 +47,7 @@ def looked_up(
         *(sum_of(word, p) for p in (place, rows, kind)),
         word,
         *(op.engine.FakeQuantize(first + p).named("rounded") for p in (place, rows)),
+        *(op.engine.FakeQuantize(sum_of(word, p, kind)).named("rounded") for p in (place, rows)),
         *(op.engine.FakeQuantize(word + p).named("rounded") for p in (place, rows)),
     )
     return op.engine.LayerNorm(total, Missing(), Missing(), gamma, beta)

@@ -30,6 +30,7 @@ STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> model, how
     "a GELU behind the selected row": ("electra", ONE_SCALE),
     "LayerNormalization": ("bert_opset17", ONE_SCALE),
     "tokens": ("tokens", ONE_SCALE),
+    "not the sums": ("bert_opset17", {"operators": ("MatMul", "Gather", "LayerNormalization")}),
 }
 DYNAMIC: dict[str, dict[str, Any]] = {
     "uint8": {"weight": QuantType.QUInt8, "per_channel": False},
