@@ -121,6 +121,18 @@ def test_attributes_keep_their_types(tmp_path: Path) -> None:
     assert {key: type(v) for key, v in found.items()} == {k: type(v) for k, v in attributes.items()}
 
 
+@pytest.mark.parametrize("name", ["0E0", "1e5", "12", "+1", ".inf", "null", "~", "true", "a: b"])
+def test_names_that_look_like_numbers_come_back_as_names(name: str, tmp_path: Path) -> None:
+    values = (Value("x", "float32", (2,)),)
+    node = Node("Add", ("x", name), ("y",))
+    constants = {name: np.ones(2, np.float32)}
+    graph = Graph("g", values, (Value("y", "float32", (2,)),), (node,), constants, 17)
+    store.write(graph, tmp_path / "ir")
+    found = store.read(tmp_path / "ir")
+    assert found.nodes[0].inputs == node.inputs
+    assert list(found.constants) == [name]
+
+
 @FAST
 @given(data=st.data())
 def test_any_constant_comes_back(

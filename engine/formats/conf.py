@@ -56,13 +56,24 @@ class Tensor:
 
 
 # --- text ---
+TEXT = "tag:yaml.org,2002:str"
+
+
 class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Never an alias: equal lists are written out."""
+    """Never an alias: equal lists are written out; text that `scalar` would take for a number or a
+    word stands in quotation marks, also where YAML 1.1 has a narrower idea of numbers ("0E0").
+    """
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
 
+    def represent_str(self, data: str) -> Any:
+        looks_else = data in WORDS or WHOLE.fullmatch(data) or NUMBER.fullmatch(data)
+        return self.represent_scalar(TEXT, data, style="'" if looks_else else None)
+
+
+Dumper.add_representer(str, Dumper.represent_str)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NO_KEY = object()
