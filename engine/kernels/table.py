@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import params
-from .attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, KEYS
+from .attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, ATTENTION_POSITIONS, KEYS
 from .linear.records import DYNAMIC_LINEAR, FEW_ROWS, LINEAR, REARRANGE
 
 __all__ = ["AXES", "KERNELS", "OPEN", "PRODUCTS", "Kernel"]
@@ -101,6 +101,7 @@ def _tiles(name: str, precision: str, pattern: str, reads: str = "") -> Kernel:
 
 def _attention(name: str, module: str, variant: tuple[str, ...], kind: str, **more: Any) -> Kernel:
     params_ = ATTENTION_FLOATS if kind in ("f32", "bf16") else ATTENTION_BYTES
+    params_ = ATTENTION_POSITIONS if module == "positions" else params_
     return Kernel(
         name, f"attention.{module}", variant, params_, multiplies=kind, of_pairs=True, **more
     )
@@ -182,6 +183,13 @@ KERNELS: Mapping[str, Kernel] = {
             scratch="float_attention",
         ),
         _attention("attention_f32_rows", "rows", ("depth",), "f32", scratch="float_rows"),
+        _attention(
+            "attention_positions", "positions", ("depth", "width"), "f32",
+            scratch="float_attention",
+        ),
+        _attention(
+            "attention_positions_rows", "positions", ("depth",), "f32", scratch="float_rows"
+        ),
         _attention(
             "amx_attention_u8", "amx", ("depth", "softmax_of_tiles"), "tiles",
             needs=_AMX_BYTES, scratch="tile_attention",

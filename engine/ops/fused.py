@@ -193,6 +193,8 @@ def attention(
     v: Array,  # [B, S, C]
     mask: Array | None = None,  # [B, S]
     bias: Array | None = None,  # [H, 2 P - 1]
+    key_positions: Array | None = None,  # [2 P - 1, C]
+    query_positions: Array | None = None,  # [2 P - 1, C]
     *,
     heads: int,
     scale: float,
@@ -214,7 +216,13 @@ def attention(
     if low:
         q, k, v = (round_to_bfloat16(x) for x in (q, k, v))
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
-    s = rounded(rounded(s, scores) * np.float32(scale), scaled)
+    s = rounded(s, scores)
+    if key_positions is not None:
+        s = s + of_positions(_heads(q, heads), key_positions, k.shape[1])
+    if query_positions is not None:  # those of a key lie by how far a query stands behind it
+        turned = of_positions(_heads(k, heads), query_positions[::-1], q.shape[1])
+        s = s + np.swapaxes(turned, -1, -2)
+    s = rounded(s * np.float32(scale), scaled)
     if bias is not None:
         s = s + by_distance(bias, q.shape[1], k.shape[1])
     s = rounded(s, masked)
@@ -252,9 +260,22 @@ def by_distance(bias: Array, queries: int, keys: int) -> Array:
     """[H, queries, keys] of what a bias [H, 2 P - 1] adds where a key stands so far behind a query,
     from P - 1 tokens before it to as many behind; further away what stands there.
     """
-    most = bias.shape[1] // 2
-    distance = np.arange(keys)[None] - np.arange(queries)[:, None]
-    return np.asarray(bias[:, np.clip(distance, -most, most) + most])
+    return np.asarray(bias[:, _places(bias.shape[1] // 2, queries, keys)])
+
+
+def of_positions(x: Array, positions: Array, others: int) -> Array:
+    """[B, H, S, others] of the products of x [B, H, S, D] with the row of positions [2 P - 1, C]
+    that says how far another token stands behind.
+    """
+    rows = np.moveaxis(positions.reshape(len(positions), x.shape[1], -1), 0, -1)
+    places = _places(len(positions) // 2, x.shape[2], others)
+    return np.asarray(np.take_along_axis(x @ rows, places[None, None], axis=-1))
+
+
+def _places(most: int, tokens: int, others: int) -> Array:
+    """Rows of a table of 2 most + 1 distances, [tokens, others]."""
+    distance = np.arange(others)[None] - np.arange(tokens)[:, None]
+    return np.asarray(np.clip(distance, -most, most) + most)
 
 
 def first_keys(mask: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Quantization, name_inputs
+from ..graph import Node, Quantization, name_inputs
 
 __all__ = [
     "ATTRIBUTE_KINDS",
@@ -23,6 +23,7 @@ __all__ = [
     "Declaration",
     "Found",
     "Input",
+    "counts_distances",
     "is_quantization",
 ]
 
@@ -248,6 +249,19 @@ def turned_channels(found: Found) -> str | None:
     return f"{pairs} pairs of a head's {depth} channels" if depth and 2 * pairs > depth else None
 
 
+def positions_of_floats(found: Found) -> str | None:
+    """Rows for keys before a query and behind it; queries, keys and products are float32."""
+    names = [name for name in ("key_positions", "query_positions") if name in found]
+    rows, how = found.lengths.get("T", 1), found.attributes
+    if names and not rows % 2:
+        return f"{names[0]} has {rows} rows, expected an odd number"
+    parts = ("query", "key", "scores", "scaled", "masked")
+    rounded = [name for name in parts if how.get(name) is not None]
+    if how.get("precision") == "bfloat16":
+        rounded.append("precision")
+    return f"{rounded[0]} is not float32, and there are {names[0]}" if names and rounded else None
+
+
 def bfloat16_is_not_stored(found: Found) -> str | None:
     if found.attributes.get("precision") != "bfloat16":
         return None
@@ -366,6 +380,8 @@ ATTENTION = Declaration(
         Input("value", ("B", "S", "C"), stored="value"),
         Input("mask", ("B", "S"), MASKS, optional=True),
         constant("bias", "H", "R", optional=True),
+        constant("key_positions", "T", "C", optional=True),
+        constant("query_positions", "T", "C", optional=True),
     ),
     ("B", "Q", "C"),
     {
@@ -389,8 +405,8 @@ ATTENTION = Declaration(
         "masking": one_of("keys", "lengths"),
         "window": ROW_OR_NONE,
     },
-    (whole_heads, bias_of_heads, bfloat16_is_not_stored),
-    may_end=2,
+    (whole_heads, bias_of_heads, positions_of_floats, bfloat16_is_not_stored),
+    may_end=4,
 )
 LOOKUP = Declaration(
     "Lookup",
@@ -464,3 +480,9 @@ DECLARED: Mapping[str, Declaration] = {  # by Node.kind
 }  # fmt: skip
 for _kind, _row in DECLARED.items():
     name_inputs(_kind, tuple(each.name for each in _row.inputs))
+
+
+def counts_distances(node: Node) -> bool:
+    """Whether it is an Attention whose scores depend on how many tokens are between two."""
+    tables = ("bias", "key_positions", "query_positions")
+    return node.kind == "engine.Attention" and any(getattr(node, name) for name in tables)

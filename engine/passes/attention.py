@@ -24,9 +24,10 @@ from .distances import Terms, added_by_distance
 from .fusion import Fusion, Match, fuse
 from .lengths import alike
 from .match import Operators, Pattern, Scalar, Search, Tensor, Viewed, either
-from .movement import VIEWS, Chain, chain_above, lengths, moved, size
+from .movement import VIEWS, Chain, chain_above, differs, lengths, moved, size, splits_heads
 from .names import layer_name
 from .outputs_apart import outputs_apart
+from .positions import Attended, Positions, positions_of
 from .probe import LOOKUPS, Part, part_above, probe, sentences
 from .shapes import Fact
 from .simulate import every_byte, fake_quantize, rounded
@@ -48,7 +49,7 @@ UNREACHED = 1 << 20  # tokens of no sentence: a number as large says that there 
 def scaled_dot_product(
     op: Operators, value: Tensor, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar
 ) -> Pattern:
-    added = either(scores, scores + bias)
+    added = either(scores, scores + bias, Viewed((scores + bias).named("sum"), {"Reshape"}))
     masked = either(
         added + mask,
         op.Where(mask, low, added).named("masked_where"),
@@ -57,7 +58,8 @@ def scaled_dot_product(
     )
     masked = either(masked, op.engine.FakeQuantize(masked).named("rounded masked"))
     softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
-    softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax))
+    emptied = op.Where(mask, 0.0, softmax).named("emptied")
+    softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax), emptied)
     probabilities = either(op.engine.FakeQuantize(softmax).named("probabilities"), softmax)
     weights = Viewed(probabilities, {"Reshape"}).named("weights")
     return Viewed(op.MatMul(weights, value).named("context"), VIEWS | {"engine.FakeQuantize"})
@@ -74,6 +76,7 @@ class Parts:
     scaled: Quantization | None  # of scores after all scaling, where they were quantised before
     heads: int
     mask: Mask
+    positions: Positions | None
 
 
 def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
@@ -99,8 +102,39 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     if reason:
         return reason
     levels = levels_of(match, query.factor * key.factor, scores, scaled)
+    attended = Attended(query, key, heads, query.factor * key.factor * scores.factor)
+    positions = positions_added(match, facts, attended)
+    if isinstance(positions, str):
+        return positions
     mask = mask_of(match, facts, heads, levels)
-    return mask if isinstance(mask, str) else Parts(query, key, value, scores, scaled, heads, mask)
+    if isinstance(mask, str):
+        return mask
+    if positions and not all_floats(match, query, key, scores, scaled):
+        return "scores by positions are quantised"
+    if "emptied" in match and ("masked_where" not in match or mask.masking != "keys"):
+        return f"'{match['emptied']}' is 0 elsewhere than where a token is masked"
+    return Parts(query, key, value, scores, scaled, heads, mask, positions)
+
+
+def all_floats(match: Match, *how: Chain | Quantization | None) -> bool:
+    """Whether nothing before the softmax is quantised."""
+    given = [each.quantization if isinstance(each, Chain) else each for each in how]
+    return "rounded masked" not in match and not any(given)
+
+
+def positions_added(
+    match: Match, facts: Mapping[str, Fact], attended: Attended
+) -> Positions | None | str:
+    """What queries and keys themselves are multiplied with, before that is added; or a sentence."""
+    if "bias" not in match or part_above(match["bias"], match.search, facts) is not None:
+        return "the sum with a bias is rearranged" if "sum" in match else None
+    if "sum" in match and last_two(match["sum"], facts) != last_two(match["softmax"], facts):
+        return f"'{match['sum']}' is rearranged"
+    return positions_of(match["bias"], attended, match.search, facts)
+
+
+def last_two(value: str, facts: Mapping[str, Fact]) -> tuple[int | str, ...]:
+    return (facts[value].shape or (value,))[-2:]
 
 
 def chain_of_scores(value: str, search: Search) -> tuple[Chain, Quantization | None]:
@@ -151,10 +185,7 @@ def wrong_layout(
         shapes = [facts[source].shape for source in sources]
         return f"query, key and value are not [batch, sequence, channels]: {shapes}"
     for chain, order in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 1, 3))):
-        batch, tokens, channels = size(facts[chain.source].shape or (), names)
-        numbered = np.arange(batch * tokens * channels).reshape(batch, tokens, channels)
-        split = numbered.reshape(batch, tokens, heads, channels // heads).transpose(order)
-        if differs(moved(chain.nodes, numbered, match.graph, facts, names), split):
+        if not splits_heads(chain, order, heads, match.graph, facts, names):
             return f"'{chain.result}' is not '{chain.source}' split into {heads} heads"
     shape = size(facts[query.source].shape or (), names)
     joined = np.arange(np.prod(shape)).reshape(shape)
@@ -171,13 +202,6 @@ def after_product(match: Match) -> list[Node]:
     """The views and quantisations of the result, in the order they run."""
     product = next(i for i, node in enumerate(match.nodes) if node.kind == "MatMul")
     return list(match.nodes[:product][::-1])
-
-
-def differs(got: Array | None, wanted: Array) -> bool:
-    """Not the same numbers, batch and heads taken together or apart."""
-    if got is None or got.size != wanted.size or got.shape[-2:] != wanted.shape[-2:]:
-        return True
-    return not np.array_equal(got.reshape(wanted.shape), wanted)
 
 
 def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> str | None:
@@ -252,6 +276,8 @@ def added_parts(match: Match, facts: Mapping[str, Fact]) -> tuple[list[Part], li
     """
     names = [name for name in ("mask", "bias") if name in match]
     parts = [part_above(match[name], match.search, facts) for name in names]
+    if None in parts[1:]:  # of queries and keys: positions_added
+        parts = parts[:1]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts) or len({name for part in found for name in part.inputs}) > 1:
         return f"'{match['mask']}' is not made from one mask"
@@ -350,6 +376,8 @@ def means(
         return False
     wanted = np.broadcast_to(keep[:, None, None], got.shape)
     wanted = wanted if seen.window is None else wanted & within(seen.window, *shape[2:])
+    if "emptied" in match:  # a masked token attends to nothing
+        wanted = wanted & keep[:, None, :, None]
     if chosen(match):
         if not vanishes(np.array(match.number("low"), np.float32), match, levels):
             return False
@@ -456,7 +484,7 @@ def build(match: Match) -> Sequence[Node]:
         rounded(parts.key, "key"),
         rounded(parts.value, "value"),
         parts.mask.value,
-        *filter(None, [bias_constant(match, parts.mask)]),
+        *added_constants(match, parts),
     )
     before = parts.query.factor * parts.key.factor
     softmax = match.node("probabilities") if "probabilities" in match else None
@@ -479,19 +507,29 @@ def build(match: Match) -> Sequence[Node]:
         "window": parts.mask.window,
     }
     later = [node for node in after_product(match) if node.kind == "engine.FakeQuantize"]
+    if "emptied" in match and parts.mask.value:
+        later.insert(0, Node("Mask", ("", parts.mask.value), ("",), {}, f"{out}.mask", "engine"))
     results = [f"{out}.context{i}" for i in range(len(later))] + [out]
     name = layer_name([match.node("softmax"), match.root])
     nodes.append(Node("Attention", inputs, (results[0],), attributes, name, "engine"))
     for i, node in enumerate(later):
-        nodes.append(node.changed(inputs=(results[i],), outputs=(results[i + 1],)))
+        given = (results[i], *node.inputs[1:])
+        nodes.append(node.changed(inputs=given, outputs=(results[i + 1],)))
     return nodes
 
 
-def bias_constant(match: Match, mask: Mask) -> str:
-    """Layers that share the bias share the constant."""
-    if mask.bias is None:
-        return ""
-    return match.constant(f"{match.get('bias') or match['mask']}.by_distance", mask.bias)
+def added_constants(match: Match, parts: Parts) -> Sequence[str]:
+    """The bias and the positions, as far as there are any; layers share the bias."""
+    name, positions = match.get("bias") or match.get("mask"), parts.positions
+    bias = parts.mask.bias
+    names = ["" if bias is None else match.constant(f"{name}.by_distance", bias)]
+    if positions is not None:
+        tables = {"keys": positions.of_keys, "queries": positions.of_queries}
+        names += [
+            "" if table is None else match.constant(f"{name}.of_{what}", table)
+            for what, table in tables.items()
+        ]
+    return names if any(names) else ()
 
 
 def precision_of(match: Match, parts: Parts) -> str:
@@ -502,7 +540,8 @@ def precision_of(match: Match, parts: Parts) -> str:
     makers = [match.search.producer.get(chain.source) for chain in chains]
     low = all(maker and maker.attributes.get("precision") == "bfloat16" for maker in makers)
     whole = all(chain.quantization is None for chain in (*chains, parts.scores))
-    return "bfloat16" if low and whole and "probabilities" not in match else "float32"
+    whole = whole and parts.positions is None and "probabilities" not in match
+    return "bfloat16" if low and whole else "float32"
 
 
 def of_shares(how: Quantization) -> Quantization:

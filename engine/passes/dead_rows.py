@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node
 from ..ops import Trait, kinds
-from ..ops.operators import DECLARED
+from ..ops.operators import DECLARED, counts_distances
 from .clean import merge_twins
 from .shapes import infer
 
@@ -73,7 +73,7 @@ def row_is_enough(made: Node, selected: Node, graph: Graph) -> bool:
     """Whether the row can be made without knowing where it stood."""
     if made.kind == "engine.Rotary":
         return int(selected.attributes["index"]) < len(graph.constants[made.cos])
-    if made.kind == "engine.Attention" and made.bias and selected.attributes["index"]:
+    if counts_distances(made) and selected.attributes["index"]:
         return False  # a row alone is taken for the first, and distances count from it
     return made.attributes.get("window") is None
 

@@ -51,11 +51,13 @@ class Terms:
         return found, max((feed.shape[1] for feed in feeds.values()), default=0)
 
     def added(self, values: Mapping[str, Array], tokens: int) -> Array | None:
-        """float32 [heads, tokens, tokens]: the parts' sum; None where it is something else."""
+        """[heads, tokens, tokens]: the parts' sum, float32 or whole numbers; None where it is
+        something else.
+        """
         total = np.zeros((), np.float32)
         for part in self.parts:
             term = self.graph.constants.get(part.value, values.get(part.value))
-            if term is None or term.dtype != np.float32:
+            if term is None or term.dtype.name not in ("float32", "int32", "int64"):
                 return None
             total = total + term
         shape = (1, self.heads, tokens, tokens)
@@ -66,7 +68,7 @@ class Terms:
 
 
 def added_by_distance(terms: Terms) -> Array | None:
-    """float32 [heads, 2 P - 1]; None where what is added is something else than by distance."""
+    """[heads, 2 P - 1]; None where what is added is something else than by distance."""
     values, tokens = terms.values(LENGTHS[1])
     if not tokens:
         return None

@@ -22,7 +22,7 @@ from ..ops.reference import MOST_ELEMENTS, evaluate
 from .match import Search
 from .shapes import Fact
 
-__all__ = ["MOVEMENTS", "Chain", "chain_above", "lengths", "moved"]
+__all__ = ["MOVEMENTS", "Chain", "chain_above", "differs", "lengths", "moved", "splits_heads"]
 
 Array = NDArray[Any]
 MOVEMENTS, VIEWS = kinds(Trait.MOVES), kinds(Trait.VIEWS)
@@ -140,6 +140,30 @@ def moved(
         except EngineError:
             return None
     return source
+
+
+def differs(got: Array | None, wanted: Array) -> bool:
+    """Not the same numbers, batch and heads taken together or apart."""
+    if got is None or got.size != wanted.size or got.shape[-2:] != wanted.shape[-2:]:
+        return True
+    return not np.array_equal(got.reshape(wanted.shape), wanted)
+
+
+def splits_heads(
+    chain: Chain,
+    order: Sequence[int],
+    heads: int,
+    graph: Graph,
+    facts: Mapping[str, Fact],
+    names: Mapping[str, int],
+) -> bool:
+    """Whether a chain splits [batch, tokens, channels] into heads, its axes batch, tokens, heads
+    and depth in this order.
+    """
+    batch, tokens, channels = size(facts[chain.source].shape or (), names)
+    numbered = np.arange(batch * tokens * channels).reshape(batch, tokens, channels)
+    split = numbered.reshape(batch, tokens, heads, channels // heads).transpose(order)
+    return not differs(moved(chain.nodes, numbered, graph, facts, names), split)
 
 
 def known(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ..graph import Node
 from ..kernels.attention.records import NO_WINDOW
 from ..kernels.context import TILE
-from ..pack.mapped import aligned_copy
+from ..pack.mapped import aligned_copy, shared
 from .choose import AttentionChoice, ElementwiseChoice
 from .dead_channels import constant_scores
 from .elementwise import emit_elementwise, in_floats
@@ -18,7 +19,7 @@ from .memory import Buffer
 from .planner import Planner
 from .quantized import FLIP, attention_constants, key_factors
 
-__all__ = ["bias_entries", "emit_attention", "fours_of"]
+__all__ = ["bias_entries", "emit_attention", "fours_of", "position_entries"]
 
 Array = NDArray[Any]
 LEAST_BIAS = -1e38  # nothing is left of a probability, and no infinity made
@@ -98,6 +99,11 @@ def _floats(
             planner.optional(node.bias), node.attributes["scale"], rows=query.domain == "rows"
         ),
         "window": _window(node),
+        **position_entries(
+            [planner.optional(name) for name in (node.key_positions, node.query_positions)],
+            node.attributes["heads"],
+            rows=query.domain == "rows",
+        ),
     }
     _emit(planner, node, choice, params, made, fours)
     if choice.floats is not None:
@@ -122,6 +128,23 @@ def bias_entries(table: Array | None, scale: float, *, rows: bool) -> dict[str, 
 def _window(node: Node) -> int:
     window = node.attributes.get("window")
     return NO_WINDOW if window is None else int(window)
+
+
+def position_entries(tables: Sequence[Array | None], heads: int, *, rows: bool) -> dict[str, Any]:
+    """The rest of ATTENTION_POSITIONS, of [2 P - 1, C] for keys and for queries; nothing without:
+    by q - k where queries are in lanes; rows: keys are, and it lies by k - q.
+    """
+    shape = next((table.shape for table in tables if table is not None), None)
+    if shape is None:
+        return {}
+    lying = []
+    for table in tables:
+        entries = np.zeros(shape, np.float32) if table is None else table
+        entries = np.pad(entries, ((TILE, TILE), (0, 0)), mode="edge")
+        entries = entries if rows else entries[::-1]
+        lying.append(entries.T.reshape(heads, -1, len(entries)))
+    of_keys, of_queries = shared(lying)
+    return {"of_keys": of_keys, "of_queries": of_queries, "far": shape[0] // 2 + TILE}
 
 
 def _emit(

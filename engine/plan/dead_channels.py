@@ -108,11 +108,14 @@ def _weight(graph: Graph, node: Node | None) -> Array | None:
 
 def varying_fours(graph: Graph, *, in_bytes: bool = True) -> dict[str, Array]:
     """Output of an attention -> bool [heads, depth / 4]: fours of channels in which keys (in bytes:
-    queries or keys) differ from token to token; for attentions in which not all do.
+    queries or keys) differ from token to token; for attentions in which not all do, and in which
+    they are not multiplied with positions.
     """
     found, producer = {}, graph.producer()
     for node in graph:
         if not _is_attention(node) or (attention_is_bytes(node) and not in_bytes):
+            continue
+        if node.key_positions or node.query_positions:
             continue
         heads = int(node.attributes["heads"])
         query, key = producer.get(node.query), producer.get(node.key)

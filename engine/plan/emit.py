@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graph import Graph, Node, Value
+from ..ops.operators import counts_distances
 from ..passes.distances import MOST_DISTANCE
 from .along_channels import emit_along_channels, emit_concat, emit_l2_norm
 from .attention import emit_attention
@@ -74,7 +75,7 @@ def plan_of(choices: Choices) -> Plan:
     fallback = _fallback(choices, results)
     embedding = choices.embedding
     attributes = embedding.attributes
-    by_distance = any(node.kind == "engine.Attention" and node.bias for node in graph)
+    by_distance = any(map(counts_distances, graph))
     return Plan(
         choices.isa,
         tuple(planner.steps),

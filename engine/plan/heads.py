@@ -54,7 +54,7 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     """The Linears that make query, key and value of an attention whose heads are not whole, and
     those that read its result; None where there is nothing to do or others take part.
     """
-    if node.kind != "engine.Attention":
+    if node.kind != "engine.Attention" or node.key_positions or node.query_positions:
         return None
     producer, wanted = graph.producer(), {value.name for value in graph.outputs}
     made, result = list(dict.fromkeys((node.query, node.key, node.value))), node.outputs[0]

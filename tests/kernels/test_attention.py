@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,17 +12,12 @@ from numpy.typing import NDArray
 
 from engine.codegen.isa import Isa
 from engine.graph import Node, Quantization
-from engine.kernels import kernel
-from engine.kernels.attention.records import (
-    ATTENTION_BYTES,
-    ATTENTION_FLOATS,
-    KEYS,
-    NO_WINDOW,
-)
+from engine.kernels import KERNELS, kernel
+from engine.kernels.attention.records import ATTENTION_BYTES, KEYS, NO_WINDOW
 from engine.kernels.harness import Harness, from_tiles, to_tiles
 from engine.kernels.linear.records import REARRANGE
 from engine.ops.fused import attention
-from engine.plan.attention import bias_entries, fours_of
+from engine.plan.attention import bias_entries, fours_of, position_entries
 from engine.plan.operands import aligned_copy
 from engine.plan.quantized import attention_constants, key_factors
 from engine.plan.ranges import softmax_of
@@ -92,9 +87,10 @@ def run_floats(
     read: Array | None = None,
     bias: Array | None = None,
     window: int = NO_WINDOW,
+    positions: Sequence[Array | None] = (),
 ) -> Array:
     """varying, read: as in run_bytes; what is in other channels nobody may read; bias: by distance,
-    [heads, 2 P - 1].
+    [heads, 2 P - 1]; positions: of keys and of queries, [2 P - 1, channels].
     """
     lanes, channels = (64 if width else 16), q.shape[1]
     depth = channels // heads
@@ -118,7 +114,12 @@ def run_floats(
         "window": window,
     }
     entries = bias_params(harness, bias, not width, depth**-0.5)
-    block = harness.params(ATTENTION_FLOATS, **operands, **entries, made=made, fours=fours)
+    entries |= position_entries(positions, heads, rows=not width)
+    entries |= {
+        each: harness.address(entries[each]) for each in ("of_keys", "of_queries") if positions
+    }
+    record = KERNELS[name].params
+    block = harness.params(record, **operands, **entries, made=made, fours=fours)
     variant = (depth, width) if width else (depth,)
     harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
@@ -185,6 +186,26 @@ def test_a_bias_by_distance_in_floats(name: str, width: int, reach: int) -> None
             got = run_floats(name, isa, lengths, q, k, v, heads, width, bias=bias)
             atol = 5e-6 if low == "float32" else 2e-3
             np.testing.assert_allclose(got, wanted, atol=atol, err_msg=f"{isa.name} {lengths}")
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "far"),
+    [("attention_positions", 64, 90), ("attention_positions", 16, 3),
+     ("attention_positions_rows", 0, 90)],
+)  # fmt: skip
+def test_positions(name: str, width: int, far: int) -> None:
+    heads, depth = 2, 16
+    for lengths in PACKS:
+        random = np.random.default_rng(len(lengths))
+        q, k, v = random.normal(size=(3, sum(lengths), heads * depth)).astype(np.float32)
+        tables = random.normal(size=(2, 2 * far + 1, heads * depth)).astype(np.float32)
+        q = q if width else q[: len(lengths)]
+        positions = [tables[0], None if far == 3 else tables[1]]
+        named = dict(zip(("key_positions", "query_positions"), positions, strict=True))
+        wanted = meaning(lengths, q, k, v, {"heads": heads, "scale": depth**-0.5, **named})
+        for isa in sets(slow=False):
+            got = run_floats(name, isa, lengths, q, k, v, heads, width, positions=positions)
+            np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {lengths}")
 
 
 def run_bytes(

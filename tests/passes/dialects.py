@@ -43,6 +43,11 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "mobilebert_hidden": ("", lambda p: e.export(
         e.mobilebert("MobileBertModel"), p, outputs=HIDDEN)),
     "squeezebert": ("", lambda p: e.export(e.squeezebert(), p)),
+    "deberta": ("", lambda p: e.export(e.deberta(), p, names=e.NAMES[:2])),
+    "deberta_tokens": ("", lambda p: e.export(
+        e.deberta("DebertaV2Model"), p, names=e.NAMES[:2], outputs=HIDDEN[:1])),
+    "deberta_dynamo": ("", lambda p: e.export(
+        e.deberta(), p, names=e.NAMES[:2], opset=18, dynamo=True)),
     "hidden_states": ("", lambda p: e.export(e.bert("BertModel"), p, outputs=HIDDEN)),
     "spans": ("", lambda p: e.export(e.bert("BertForQuestionAnswering"), p, outputs=SPANS)),
     "tokens": ("", lambda p: e.export(e.bert("BertForTokenClassification"), p)),

@@ -91,6 +91,18 @@ def t5(feed_forward: str = "relu") -> torch.nn.Module:
     return model
 
 
+def deberta(head: str = "DebertaV2ForSequenceClassification") -> torch.nn.Module:
+    """Version 3: scores by what queries, keys and the places of both hold, in buckets."""
+    how = {
+        "type_vocab_size": 0, "relative_attention": True, "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    }  # fmt: skip
+    model = seeded(getattr(transformers, head)(transformers.DebertaV2Config(**SIZES, **how)))
+    model.config.return_dict = False
+    return model
+
+
 def with_large_biases(model: torch.nn.Module) -> torch.nn.Module:
     """Scores depend on distances as much as on tokens."""
     with torch.no_grad():

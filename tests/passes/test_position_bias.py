@@ -1,4 +1,6 @@
-"""MPNet and T5's encoder, whose scores depend on distances: wholly in kernels, as ONNX Runtime."""
+"""MPNet, T5's encoder and DeBERTa, whose scores depend on distances: wholly in kernels, as ONNX
+Runtime.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ import engine
 from engine.runtime import stepwise
 
 LENGTHS = (1, 2, 31, 37, 64, 65, 128)  # further than the last bucket begins
-NAMES = ("mpnet", "mpnet_tokens", "t5", "t5_gated", "pruned_t5_gated", "pruned_mpnet")
+NAMES = (
+    "mpnet", "mpnet_tokens", "t5", "t5_gated", "pruned_t5_gated", "pruned_mpnet", "deberta",
+    "deberta_tokens",
+)  # fmt: skip
 LOW = ("int8_mpnet", "int8_pruned_t5_gated", "dynamic_int8_t5_gated", "bfloat16_t5_gated")
 
 
@@ -34,7 +39,13 @@ def apart(got: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     "name",
-    [*NAMES, pytest.param("t5_gated_dynamo", marks=pytest.mark.slow)],
+    [
+        *NAMES,
+        *(
+            pytest.param(f"{name}_dynamo", marks=pytest.mark.slow)
+            for name in ("t5_gated", "deberta")
+        ),
+    ],
 )
 def test_as_onnx_runtime(name: str, model: Callable[[str], Path]) -> None:
     session, theirs = engine.load(model(name), threads=1), runtime(model(name))
@@ -51,20 +62,21 @@ def runtime(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def test_a_hole_in_the_mask_counts_as_a_token(model: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("name", ["t5", "deberta_tokens"])
+def test_a_hole_in_the_mask_counts_as_a_token(name: str, model: Callable[[str], Path]) -> None:
     """Packs leave masked tokens out, distances do not: such calls are the reference's."""
-    session, feed = engine.load(model("t5"), threads=1), fed(37, 3, 0)
+    session, feed = engine.load(model(name), threads=1), fed(37, 3, 0)
     feed["attention_mask"][:, 2] = 0
-    (wanted,) = runtime(model("t5")).run(None, feed)
+    (wanted,) = runtime(model(name)).run(None, feed)
     (got,) = session.run(feed).values()
     assert apart(got, wanted, feed["attention_mask"]) < 1e-4
     feed["attention_mask"][...] = np.arange(37) >= [[0], [5], [36]]  # padded at the front
-    (wanted,) = runtime(model("t5")).run(None, feed)
+    (wanted,) = runtime(model(name)).run(None, feed)
     assert session.plan is not None and not session.plan.refuses(feed["attention_mask"], feed)
     assert apart(session.run(feed)["last_hidden_state"], wanted, feed["attention_mask"]) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["mpnet", *LOW])
+@pytest.mark.parametrize("name", ["mpnet", "deberta", *LOW])
 def test_every_step_is_what_its_operator_means(name: str, model: Callable[[str], Path]) -> None:
     session, feed = engine.load(model(name), threads=1), fed(37, 3, "mpnet" in name)
     assert session.plan is not None and session.plan.fallback is None

@@ -76,44 +76,48 @@ def products_of(kind, lanes):
     return loads("f32", lanes), routine(of_floats)
 
 
-def biased(lanes):
-    """A routine (scores, bias, key): and what is added by distance; bias: address of the head's
-    entries, reach, first query of the pack.
-    """
-    load = loads_unaligned("f32", lanes)
-
-    def add_bias(scores, bias, key):
-        entries, reach, query = bias
-        return add(scores, load(bias_at((entries, reach), query - key)))
-
-    return routine(add_bias)
-
-
-def score(kind, lanes):
-    """Scores of the keys start .. end - 1, a row each; returns the greatest of each query.  Where
-    there is a window, those of keys outside it are far below.
+def four_products(kind, lanes):
+    """A routine: the products of queries with four adjacent keys, and what is added by distance;
+    table: address of the head's entries and reach, distance: of the first query from the first key.
     """
     splat, (load_query, product) = splats("f32", lanes), products_of(kind, lanes)
-    load, row, add_bias = loads("f32", lanes), 4 * lanes, biased(lanes)
+    load = loads_unaligned("f32", lanes)
     rows, per_channel = 4 // PER_WORD[kind], ROW // PER_WORD[kind]
+
+    def products(queries, key, fours, table, distance):
+        a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
+        for four in range(load_int(fours + CHANNELS.count)):
+            at_four = per_channel * load_int(fours + CHANNELS.first + 4 * four)
+            for n in range(rows):
+                x, k = load_query(queries + at_four + ROW * n), key + at_four + ROW * n
+                a, b = product(a, x, k), product(b, x, k + 4)
+                c, d = product(c, x, k + 8), product(d, x, k + 12)
+        if table[0]:
+            a = add(a, load(bias_at(table, distance)))
+            b = add(b, load(bias_at(table, distance - 1)))
+            c = add(c, load(bias_at(table, distance - 2)))
+            d = add(d, load(bias_at(table, distance - 3)))
+        return a, b, c, d
+
+    return routine(products)
+
+
+def score(four_scores, lanes):
+    """Scores of the keys start .. end - 1, a row each; returns the greatest of each query.  Where
+    there is a window, those of keys outside it are far below.  four_scores: a routine as
+    four_products makes; places: of the first query in the pack, and in its tile.
+    """
+    splat, load, row = splats("f32", lanes), loads("f32", lanes), 4 * lanes
     places_of, lowered = near(lanes)[0], four_far_below(lanes)
 
-    def make(queries, keys, k_tile, start, end, scores, fours, bias, view, lane):
-        greatest_yet, at, places = splat(f32(LEAST)), scores, places_of(view, lane)
+    def make(queries, keys, k_tile, start, end, scores, fours, table, view, places):
+        query, lane = places
+        greatest_yet, at, seen_at = splat(f32(LEAST)), scores, places_of(view, lane)
         for group in range(start // 4, (end + 3) // 4):
             key = keys + (group >> 4) * k_tile + 16 * (group & 15)
-            a, b, c, d = splat(f32(0)), splat(f32(0)), splat(f32(0)), splat(f32(0))
-            for four in range(load_int(fours + CHANNELS.count)):
-                at_four = per_channel * load_int(fours + CHANNELS.first + 4 * four)
-                for n in range(rows):
-                    x, k = load_query(queries + at_four + ROW * n), key + at_four + ROW * n
-                    a, b = product(a, x, k), product(b, x, k + 4)
-                    c, d = product(c, x, k + 8), product(d, x, k + 12)
-            if bias[0]:
-                a, b = add_bias(a, bias, 4 * group), add_bias(b, bias, 4 * group + 1)
-                c, d = add_bias(c, bias, 4 * group + 2), add_bias(d, bias, 4 * group + 3)
+            a, b, c, d = four_scores(queries, key, fours, table, query - 4 * group)
             if view[3] >= 0:
-                a, b, c, d = lowered(a, b, c, d, view, places, 4 * group)
+                a, b, c, d = lowered(a, b, c, d, view, seen_at, 4 * group)
             store(at, a)
             store(at + row, b)
             store(at + 2 * row, c)
@@ -238,20 +242,20 @@ def four_sums_of_pairs(lanes):
     return routine(sums)
 
 
-def block(kind, lanes):
+def block(kind, four_scores, lanes):
     """A routine: one sentence for `lanes` queries, of which only its own are stored."""
-    make_scores = score(kind, lanes)
+    make_scores = score(four_scores(kind, lanes), lanes)
     make_exps = exps_of(kind, lanes)
     sums_of = four_sums_of_pairs(lanes) if kind == "bf16" else four_sums_of_floats(lanes)
     splat, v_row = splats("f32", lanes), V_ROW[kind]
 
     def attend(operands, start, end, at, first, last):
         (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how = operands
-        scale, scratch, (entries, reach, first_query), view = how
-        bias = (entries, reach, first_query + at)
+        scale, scratch, table, view, query = how
         start, end = seen(view, start, end, at + first, at + last)
+        places = (query + at, at)
         greatest = make_scores(
-            queries + 4 * at, keys, k_tile, start, end, scratch, fours, bias, view, at
+            queries + 4 * at, keys, k_tile, start, end, scratch, fours, table, view, places
         )
         factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
         for four in range(load_int(made + CHANNELS.count)):
@@ -266,9 +270,17 @@ def block(kind, lanes):
     return routine(attend)
 
 
-def attention(kind, depth, width):
-    """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer)."""
-    visit = for_each_sentence(partial(block, kind), width)
+@routine
+def bias_table(params, head):
+    """What four_products adds."""
+    return bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
+
+
+def attention(kind, depth, width, four_scores=four_products, table_of=bias_table):
+    """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer);
+    table_of: a routine (params, head), what four_scores adds.
+    """
+    visit = for_each_sentence(partial(block, kind, four_scores), width)
     key_bytes = ROW * depth // PER_WORD[kind]  # of a head in a tile
     value_bytes, result_bytes = V_ROW[kind] * depth, ROW * depth
 
@@ -285,8 +297,8 @@ def attention(kind, depth, width):
             out = tile_of(arena, params + FLOATS.y, tile) + result_bytes * head
             fours = channels_of(params + FLOATS.fours, depth, head)
             made = channels_of(params + FLOATS.made, depth, head)
-            entries, reach = bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
-            how = (scale, scratch, (entries, reach, TILE * tile), seen_from(context, tile, window))
+            view = seen_from(context, tile, window)
+            how = (scale, scratch, table_of(params, head), view, TILE * tile)
             operands = (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how
             visit(context, tile, operands, 0)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from ..params import buffer
 from ..record import ADDRESS, FLOAT, OFFSET, WHOLE, Field, record
 
-__all__ = ["ATTENTION_BYTES", "ATTENTION_FLOATS", "CHANNELS", "CONSTANTS", "KEYS", "NO_WINDOW"]
+__all__ = [
+    "ATTENTION_BYTES",
+    "ATTENTION_FLOATS",
+    "ATTENTION_POSITIONS",
+    "CHANNELS",
+    "CONSTANTS",
+    "KEYS",
+    "NO_WINDOW",
+]
 
 NO_WINDOW = -1
 CHANNELS = record(  # of a head: those that are not dead, four by four
@@ -76,4 +84,11 @@ ATTENTION_FLOATS = record(
     Field("fours", ADDRESS, "of CHANNELS [heads]: of q and k, those that count"),
     *BIAS,
     WINDOW,
+)
+ATTENTION_POSITIONS = record(  # of keys: what queries are multiplied with
+    "ATTENTION_POSITIONS",
+    *ATTENTION_FLOATS.declared,
+    Field("of_keys", ADDRESS, "of float32 [heads][depth][2 * far + 1]: positions.py"),
+    Field("of_queries", ADDRESS, "of as many"),
+    Field("far", WHOLE, "entries either way of distance 0"),
 )

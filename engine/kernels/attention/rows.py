@@ -41,7 +41,7 @@ from ..activations import exponential
 from ..buffers import rows_of_tile, tile_of, tokens_of_row
 from ..context import CONTEXT, ROWS, TILE
 from .byte_scores import ONES, conversion, interleave_queries
-from .floats import LEAST, ROW
+from .floats import LEAST, ROW, bias_table
 from .records import ATTENTION_BYTES as BYTES
 from .records import ATTENTION_FLOATS as FLOATS
 from .records import CHANNELS, CONSTANTS
@@ -179,26 +179,39 @@ def attention_u8_rows(depth, softmax):
     return kernel
 
 
-def scores_of_floats():
+def products_of_a_tile():
+    """A routine: the products of a query with a tile of keys, and what is added by distance; table:
+    address of the head's entries and reach, distance: of the first key from the query.
+    """
+    load, load_bias, splat = loads("f32", TILE), loads_unaligned("f32", TILE), splats("f32", TILE)
+
+    def products(queries, key, fours, table, distance):
+        a = splat(f32(0))
+        for four in range(load_int(fours + CHANNELS.count)):
+            channel = load_int(fours + CHANNELS.first + 4 * four)
+            for c in range(channel, channel + 4):
+                q = splat(load_f32(queries + 4 * ROWS * c))
+                a = multiply_add(load(key + ROW * c), q, a)
+        if table[0]:
+            a = add(a, load_bias(bias_at(table, distance)))
+        return a
+
+    return routine(products)
+
+
+def scores_of_floats(scores_of_a_tile):
     """A routine that leaves the scores of a sentence's keys in `kept`, tile by tile, and behind
-    them masks of its lanes; returns the greatest.
+    them masks of its lanes; returns the greatest.  scores_of_a_tile: as products_of_a_tile makes.
     """
     load, splat, whole = loads("f32", TILE), splats("f32", TILE), splats("i32", TILE)
-    load_bias = loads_unaligned("f32", TILE)
 
-    def scores(query, key, start, stop, kept, bias):
+    def scores(query, key, start, stop, kept, table):
         (queries, fours), (keys, k_tile) = query, key
         first_tile, behind = start // TILE, (stop + TILE - 1) // TILE
         masks, most = kept + ROW * (behind - first_tile), splat(f32(LEAST))
         for tile in range(first_tile, behind):
-            a, row = splat(f32(0)), keys + k_tile * tile
-            for four in range(load_int(fours + CHANNELS.count)):
-                channel = load_int(fours + CHANNELS.first + 4 * four)
-                for c in range(channel, channel + 4):
-                    q = splat(load_f32(queries + 4 * ROWS * c))
-                    a = multiply_add(load(row + ROW * c), q, a)
-            if bias[0]:  # the query is the sentence's first token
-                a = add(a, load_bias(bias_at(bias, TILE * tile - start)))
+            distance = TILE * tile - start  # the query is the sentence's first token
+            a = scores_of_a_tile(queries, keys + k_tile * tile, fours, table, distance)
             begins, ends = max(start - TILE * tile, 0), min(stop - TILE * tile, TILE)
             store(kept, splat(f32(LEAST)))
             store_lanes(kept, a, begins, ends)
@@ -242,9 +255,10 @@ def weighted_sum():
     return routine(sum_)
 
 
-def attention_f32_rows(depth):
-    """In float32."""
-    scores, exps, sum_of = scores_of_floats(), exps_of_floats(), weighted_sum()
+def attention(depth, scores_of_a_tile, table_of):
+    """In float32; table_of: a routine (params, head), what scores_of_a_tile adds."""
+    scores = scores_of_floats(scores_of_a_tile())
+    exps, sum_of = exps_of_floats(), weighted_sum()
 
     def kernel(params, context, begin, end):
         arena, scratch = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
@@ -259,13 +273,13 @@ def attention_f32_rows(depth):
             out = tile_of(arena, params + FLOATS.y, tile) + rows
             made = channels_of(params + FLOATS.made, depth, head)
             fours = channels_of(params + FLOATS.fours, depth, head)
-            bias = bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
+            table = table_of(params, head)
             low, high = rows_of_tile(context, tile)
             for row in range(low, high):
                 lane, (start, stop) = row - ROWS * tile, tokens_of_row(context, row)
                 first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
                 query = (queries + 4 * lane, fours)
-                most = scores(query, (keys, k_tile), start, stop, scratch, bias)
+                most = scores(query, (keys, k_tile), start, stop, scratch, table)
                 factor = f32(1) / exps(scratch, tiles, most, scale)
                 for n in range(4 * load_int(made + CHANNELS.count)):
                     channel = load_int(made + CHANNELS.first + 4 * (n // 4)) + n % 4
@@ -274,3 +288,8 @@ def attention_f32_rows(depth):
                     store_unaligned(out + 4 * (ROWS * channel + lane), weighted * factor)
 
     return kernel
+
+
+def attention_f32_rows(depth):
+    """In float32."""
+    return attention(depth, products_of_a_tile, bias_table)

@@ -144,13 +144,17 @@ def _floats(
         # the greatest score would be the least probable, and kernels divide a bias by the scale
         raise Unplanned(f"scores are multiplied by {attributes['scale']}")
     facts.optional(node.bias)
+    positions = [facts.array(name) for name in (node.key_positions, node.query_positions) if name]
+    if positions and node.bias:
+        raise Unplanned("scores with a bias and with positions")
     y, floats, forms = _result(facts, node, query), None, forms_read(facts, node)
     if attributes.get("output") is not None:
         floats = facts.result(f"{name}.float", query.buffer.domain, query.buffer.channels, None)
     kernel = "attention_bf16" if forms[0] else "attention_f32"
+    kernel = "attention_positions" if positions else kernel
     variant: tuple[int, ...] = (depth, facts.isa.block_width(query.buffer.lanes))
     if query.buffer.domain == "rows":
-        kernel, variant = "attention_f32_rows", (depth,)
+        kernel, variant = f"{kernel}_rows", (depth,)
     live = _live(facts, node, y) if floats is None else None
     varying = facts.varying.get(name)
     return AttentionChoice(

@@ -1,0 +1,187 @@
+"""What is added to scores by the places of a query and a key, and by what they hold: DeBERTa's
+disentangled attention (He et al. 2021).
+
+    added[h, q, k] = x[h, q] . rows[h, where[q, k]],   x the queries; or turned, x the keys
+
+Vectors of positions are multiplied with all tokens, and GatherElements takes what belongs to a
+pair.  Of what makes the vectors and the places nothing is matched: they are found by running it
+(probe.py, distances.py), for batches and lengths of several sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ops.fused import by_distance
+from .distances import Terms, added_by_distance
+from .match import Search
+from .movement import Chain, chain_above, lengths, moved, size, splits_heads
+from .probe import Part, part_above, probe, sentences
+from .shapes import Fact
+
+__all__ = ["Attended", "Positions", "positions_of"]
+
+Array = NDArray[Any]
+TRIED = ((2, 3), (1, 4), (3, 7))  # sentences, tokens
+
+
+@dataclass(frozen=True)
+class Attended:
+    """The queries and keys of an attention, its heads, and what their product is multiplied by."""
+
+    query: Chain
+    key: Chain
+    heads: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Positions:
+    """float32 [2 P - 1, C], by how far a key stands behind a query: what queries are multiplied
+    with, and what keys are; None where they are not.
+    """
+
+    of_keys: Array | None
+    of_queries: Array | None
+
+
+def positions_of(
+    value: str, of: Attended, search: Search, facts: Mapping[str, Fact]
+) -> Positions | str:
+    """Those that the value, which is added to scores, is made with, or a sentence."""
+    found: dict[bool, Array] = {}
+    for name in addends(value, search):
+        term = term_of(name, of, search, facts)
+        if isinstance(term, str):
+            return term
+        turned, table = term
+        if turned in found:
+            return f"'{name}' is added twice"
+        found[turned] = table
+    most = max(len(table) for table in found.values()) // 2
+    of_keys, of_queries = (
+        None if table is None else np.pad(table, [(most - len(table) // 2,) * 2, (0, 0)], "edge")
+        for table in (found.get(False), found.get(True))
+    )
+    return Positions(of_keys, of_queries)
+
+
+def addends(value: str, search: Search) -> Iterator[str]:
+    """What the value is a sum of."""
+    node = search.producer.get(value)
+    if node is None or node.kind != "Add":
+        yield value
+        return
+    for name in node.inputs:
+        yield from addends(name, search)
+
+
+def term_of(
+    name: str, of: Attended, search: Search, facts: Mapping[str, Fact]
+) -> tuple[bool, Array] | str:
+    """Whether a term is turned, so that keys are multiplied, and with what, by distance."""
+    chain = chain_above(name, search)
+    gather = search.producer.get(chain.source)
+    product = None if gather is None else search.producer.get(gather.inputs[0])
+    if gather is None or gather.kind != "GatherElements":
+        return f"'{chain.source}' is not gathered by places"
+    if product is None or product.kind != "MatMul":
+        return f"'{gather.inputs[0]}' is not a product"
+    if gather.attributes.get("axis", 0) not in (-1, (facts[chain.source].rank or 0) - 1):
+        return f"{gather} does not gather along the last axis"
+    turned, x = turns(chain, search, facts), chain_above(product.inputs[0], search)
+    owner = of.key if turned else of.query
+    names = lengths(facts, [x.source])
+    if turned is None or x.source != owner.source or names is None:
+        return f"'{product.inputs[0]}' is not what is attended with"
+    if not splits_heads(x, (0, 2, 1, 3), of.heads, search.graph, facts, names):
+        return f"'{x.result}' is not '{x.source}' split into {of.heads} heads"
+    if chain.quantization or x.quantization or not of.scale:
+        return f"'{name}' is quantised"
+    vectors = vectors_of(product.inputs[1], x, of, search, facts)
+    places = places_of(gather.inputs[1], of, search, facts)
+    if vectors is None or places is None or not fits(places, vectors.shape[-1]):
+        return f"'{gather.inputs[1]}' does not go by distances, or '{product.inputs[1]}' by tokens"
+    places = places[:, ::-1] if turned else places  # a key's lie by how far the query is behind
+    table = np.take_along_axis(vectors, places[:, None] % vectors.shape[-1], axis=-1)
+    table = table * np.float32(chain.factor * x.factor / of.scale)
+    return turned, np.ascontiguousarray(np.moveaxis(table, -1, 0).reshape(places.shape[1], -1))
+
+
+def turns(chain: Chain, search: Search, facts: Mapping[str, Fact]) -> bool | None:
+    """Whether the chain exchanges queries and keys; None where it does more."""
+    names = lengths(facts, [chain.source])
+    if names is None:
+        return None
+    shape = size(facts[chain.source].shape or (), names)
+    numbered = np.arange(np.prod(shape)).reshape(shape)
+    got = moved(chain.nodes, numbered, search.graph, facts, names)
+    for turned, wanted in ((False, numbered), (True, np.swapaxes(numbered, -1, -2))):
+        if got is not None and np.array_equal(got, wanted):
+            return turned
+    return None
+
+
+def vectors_of(
+    value: str, x: Chain, of: Attended, search: Search, facts: Mapping[str, Fact]
+) -> Array | None:
+    """float32 [heads, depth, vectors], the same for all sentences."""
+    part, found = part_above(value, search, facts), None
+    apart = (facts[x.result].rank or 0) > 3
+    for (batch, _), got in tried(part, search, facts):
+        if got is None or got.dtype != np.float32 or got.ndim < 3:
+            return None
+        if not apart and (got.ndim > 3 or len(got) != batch * of.heads):
+            return None
+        shape = (batch, of.heads, *got.shape[-2:])
+        got = np.broadcast_to(got, shape) if apart else got.reshape(shape)
+        if not np.array_equal(got, np.broadcast_to(got[0] if found is None else found, shape)):
+            return None
+        found = got[0]
+    return found
+
+
+def places_of(value: str, of: Attended, search: Search, facts: Mapping[str, Fact]) -> Array | None:
+    """int64 [heads, 2 P - 1]: the vector, by how far the second token stands behind the first;
+    layers share it.
+    """
+    notes, key = search.notes, ("places", value, of.heads)
+    if key not in notes:
+        part = part_above(value, search, facts)
+        notes[key] = None if part is None else places_tried(part, of, search, facts)
+    found: Array | None = notes[key]
+    return found
+
+
+def places_tried(
+    part: Part, of: Attended, search: Search, facts: Mapping[str, Fact]
+) -> Array | None:
+    table = added_by_distance(Terms([part], search.graph, facts, of.heads))
+    if table is None or not np.array_equal(table, table.astype(np.int64)):
+        return None
+    for (batch, tokens), got in tried(part, search, facts):
+        wanted = by_distance(table, tokens, tokens)
+        if got is None or got.shape[-2:] != wanted.shape[-2:] or got.size != batch * wanted.size:
+            return None
+        if not (got.reshape(batch, *wanted.shape) == wanted).all():
+            return None
+    return table.astype(np.int64)
+
+
+def tried(
+    part: Part | None, search: Search, facts: Mapping[str, Fact]
+) -> Iterator[tuple[tuple[int, int], Array | None]]:
+    """What a part makes for some batches and lengths; nothing else may be an input of it."""
+    for seed, shape in enumerate(TRIED):
+        feeds = sentences(search.graph, *shape, seed, kinds=2)
+        known = part is not None and not part.inputs and feeds
+        yield shape, probe(part, search.graph, facts, feeds) if known and part else None
+
+
+def fits(places: Array, count: int) -> bool:
+    return bool(((places >= -count) & (places < count)).all())
