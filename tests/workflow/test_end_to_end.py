@@ -23,9 +23,9 @@ TARGETS = [f"results/{name}" for name in RESULTS]
 
 
 @pytest.fixture(scope="module")
-def made(tiny_files, tmp_path_factory):
+def made(tiny_files, tmp_path_factory, forked):
     """A clone in which every result of the tiny model has been made."""
-    clone = Clone(tmp_path_factory.mktemp("made"))
+    clone = Clone(tmp_path_factory.mktemp("made"), forked)
     shutil.copytree(tiny_files, clone.folder / "tiny")
     clone.configure(**TINY)
     clone.log = clone.snakemake(*TARGETS).stdout
