@@ -28,7 +28,7 @@ CLASSIFIER = {
 }
 # quantised after the bias and before tanh, which no attribute says: the pooler's tanh stands alone
 QUANTIZED_HEAD = CLASSIFIER | {"DequantizeLinear": 1, "Lookup": 1}
-SPANS = {"Embedding": 1, "Linear": 13, "Attention": 2, "LayerNorm": 4, "Split": 1, "Squeeze": 2}
+SPANS = {"Embedding": 1, "Linear": 13, "Attention": 2, "LayerNorm": 4, "Channels": 2, "Squeeze": 2}
 HIDDEN = CLASSIFIER | {"Linear": 13}
 
 FLOAT = {  # dialect -> operators left
