@@ -90,6 +90,8 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "dynamic_int8_t5_gated": ("t5_gated", e.dynamic_int8),
     "bfloat16_t5_gated": ("t5_gated", e.bfloat16_weights),
     "bfloat16_mpnet": ("mpnet", e.bfloat16_weights),
+    "dynamic_int8_deberta": ("deberta", e.dynamic_int8),
+    "bfloat16_deberta": ("deberta", e.bfloat16_weights),
     "int8_hidden_states": ("hidden_states", e.static_int8),
     "int8_spans": ("spans", e.static_int8),
     "mobilebert_int8": ("mobilebert", e.static_int8),

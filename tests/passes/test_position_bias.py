@@ -19,7 +19,10 @@ NAMES = (
     "mpnet", "mpnet_tokens", "t5", "t5_gated", "pruned_t5_gated", "pruned_mpnet", "deberta",
     "deberta_tokens",
 )  # fmt: skip
-LOW = ("int8_mpnet", "int8_pruned_t5_gated", "dynamic_int8_t5_gated", "bfloat16_t5_gated")
+LOW = (
+    "int8_mpnet", "int8_pruned_t5_gated", "dynamic_int8_t5_gated", "bfloat16_t5_gated",
+    "dynamic_int8_deberta", "bfloat16_deberta",
+)  # fmt: skip
 
 
 def fed(length: int, batch: int, padding: int) -> dict[str, np.ndarray]:
