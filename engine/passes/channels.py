@@ -94,7 +94,7 @@ def _of_slice(
     if len(given) != len(node.inputs) - 1 or len(given) < 3:
         return None
     numbers = [
-        int(array.reshape(-1)[0]) for array in given if array is not None and array.size == 1
+        int(array.reshape(-1)[0]) for array in given if array is not None and array.shape == (1,)
     ]
     if (
         len(numbers) != len(given)

@@ -5,8 +5,10 @@ changes the shape of it, or the type in which a call returns it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...graph import Node
 from ..steps import Unplanned
@@ -24,6 +26,7 @@ __all__ = [
     "without_channels",
 ]
 
+Array = NDArray[Any]
 RETURNED = ("float16", "float64")
 
 
@@ -150,12 +153,15 @@ def _squeezed(facts: Facts, node: Node) -> list[int]:
     axes = node.attributes.get("axes")
     if axes is None and len(node.inputs) > 1 and node.inputs[1]:
         axes = facts.array(node.inputs[1])
-    axes = np.array([] if axes is None else axes)
-    return [int(axis) for axis in axes] if axes.dtype.kind == "i" else []
+    return _whole(np.array([] if axes is None else axes))
 
 
 def _target(facts: Facts, node: Node) -> list[int]:
     """Of a Reshape; nothing where a 0 in it would be a length."""
-    shape = facts.array(node.inputs[1])
-    target = [int(n) for n in shape] if shape.dtype.kind == "i" else []
+    target = _whole(facts.array(node.inputs[1]))
     return [] if node.attributes.get("allowzero") and 0 in target else target
+
+
+def _whole(numbers: Array) -> list[int]:
+    """Those of a row of whole numbers; of anything else none."""
+    return numbers.tolist() if numbers.dtype.kind == "i" and numbers.ndim == 1 else []
