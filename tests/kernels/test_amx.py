@@ -14,7 +14,7 @@ import pytest
 from engine.codegen import isa
 from engine.codegen.simd import MAGIC
 from engine.kernels import kernel
-from engine.kernels.attention.records import ATTENTION_BYTES, CONSTANTS, KEYS
+from engine.kernels.attention.records import ATTENTION_BYTES, CONSTANTS, KEYS, NO_WINDOW
 from engine.kernels.harness import Harness, from_tiles, to_tiles
 from engine.kernels.linear.records import (
     FLOAT_OUTPUT,
@@ -312,7 +312,7 @@ def attend(
     params = harness.params(
         ATTENTION_BYTES, q=q, q_tile=row, keys=keys, key_sums=sums, v=v, v_tile=row, y=y_at,
         y_tile=row, heads=heads, constants=harness.address(constants), made=fours, fours=fours,
-        bias=0, reach=0,
+        bias=0, reach=0, window=NO_WINDOW,
     )  # fmt: skip
     harness.run(kernel(which, names[1], *variant), params, 0, tiles * heads)
     return from_tiles(y, tokens)

@@ -13,6 +13,7 @@ import pytest
 
 import engine
 from engine.runtime import stepwise
+from workflow.scripts.convert import onnx_runtime
 
 LENGTHS = (1, 2, 31, 37, 64, 65, 128)  # further than the last bucket begins
 NAMES = (
@@ -62,7 +63,7 @@ def test_as_onnx_runtime(name: str, model: Callable[[str], Path]) -> None:
 
 
 def runtime(path: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return onnx_runtime.session(path, threads=1)
 
 
 @pytest.mark.parametrize("name", ["t5", "deberta_tokens"])
