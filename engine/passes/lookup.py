@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node
-from ..ops import Trait, kinds
+from ..ops import Trait, is_quantization, kinds
 from ..ops.reference import evaluate
 from .shapes import Fact, infer
 from .simulate import every_byte, rounded
@@ -33,13 +33,14 @@ def lookup(graph: Graph) -> Graph:
     found: dict[str, Node] = {}
     for node in reversed(graph.nodes):
         run = run_before(node, graph, facts) if node.kind == FAKE else None
-        table = None if run is None else table_of(run, graph)
+        steps = None if run is None else run[0].attributes["quantization"]
+        table = None if run is None or not is_quantization(steps) else table_of(run, graph)
         if run is None or table is None:
             continue
         first, value = run[0], node.inputs[0]
         name = f"{value}.table"
         constants[name] = table
-        how = {"steps": first.attributes["quantization"], "input": None, "output": None}
+        how = {"steps": steps, "input": None, "output": None}
         found[value] = Node("Lookup", (first.outputs[0], name), (value,), how, node.name, "engine")
     nodes = tuple(found.get(node.outputs[0], node) for node in graph.nodes)
     return graph.changed(nodes=nodes, constants=constants).without_dead_nodes()

@@ -39,6 +39,13 @@ def test_a_gelu_of_many_roundings_is_one_table() -> None:
     assert_same(graph, stored, x=X)
 
 
+def test_no_steps_no_table() -> None:
+    """A range that calibration found to be infinite is no quantisation."""
+    s = Sketch(x=HIDDEN)
+    y = s.round_trip(s.Tanh(s.round_trip("x", np.float32(np.inf))), 1 / 127)
+    assert "Lookup" not in operators(looked_up(s.graph(s.Neg(y))))
+
+
 def test_signed_bytes() -> None:
     s = Sketch(x=HIDDEN)
     y = s.round_trip(s.Tanh(s.round_trip("x", 0.03, -5, "int8")), 1 / 127, 0, "int8")
