@@ -18,7 +18,15 @@ from .quantized import dynamic_quantize_linear
 from .reduce import layer_normalization, rms_normalization, softmax
 from .table import ACTIVATES, EACH, HEAVY, MOVES, SAME, TAME, Operator
 
-__all__ = ["OPERATORS", "activation_of", "by_distance", "first_keys", "mask_of_ones", "within"]
+__all__ = [
+    "KEPT",
+    "OPERATORS",
+    "activation_of",
+    "by_distance",
+    "first_keys",
+    "mask_of_ones",
+    "within",
+]
 
 ACTIVATIONS: Mapping[str | None, Callable[[Array], Any]] = {
     None: lambda x: x,
@@ -227,7 +235,7 @@ def attention(
         s = s + by_distance(bias, q.shape[1], k.shape[1])
     s = rounded(s, masked)
     if mask is not None:  # LEAST absorbs the score, so a row with no key left is uniform
-        s = np.where(_kept(mask, masking)[:, None, None], s, np.finfo(np.float32).min)
+        s = np.where(KEPT[masking](mask)[:, None, None], s, np.finfo(np.float32).min)
     if window is not None:
         s = np.where(within(window, s.shape[-2], s.shape[-1]), s, np.finfo(np.float32).min)
     if low:  # exps are rounded, their sum is not
@@ -348,7 +356,7 @@ def pool(
     masking: str = "keys",
 ) -> Array:
     """y [B, 1, C]: of the tokens that the mask keeps, their mean, sum or greatest, or the last."""
-    kept = np.ones(x.shape[:2], bool) if mask is None else _kept(mask, masking)
+    kept = np.ones(x.shape[:2], bool) if mask is None else KEPT[masking](mask)
     if how == "last":
         return _last(x, kept, fill)
     if how == "max":
@@ -376,8 +384,10 @@ def masked(x: Array, mask: Array) -> Array:
     return np.asarray(np.where(mask_of_ones(mask)[..., None], x, np.zeros((), x.dtype)))
 
 
-def _kept(mask: Array, masking: str) -> Array:
-    return mask_of_ones(mask) if masking == "keys" else first_keys(mask)
+KEPT: Mapping[str, Callable[[Array], Array]] = {  # by masking: a mask -> bool, keys that count
+    "keys": mask_of_ones,
+    "lengths": first_keys,
+}
 
 
 def affine(x: Array, other: Array | None, gamma: Array, beta: Array) -> Array:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from ..graph import Graph, Node, Value
 from ..ops import Trait, kinds
-from ..ops.fused import first_keys
+from ..ops.fused import KEPT
 from .fusion import Fusion, Match, fuse_all
 from .lengths import alike
 from .match import Constant, Maybe, Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
-from .probe import LOOKUPS, Part, part_above, probe, sentences
+from .probe import USUAL, Part, kinds_tried, part_above, probe, sentences
 from .select import squeeze
 from .shape_rules import axes_of
 from .shapes import FAKE
@@ -28,7 +28,7 @@ from .shapes import FAKE
 __all__ = ["FUSIONS", "mask_of", "pool"]
 
 Array = NDArray[Any]
-TRIED = ((2, 3), (1, 4), (3, 7), (1, 300))  # sentences, tokens
+TRIED = (*USUAL, (1, 300))  # sentences, tokens
 ACTIVATES = kinds(Trait.ACTIVATES)
 ROUNDING = 2e-6  # of a count: count + epsilon is as good as the count itself
 
@@ -49,7 +49,7 @@ class Tried:
 
     def mask_of(self, says: Callable[[Array, Array], bool]) -> tuple[str, str] | None:
         """Name and masking (ops.fused.attention) of the mask by which the part says so."""
-        for masking, kept in (("keys", lambda ones: ones), ("lengths", first_keys)):
+        for masking, kept in KEPT.items():
             if all(says(kept(ones), got) for ones, got in self.found):
                 return self.mask.name, masking
         return None
@@ -64,9 +64,8 @@ def tried(match: Match, value: str, x: str) -> Tried | str:
     mask = next(each for each in graph.inputs if each.name == part.inputs[0])
     if len(mask.shape) != 2 or not alike(mask.shape, hidden[:2]):
         return f"'{mask.name}' is no mask of tokens {list(hidden[:2])}"
-    readers = match.search.consumers[mask.name]
-    ids = any(node.kind in LOOKUPS for node in readers)
-    found = [_tried(match, part, mask, n, 7 if ids else 2) for n in range(len(TRIED))]
+    numbers = kinds_tried(match.search, [mask.name])
+    found = [_tried(match, part, mask, n, numbers) for n in range(len(TRIED))]
     results = tuple(each for each in found if each is not None)
     return Tried(mask, results) if len(results) == len(TRIED) else f"'{value}' is not known"
 

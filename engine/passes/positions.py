@@ -21,13 +21,12 @@ from ..ops.fused import by_distance
 from .distances import Terms, added_by_distance
 from .match import Search
 from .movement import Chain, chain_above, lengths, moved, size, splits_heads
-from .probe import Part, part_above, probe, sentences
+from .probe import USUAL, Part, part_above, probe, sentences
 from .shapes import Fact
 
 __all__ = ["Attended", "Positions", "positions_of"]
 
 Array = NDArray[Any]
-TRIED = ((2, 3), (1, 4), (3, 7))  # sentences, tokens
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def tried(
     part: Part | None, search: Search, facts: Mapping[str, Fact]
 ) -> Iterator[tuple[tuple[int, int], Array | None]]:
     """What a part makes for some batches and lengths; nothing else may be an input of it."""
-    for seed, shape in enumerate(TRIED):
+    for seed, shape in enumerate(USUAL):
         feeds = sentences(search.graph, *shape, seed, kinds=2)
         known = part is not None and not part.inputs and feeds
         yield shape, probe(part, search.graph, facts, feeds) if known and part else None

@@ -9,7 +9,7 @@ candidate (`part_above` answers None).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ from .simulate import rounded
 
 __all__ = [
     "HEAVY",
-    "LOOKUPS",
+    "USUAL",
     "Part",
+    "kinds_tried",
     "lengths_of",
     "number_of",
     "part_above",
@@ -38,6 +39,8 @@ __all__ = [
 Array = NDArray[Any]
 LOOKUPS = {str(row) for row in OPERATORS if row.lookups}  # a graph's input that they read is ids
 HEAVY = kinds(Trait.HEAVY)
+USUAL = ((2, 3), (1, 4), (3, 7))  # batches and lengths that are tried of every mask
+OF_IDS, OF_MASKS = 7, 2  # different numbers that are tried
 LARGEST = 200  # nodes; a mask is made of a few dozen at most
 MOST_TOKENS = 1 << 16
 
@@ -84,6 +87,14 @@ def part_above(
         return True
 
     return part if visit(value) else None
+
+
+def kinds_tried(search: Search, names: Iterable[str]) -> int:
+    """How many numbers are tried of graph inputs: more than of masks where any are ids, as masks
+    may be made of them.
+    """
+    readers = (node for name in names for node in search.consumers.get(name, ()))
+    return OF_IDS if any(node.kind in LOOKUPS for node in readers) else OF_MASKS
 
 
 def sentences(graph: Graph, batch: int, tokens: int, seed: int, kinds: int) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..graph import Graph, Node
-from ..passes.attention import HOPELESS
+from ..passes.attention_mask import HOPELESS
 from ..passes.shape_rules import Fact, axes_of
 
 __all__ = ["CLEAN", "MOVES", "NONE", "Axes", "MixedError", "Place", "Rows", "without"]
