@@ -15,9 +15,11 @@ from ..codegen.simd import (
     BYTES,
     MAGIC,
     add,
+    as_int,
     bytes_to_float,
     fma,
     load_f32,
+    load_i32,
     load_i64,
     loads,
     lookup,
@@ -27,6 +29,7 @@ from ..codegen.simd import (
     pack_in_order,
     splats,
     store,
+    xor,
 )
 from .activations import FUNCTIONS
 from .buffers import tile_of
@@ -53,7 +56,7 @@ def _load(lanes, kind):
 
 
 def _store(lanes, kind):
-    splat = splats("f32", lanes)
+    splat, words = splats("f32", lanes), splats("i32", lanes // 4)
 
     def to_bytes(at, v, params):
         v = fma(
@@ -62,7 +65,8 @@ def _store(lanes, kind):
             splat(load_f32(params + ELEMENTWISE.y_zero)),
         )
         v = maximum(v, splat(f32(MAGIC)))  # of NaN the least byte, as ops.numbers.quantize has it
-        store(at, pack_in_order(minimum(v, splat(f32(MAGIC + 255)))))
+        v = pack_in_order(minimum(v, splat(f32(MAGIC + 255))))
+        store(at, xor(as_int(v), words(load_i32(params + ELEMENTWISE.flip))))
 
     def to_floats(at, v, params):
         store(at, v)

@@ -56,6 +56,7 @@ ELEMENTWISE = record(
     Field("x_shift", FLOAT, "-zero point * scale of x"),
     Field("y_factor", FLOAT, "1 / scale of y, where it is bytes"),
     Field("y_zero", FLOAT, "zero point of y + MAGIC"),
+    Field("flip", WHOLE, "int32: bits of four bytes of y that are changed"),
 )
 COMBINE = record(
     "COMBINE",

@@ -16,6 +16,7 @@ from .choose import (
 )
 from .memory import Buffer
 from .planner import Planner, float32
+from .quantized import FLIP
 
 __all__ = ["emit_affine", "emit_combine", "emit_elementwise", "emit_lookup", "in_floats"]
 
@@ -37,6 +38,7 @@ def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) ->
         "x_shift": float(shift),
         "y_factor": float(factor),
         "y_zero": float(zero),
+        "flip": FLIP if choice.y.less_128 else 0,
     }
     variant = (x.lanes, x.dtype, choice.activation, y.dtype)
     planner.emit(node, "elementwise", variant, params, x.domain)

@@ -17,6 +17,7 @@ from engine.ops import fused
 from engine.ops.numbers import quantized
 from engine.ops.quantized import dynamic_quantize_linear
 from engine.plan.operands import rows_operand
+from engine.plan.quantized import FLIP
 
 from .fixtures import (
     NANS,
@@ -161,6 +162,7 @@ def test_elementwise(slow: bool, x_kind: str, activation: str, y_kind: str) -> N
                 x_shift=float(-X.scale * X.zero_point),
                 y_factor=1 / OUTPUT.scale,
                 y_zero=OUTPUT.zero_point + MAGIC,
+                flip=0,
             )
             harness.run(
                 kernel(isa, "elementwise", 64, x_kind, activation, y_kind), params, 0, len(tiles)
@@ -216,7 +218,7 @@ def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
     x = np.resize(np.concatenate([SPECIALS, np.float32([1e4, -1e4, 3e6, -3e6])]), (70, 12))
     with np.errstate(all="ignore"):
         wanted = fused.activation_of(None if activation == "none" else activation, x)
-    for y_kind in ("f32", "u8"):
+    for y_kind, flip in (("f32", 0), ("u8", 0), ("u8", FLIP)):
         harness = Harness(1 << 18)
         place, tiles = harness.put(to_tiles(x))
         y, result = harness.room(tiles.shape, TYPES[y_kind])
@@ -228,12 +230,13 @@ def test_elementwise_of_special_numbers(isa: Isa, activation: str) -> None:
             x_shift=0.0,
             y_factor=1 / OUTPUT.scale,
             y_zero=OUTPUT.zero_point + MAGIC,
+            flip=flip,
         )
         code = kernel(isa, "elementwise", 64, "f32", activation, y_kind)
         harness.run(code, params, 0, len(tiles))
         got = from_tiles(result, 70)
         if y_kind == "u8":
-            np.testing.assert_array_equal(got, quantized(wanted, OUTPUT))
+            np.testing.assert_array_equal(got ^ (128 if flip else 0), quantized(wanted, OUTPUT))
         else:
             np.testing.assert_allclose(got, wanted, atol=3e-6, rtol=3e-7)
 

@@ -30,6 +30,7 @@ STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> model, how
     "a GELU behind the selected row": ("electra", ONE_SCALE),
     "LayerNormalization": ("bert_opset17", ONE_SCALE),
     "tokens": ("tokens", ONE_SCALE),
+    "products beside floats": ("squeezebert", {}),
     "not the sums": ("bert_opset17", {"operators": ("MatMul", "Gather", "LayerNormalization")}),
 }
 DYNAMIC: dict[str, dict[str, Any]] = {

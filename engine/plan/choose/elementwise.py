@@ -189,7 +189,7 @@ def choose_lookup(facts: Facts, node: Node) -> LookupChoice:
     table = (quantized(facts.array(node.table), output).astype(np.int16) - least(output)).astype(
         np.uint8
     )
-    y = replace(converted(facts, name, x, output), less_128=name in facts.byte_values)
+    y = converted(facts, name, x, output)
     return LookupChoice(y, x, table ^ np.uint8(128) if y.less_128 else table)
 
 
@@ -199,9 +199,10 @@ def least(how: Quantization) -> int:
 
 
 def converted(facts: Facts, name: str, x: Activation, output: Quantization | None) -> Activation:
-    """x in another type."""
+    """x in another type, bytes less 128 where attention multiplies them."""
     y = facts.result(name, x.buffer.domain, x.channels, output)
-    return replace(y, kept_axis=x.kept_axis, flat=x.flat)
+    less_128 = output is not None and name in facts.byte_values
+    return replace(y, kept_axis=x.kept_axis, flat=x.flat, less_128=less_128)
 
 
 def through_floats(
@@ -209,8 +210,6 @@ def through_floats(
 ) -> ThroughFloats:
     """choose: of the node whose result is float32."""
     name, output = node.outputs[0], node.attributes["output"]
-    if name in facts.byte_values:
-        raise Unplanned("values of attention that no 16 bits hold")
     attributes = {**node.attributes, "output": None}
     wide = node.changed(outputs=(f"{name}.wide",), attributes=attributes)
     made = choose(facts, wide)
