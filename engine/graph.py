@@ -127,6 +127,11 @@ class Graph:
         array = self.constants[name]
         return Value(name, array.dtype.name, array.shape)
 
+    def numbers(self, name: str) -> Array:
+        """Of a constant, in any order; the zeros between blocks on disk are left out."""
+        numbers = getattr(self.constants, "numbers", None)
+        return cast(Array, numbers(name)) if numbers is not None else self.constants[name]
+
     def constant_is_scalar(self, name: str) -> bool:
         """Whether it is a constant of one element, whatever its rank."""
         return name in self.constants and self.elements(name) == 1

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from engine.errors import EngineError, IntegrityError, ModelError
-from engine.formats import blocks, store
+from engine.formats import blocks, models, store
 from engine.graph import BLOCKS, Graph, Node, Quantization, Value
+from engine.ops import not_finite
 from engine.ops.numbers import round_to_bfloat16
 
 PLAIN_TYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
@@ -79,6 +80,20 @@ def test_raw_constants_are_views_of_the_map(tmp_path: Path) -> None:
     assert not bias.flags.owndata
     assert not bias.flags.writeable
     assert bias.ctypes.data % 64 == 0
+
+
+def test_blocks_are_expanded_once_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at all for what concerns numbers alone."""
+    weight, asked = pruned((64, 128), "4x1"), []
+    store.write(linear_graph(weight, pattern="4x1"), tmp_path / "ir")
+    graph, real = store.read(tmp_path / "ir"), blocks.expand
+    monkeypatch.setattr(blocks, "expand", lambda *given: asked.append(1) or real(*given))
+    assert np.count_nonzero(graph.numbers("w")) == np.count_nonzero(weight)
+    assert not not_finite(graph) and not asked
+    assert graph.constants["w"] is graph.constants["w"] and len(asked) == 1
+    models.forget(graph)
+    np.testing.assert_array_equal(graph.constants["w"], weight)
+    assert len(asked) == 2
 
 
 def test_pickled_by_path(tmp_path: Path) -> None:

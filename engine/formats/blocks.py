@@ -66,7 +66,7 @@ def expand(blocks: Blocks, shape: tuple[int, ...], pattern: str) -> Array:
     """The dense weight."""
     lines, places = count_lines(shape, pattern)
     outputs, inputs = BLOCKS[pattern]
-    dense = np.zeros((lines, places, 4), blocks.values.dtype)
+    dense = np.zeros((lines, outputs, places, inputs), blocks.values.dtype)
     line = np.repeat(np.arange(lines), np.diff(blocks.starts))
-    dense[line, blocks.columns] = blocks.values
-    return dense.reshape(lines, places, outputs, inputs).transpose(0, 2, 1, 3).reshape(shape)
+    dense[line, :, blocks.columns] = blocks.values.reshape(-1, outputs, inputs)
+    return dense.reshape(shape)

@@ -209,6 +209,7 @@ class Stored(Mapping[str, Array]):
 
     def __init__(self, content: memoryview, tensors: list[Tensor], path: str) -> None:
         self.path, self._content = path, content
+        self._last: tuple[str, Array] = ("", np.empty(0))  # that was expanded
         expanded = sum(tensor.count for tensor in tensors if tensor.form != "raw")
         if expanded > (most := SMALL_MODEL + EXPANSION * len(content)):
             raise IntegrityError(
@@ -243,9 +244,19 @@ class Stored(Mapping[str, Array]):
         tensor = entry.tensor
         if tensor.form == "raw":
             return _values(entry.content, tensor).reshape(tensor.shape)
-        dense = blocks.expand(_cut(entry, self.path), tensor.shape, tensor.form)
-        dense.flags.writeable = False
+        last, dense = self._last
+        if last != name:
+            dense = blocks.expand(_cut(entry, self.path), tensor.shape, tensor.form)
+            dense.flags.writeable = False
+            self._last = name, dense  # a plan asks for each weight some times in a row
         return dense
+
+    def numbers(self, name: str) -> Array:
+        """As they are stored: blocks are not expanded."""
+        entry = self._entries[name]
+        if entry.tensor.form == "raw":
+            return self[name]
+        return _cut(entry, self.path).values
 
     def described(self, name: str) -> Value:
         """Name, type and shape; blocks are not expanded for it."""
@@ -268,6 +279,7 @@ class Stored(Mapping[str, Array]):
 
     def forget(self) -> None:
         """Checks touch every page; only those that are used need a place in this process."""
+        self._last = ("", np.empty(0))
         if hasattr(mmap, "MADV_DONTNEED") and isinstance(self._content.obj, mmap.mmap):
             self._content.obj.madvise(mmap.MADV_DONTNEED)
 

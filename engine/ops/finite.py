@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph import Graph
+from ..graph import Graph, Node
 from .numbers import Array
 
 __all__ = ["NotFinite", "not_finite"]
@@ -40,23 +40,25 @@ def not_finite(graph: Graph) -> list[NotFinite]:
     for node in graph.nodes:
         for name in node.inputs:
             if name in graph.constants and name not in found:
-                own = node.domain == "engine"
-                found[name] = _judged(name, str(node), graph.constants[name], own=own)
+                finite = _are_finite(graph.numbers(name))
+                found[name] = None if finite else _judged(graph, name, node)
     return [each for each in found.values() if each is not None]
 
 
-def _judged(name: str, node: str, array: Array, *, own: bool) -> NotFinite | None:
-    if array.dtype.kind != "f" or _sum_is_finite(array):
-        return None
+def _judged(graph: Graph, name: str, node: Node) -> NotFinite | None:
+    array = graph.constants[name]
+    own = node.domain == "engine"
     odd = ~np.isfinite(array) if own else np.isnan(array) | np.isposinf(array)
     if not odd.any():
         return None
     place = np.unravel_index(int(odd.argmax()), array.shape)
     first = tuple(map(int, place))
-    return NotFinite(name, node, int(odd.sum()), array.size, first, float(array[first]))
+    return NotFinite(name, str(node), int(odd.sum()), array.size, first, float(array[first]))
 
 
-def _sum_is_finite(array: Array) -> bool:
+def _are_finite(array: Array) -> bool:
     """One pass, after which few arrays need another; a sum may overflow, but not hide anything."""
+    if array.dtype.kind != "f":
+        return True
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum(dtype=np.result_type(array.dtype, np.float32))))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.linear.records import FEW_ROWS_PLACES
-from .vectors import GROUP
+from .vectors import GROUP, ranks
 
 __all__ = ["PackedRows", "pack_rows"]
 
@@ -32,36 +32,30 @@ class PackedRows:
     outputs: Array  # int64 [blocks, 16]
 
 
-def _steps_of(group: Array) -> list[tuple[int, Array, Array]]:
-    """(window, inputs in it, weights [4, 16]) of the steps of one group, int8 [4, inputs]."""
-    steps = []
-    inputs = np.flatnonzero(group.any(axis=0))
-    for window in np.unique(inputs // WINDOW * WINDOW):
-        inside = inputs[(inputs >= window) & (inputs < window + WINDOW)]
-        for first in range(0, len(inside), STEP):
-            some = inside[first : first + STEP]
-            pad = STEP - len(some)
-            values = np.pad(group[:, some], ((0, 0), (0, pad)))
-            steps.append((int(window), np.pad(some - window, (0, pad)), values))
-    return steps
-
-
 def pack_rows(weight: Array) -> PackedRows:
     """weight int8 [N, K], N a multiple of 4.  Groups with about as many steps make a block."""
     groups = weight.reshape(-1, GROUP, weight.shape[1])
-    steps = [_steps_of(group) for group in groups]
-    order = sorted(range(len(groups)), key=lambda group: len(steps[group]))
-    order += order[-1:] * (-len(order) % GROUP)
-    blocks = np.array(order).reshape(-1, GROUP)
-    counts = np.array([max(len(steps[group]) for group in block) for block in blocks], np.int32)
-    total = int(counts.sum())
-    places = np.zeros(total, FEW_ROWS_PLACES.dtype)
-    weights = np.zeros((total, GROUP, GROUP, STEP), np.int8)
-    for block, first in zip(blocks, np.cumsum(counts) - counts, strict=True):
-        for g, group in enumerate(block):
-            for step, (window, inputs, values) in enumerate(steps[group], first):
-                places["windows"][step, g] = window
-                places["inputs"][step, STEP * g : STEP * g + STEP] = inputs
-                weights[step, g] = values
-    outputs = GROUP * blocks[:, None, :] + np.arange(GROUP)[None, :, None]
-    return PackedRows(counts, places, weights, outputs.reshape(len(blocks), -1))
+    windows = -(-weight.shape[1] // WINDOW)
+    steps = _steps(groups.any(axis=1), windows)
+    order = np.argsort(steps.sum(axis=1), kind="stable")
+    order = np.pad(order, (0, -len(order) % GROUP), mode="edge")
+    groups, steps = groups[order], steps[order]
+    counts = steps.sum(axis=1).reshape(-1, GROUP).max(axis=1).astype(np.int32)
+    places = np.zeros(int(counts.sum()), FEW_ROWS_PLACES.dtype)
+    weights = np.zeros((len(places), GROUP, GROUP, STEP), np.int8)
+    first = np.repeat(np.cumsum(counts) - counts, GROUP)[:, None] + np.cumsum(steps, axis=1) - steps
+    group, inputs = np.nonzero(groups.any(axis=1))
+    window = inputs // WINDOW
+    rank = ranks(windows * group + window)
+    step, slot, in_block = first[group, window] + rank // STEP, rank % STEP, group % GROUP
+    places["windows"][step, in_block] = WINDOW * window
+    places["inputs"][step, STEP * in_block + slot] = inputs % WINDOW
+    weights[step, in_block, :, slot] = groups[group, :, inputs]
+    outputs = GROUP * order.reshape(-1, GROUP)[:, None, :] + np.arange(GROUP)[None, :, None]
+    return PackedRows(counts, places, weights, outputs.reshape(len(counts), -1))
+
+
+def _steps(there: Array, windows: int) -> Array:
+    """int64 [groups, windows]; there: bool [groups, inputs], those that any of 4 outputs reads."""
+    padded = np.pad(there, ((0, 0), (0, -there.shape[1] % WINDOW)))
+    return -(-padded.reshape(len(there), windows, WINDOW).sum(axis=2) // STEP)

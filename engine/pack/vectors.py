@@ -40,6 +40,7 @@ __all__ = [
     "Packed",
     "pack_linear",
     "pack_panels",
+    "ranks",
     "to_bfloat16",
 ]
 
@@ -128,30 +129,39 @@ def in_bytes(weight: Array) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _columns(group: Array, m: int, idle: int, there: int) -> tuple[Array, Array]:
-    """Offsets [steps, m] and weights [steps, 4, m]: the inputs that any of 4 outputs reads, of
-    which `there` are there; idle: what is read where there are none, which somebody has to have
-    made.
+def ranks(lines: Array) -> Array:
+    """The place of each entry among those of its line; lines: of all entries, ascending."""
+    return np.arange(len(lines)) - np.searchsorted(lines, lines)
+
+
+def _columns(groups: Array, steps: Array, m: int, idle: int, there: int) -> tuple[Array, Array]:
+    """Offsets [steps, m] and weights [steps, 4, m] of all groups [groups, 4, inputs]: the inputs
+    that any of 4 outputs reads, of which `there` are there; idle: what is read where there are
+    none, which somebody has to have made.
     """
-    inputs = np.flatnonzero(group.any(axis=0))
-    if len(inputs) == 0:
-        inputs = np.array([idle])
-    pad = -len(inputs) % m
-    values = np.pad(group[:, inputs], ((0, 0), (0, pad)))
-    inputs = np.pad(inputs, (0, pad), mode="edge")
-    return inputs.reshape(-1, m) % there * 8, values.reshape(GROUP, -1, m).transpose(1, 0, 2)
+    group, inputs = np.nonzero(groups.any(axis=1))
+    places = (m * (np.cumsum(steps) - steps))[group] + ranks(group)
+    last = np.full(len(groups), idle)
+    last[group] = inputs  # the last one stays
+    offsets, values = np.repeat(last, m * steps), np.zeros((m * steps.sum(), GROUP), groups.dtype)
+    offsets[places], values[places] = inputs, groups[group, :, inputs]
+    return offsets.reshape(-1, m) % there * 8, values.reshape(-1, m, GROUP).transpose(0, 2, 1)
 
 
-def _quads(group: Array, steps: int) -> tuple[Array, Array]:
-    """Offsets [steps, 4] and weights [steps, 4, 4]: blocks of 4 inputs, as many for each output."""
-    offsets, values = np.zeros((steps, GROUP), np.int64), np.zeros((steps, GROUP, 4), group.dtype)
-    there = group.any(axis=2)
-    offsets[:] = there.any(axis=0).argmax() if there.size else 0  # for outputs without any
-    for n, row in enumerate(group):
-        blocks = np.flatnonzero(there[n])
-        if len(blocks):
-            offsets[:, n] = np.pad(blocks, (0, steps - len(blocks)), mode="edge")
-            values[: len(blocks), n] = row[blocks]
+def _quads(quads: Array, steps: Array) -> tuple[Array, Array]:
+    """Offsets [steps, 4] and weights [steps, 4, 4] of all groups [groups, 4 outputs, quads, 4]:
+    blocks of 4 inputs, as many for each output of a group.
+    """
+    there = quads.any(axis=3)
+    group, output, blocks = np.nonzero(there)
+    places = (np.cumsum(steps) - steps)[group] + ranks(GROUP * group + output)
+    last = np.zeros((len(quads), GROUP), np.int64)
+    if there.size:  # for outputs without any
+        last[:] = there.any(axis=1).argmax(axis=1)[:, None]
+    last[group, output] = blocks
+    offsets = np.repeat(last, steps, axis=0)
+    values = np.zeros((len(offsets), GROUP, 4), quads.dtype)
+    offsets[places, output], values[places, output] = blocks, quads[group, output, blocks]
     return offsets, values
 
 
@@ -193,16 +203,15 @@ def pack_linear(
     headers = np.zeros(len(groups), HEADER.dtype)
     headers["steps"] = steps
     headers["output"] = np.arange(len(groups)) * GROUP * lanes * out_bytes
+    members = np.arange(len(weight)).reshape(-1, GROUP)
+    headers, groups, members = headers[order], groups[order], members[order]
     if pattern == "4x1":
         idle = int(weight.any(axis=0).argmax()) % there
-        pairs = [_columns(groups[group], m, idle, there) for group in order]
+        stored = _columns(groups, steps[order], m, idle, there)
     else:
-        nothing = np.empty((0, 0), np.int64)
-        pairs = [
-            (nothing, groups[group].reshape(GROUP, -1, m).transpose(1, 0, 2)) for group in order
-        ]
-    members = np.arange(len(weight)).reshape(-1, GROUP)
-    return _assemble(pattern, headers[order], pairs, members[order], _bounds(dealt), precision)
+        values = groups.reshape(len(groups), GROUP, -1, m).swapaxes(1, 2)
+        stored = np.empty((0, 0), np.int64), values.reshape(-1, GROUP, m)
+    return _assemble(pattern, headers, stored, steps[order], members, _bounds(dealt), precision)
 
 
 def pack_panels(
@@ -240,11 +249,9 @@ def pack_panels(
         headers = np.zeros(len(members), PANEL_HEADER.dtype)
         headers["steps"], headers["quad"] = steps, first
         headers["outputs"] = (members - np.arange(GROUP)) * lanes * out_bytes
-        pairs = [
-            _quads(quads[group, first:last], int(count))
-            for group, count in zip(members, stored, strict=True)
-        ]
-        packed.append(_assemble("1x4", headers, pairs, members, _bounds(dealt), precision))
+        pair = _quads(quads[members, first:last], stored)
+        bounds = _bounds(dealt)
+        packed.append(_assemble("1x4", headers, pair, stored, members, bounds, precision))
     return packed
 
 
@@ -255,26 +262,27 @@ def _bounds(dealt: list[Array]) -> Array:
 def _assemble(
     pattern: str,
     headers: Array,
-    pairs: list[tuple[Array, Array]],
+    stored: tuple[Array, Array],
+    steps: Array,
     members: Array,
     bounds: Array,
     precision: str,
 ) -> Packed:
-    """pairs: offsets and weights of each group."""
-    counts = [len(values) for _, values in pairs]
-    weights = np.concatenate([values for _, values in pairs])
-    stored = to_bfloat16(weights) if precision == "bfloat16" else weights.astype(precision)
-    offsets = np.concatenate([places for places, _ in pairs])
+    """stored: offsets and weights of all groups; steps: how many of each."""
+    offsets, weights = stored
+    weights = (
+        to_bfloat16(weights) if precision == "bfloat16" else weights.astype(precision, copy=False)
+    )
     if pattern != "dense":
         behind = (0, STEPS_AHEAD[pattern])
         offsets = np.pad(offsets, (behind, (0, 0)))
-        stored = np.pad(stored, (behind, (0, 0), (0, 0)))
+        weights = np.pad(weights, (behind, (0, 0), (0, 0)))
     return Packed(
         pattern,
         headers,
         offsets.astype(np.uint8 if pattern == "1x4" else np.uint16),
-        np.ascontiguousarray(stored),
+        np.ascontiguousarray(weights),
         members,
         bounds,
-        np.cumsum([0, *counts]).astype(np.int64),
+        np.cumsum([0, *steps]).astype(np.int64),
     )

@@ -19,7 +19,7 @@ __all__ = ["UNKNOWN", "Fact", "fact_of", "facts_after", "infer"]
 def infer(graph: Graph) -> dict[str, Fact]:
     """Value name -> fact, for every value of the graph."""
     facts = {value.name: Fact(value.shape, None, value.dtype) for value in graph.inputs}
-    facts.update((name, fact_of(array)) for name, array in graph.constants.items())
+    facts.update((name, _of_constant(graph, name)) for name in graph.constants)
     return facts_after(graph.nodes, facts)
 
 
@@ -41,6 +41,14 @@ def fact_of(array: Any) -> Fact:
     known = array.ndim <= 1 and array.size <= LARGEST and array.dtype.kind in "iub"
     contents = tuple(int(x) for x in array.reshape(-1)) if known else None
     return Fact(array.shape, contents, str(array.dtype))
+
+
+def _of_constant(graph: Graph, name: str) -> Fact:
+    """Of what has more axes nothing but its shape is asked: blocks on disk are not expanded."""
+    value = graph.constant(name)
+    if len(value.shape) <= 1:
+        return fact_of(graph.constants[name])
+    return Fact(value.shape, None, value.dtype)
 
 
 def with_names(fact: Fact, name: str) -> Fact:

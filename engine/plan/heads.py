@@ -6,7 +6,8 @@ what an attention means changes.  Kernels on bytes leave most of them out again 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
     """The graph, and for each value that has more channels now where the old ones are: int64
     [channels].  Attentions between anything but Linears stay as they are.
     """
-    constants, changed = dict(graph.constants), {node.outputs[0]: node for node in graph}
+    added: dict[str, Array] = {}
+    constants = ChainMap(added, graph.constants)  # type: ignore[arg-type]  # blocks stay as they are
+    changed = {node.outputs[0]: node for node in graph}
     places: dict[str, Array] = {}
     for node in graph:
         parts = _around(graph, node)
@@ -44,9 +47,8 @@ def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
     if not places:
         return graph, {}
     nodes = tuple(changed[node.outputs[0]] for node in graph)
-    whole_graph = graph.changed(nodes=nodes, constants=constants)
-    touched = {name for name in constants if name not in graph.constants}
-    judged_nodes = (judged(n, whole_graph) if touched & set(n.inputs) else n for n in nodes)
+    whole_graph = graph.changed(nodes=nodes, constants=dict(constants))
+    judged_nodes = (judged(n, whole_graph) if set(added) & set(n.inputs) else n for n in nodes)
     return whole_graph.changed(nodes=tuple(judged_nodes)), places
 
 
@@ -86,7 +88,9 @@ def _is_linear(graph: Graph) -> Callable[[Node | None], bool]:
     return check
 
 
-def _with_outputs(node: Node, constants: dict[str, Array], where: Array, count: int) -> Node:
+def _with_outputs(
+    node: Node, constants: MutableMapping[str, Array], where: Array, count: int
+) -> Node:
     """A Linear with zeros for the other outputs."""
     weight = constants[node.weight]
     rows = np.zeros((count, weight.shape[1]), weight.dtype)
@@ -101,7 +105,9 @@ def _with_outputs(node: Node, constants: dict[str, Array], where: Array, count: 
     return node.changed(inputs=tuple(names))
 
 
-def _with_inputs(node: Node, constants: dict[str, Array], where: Array, count: int) -> Node:
+def _with_inputs(
+    node: Node, constants: MutableMapping[str, Array], where: Array, count: int
+) -> Node:
     """A Linear that reads only the old inputs."""
     weight = constants[node.weight]
     columns = np.zeros((len(weight), count), weight.dtype)
@@ -110,7 +116,7 @@ def _with_inputs(node: Node, constants: dict[str, Array], where: Array, count: i
     return node.changed(inputs=(node.x, name, *node.inputs[2:]))
 
 
-def _added(constants: dict[str, Array], name: str, array: Array) -> str:
+def _added(constants: MutableMapping[str, Array], name: str, array: Array) -> str:
     """The name; layers that share a constant share what it becomes."""
     constants[name] = array
     return name
