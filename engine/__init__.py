@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .runtime.io_binding import IOBinding
 
 __all__ = ["EngineError", "IOBinding", "InferenceSession", "Session", "isa", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

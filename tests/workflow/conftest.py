@@ -19,9 +19,10 @@ WORDS = "a an the film story is was not very good bad great dull warm cold , . [
 class Clone:
     """The workflow in a folder of its own, with a configuration of its own."""
 
-    def __init__(self, folder, programs=None):
-        """programs: a folder whose programs are found before this Python's own."""
-        self.folder, self.programs = folder, programs
+    def __init__(self, folder, programs=None, here=None):
+        """programs: a folder whose programs are found before this Python's own; here: a working
+        directory that is not the workflow's own."""
+        self.folder, self.programs, self.here = folder, programs, here or folder
         for part in PARTS:
             source = ROOT / part
             copy = shutil.copytree if source.is_dir() else shutil.copy2
@@ -32,14 +33,17 @@ class Clone:
 
     def configure(self, **changes):
         """Write config/test.yaml, which `snakemake` is told to read."""
-        (self.folder / "config/test.yaml").write_text(yaml.safe_dump(changes))
+        (self.here / "config").mkdir(exist_ok=True)
+        (self.here / "config/test.yaml").write_text(yaml.safe_dump(changes))
 
     def snakemake(self, *arguments, check=True, **environment):
         extra = ["--configfile", "config/test.yaml"]
-        extra = extra if (self.folder / "config/test.yaml").exists() else []
+        extra = extra if (self.here / "config/test.yaml").exists() else []
+        if self.here != self.folder:
+            extra += ["--snakefile", str(self.folder / "Snakefile")]
         done = subprocess.run(
             [sys.executable, "-m", "snakemake", *arguments, *extra],
-            cwd=self.folder,
+            cwd=self.here,
             env=self.environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -75,7 +75,7 @@ def run(arguments: list[str], folder: str) -> int:
     assert option == "-m", arguments
     sys.argv[:] = [module, *rest]
     sys.orig_argv[:] = [sys.executable, *arguments]
-    sys.path[0] = folder
+    sys.path[:1] = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     code: object = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

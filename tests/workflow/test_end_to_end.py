@@ -24,16 +24,17 @@ TARGETS = [f"results/{name}" for name in RESULTS]
 
 @pytest.fixture(scope="module")
 def made(tiny_files, tmp_path_factory, forked):
-    """A clone in which every result of the tiny model has been made."""
-    clone = Clone(tmp_path_factory.mktemp("made"), forked)
-    shutil.copytree(tiny_files, clone.folder / "tiny")
+    """A clone by which every result of the tiny model has been made, in another directory."""
+    here = tmp_path_factory.mktemp("here")
+    clone = Clone(tmp_path_factory.mktemp("made"), forked, here)
+    shutil.copytree(tiny_files, here / "tiny")
     clone.configure(**TINY)
     clone.log = clone.snakemake(*TARGETS).stdout
     return clone
 
 
 def read(made, name):
-    path = made.folder / "results" / name
+    path = made.here / "results" / name
     if path.suffix == ".json":
         return json.loads(path.read_text())
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
@@ -56,7 +57,7 @@ def test_accuracy_is_complete(made):
 def test_optimum_takes_the_tasks_folder(made, monkeypatch):
     optimum = pytest.importorskip("optimum.onnxruntime", exc_type=ImportError)
     monkeypatch.setattr("optimum.onnxruntime.modeling_ort.ort.InferenceSession", InferenceSession)
-    folder = made.folder / "results/tiny"
+    folder = made.here / "results/tiny"
     model = optimum.ORTModelForSequenceClassification.from_pretrained(folder, file_name="int8.onnx")
     assert isinstance(model.model, InferenceSession)
     tokens = torch.tensor([[2, 5, 7, 3]])
@@ -86,9 +87,13 @@ def test_progress_is_shown(made):
     assert "sentences/s" in made.log
 
 
+def test_results_are_where_one_stands_and_nowhere_else(made):
+    assert not (made.folder / "results").exists() and not (made.folder / "logs").exists()
+
+
 def test_nothing_half_written_is_left(made):
     left = [
-        p for p in (made.folder / "results").rglob("*") if "partial" in p.name or ".new" in p.name
+        p for p in (made.here / "results").rglob("*") if "partial" in p.name or ".new" in p.name
     ]
     assert left == []
 
@@ -102,10 +107,10 @@ def test_a_second_run_does_nothing(made):
 
 def test_a_touch_runs_nothing(made):
     time.sleep(0.01)
-    for pattern in ("engine/**/*.py", "workflow/**/*.py", "tiny/**/*"):
-        for path in made.folder.glob(pattern):
-            if path.is_file():
-                os.utime(path)
+    touched = [*made.folder.glob("**/*.py"), *(made.here / "tiny").glob("**/*")]
+    for path in touched:
+        if path.is_file():
+            os.utime(path)
     assert made.steps(*TARGETS) == {}
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.place import ROOT
 
 PACKAGES = (
     *("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch", "transformers"),
@@ -23,7 +24,7 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def commit() -> str:
-    """The checkout's commit, with "-dirty" if a tracked file differs; "" where there is no git."""
+    """That of the workflow's checkout, "-dirty" if a tracked file differs; "" without git."""
     try:
         name = _git("rev-parse", "HEAD")
         return f"{name}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else name
@@ -32,7 +33,9 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", ROOT, *arguments], check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 

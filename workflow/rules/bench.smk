@@ -42,11 +42,11 @@ rule side_by_side:
         code=code(
             "workflow/scripts/side_by_side/side_by_side.py",
             "engine/__init__.py",
-            *sorted(
-                map(str, Path("workflow/scripts/side_by_side/contenders").glob("*.py"))
-            ),
+            *contender_scripts(),
         ),
-        models=lambda wildcards: options({"model": bench_models(wildcards)}),
+        models=lambda wildcards, input: options(
+            {"model": dict(zip(bench_models(wildcards), input.models))}
+        ),
         peers=options({"peers": PEERS}),
     shell:
         "python -m workflow.scripts.side_by_side.side_by_side --name {wildcards.subject} {params.models}"
@@ -138,7 +138,7 @@ rule performance:
             batch=[1, 32],
         ),
         kernels="results/bench/kernels.csv",
-        template="workflow/scripts/side_by_side/performance.md",
+        template=local(str(own("workflow/scripts/side_by_side/performance.md"))),
     output:
         "results/bench/performance.md",
     log:

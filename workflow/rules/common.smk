@@ -5,7 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
-sys.path.insert(0, str(Path(workflow.basedir)))
+sys.path.insert(0, str(Path(workflow.current_basedir).parents[1]))
 from workflow.rulebook.checked_config import ConfigError, checked, typed
 from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import fingerprint, installed
@@ -19,15 +19,18 @@ from workflow.rulebook.names import (
     known,
     results,
 )
+from workflow.rulebook.place import ROOT, PlaceError, lead_steps_here, own
 
 try:
-    update_config(config, typed(workflow.config_settings.config))
-    config = checked(config, "workflow/schemas/config.schema.yaml")
-    for word in sys.argv[
-        1:
-    ]:  # the targets are not known otherwise while rules are read
-        check_target(word, config["tasks"])
-except (ConfigError, UnknownNameError) as error:
+    lead_steps_here()
+    if workflow.modifier.is_main_snakefile():
+        update_config(config, typed(workflow.config_settings.config))
+    config = checked(config, own("workflow/schemas/config.schema.yaml"))
+    if workflow.modifier.is_main_snakefile():
+        # the targets are not known otherwise while rules are read
+        for word in sys.argv[1:]:
+            check_target(word, config["tasks"])
+except (ConfigError, PlaceError, UnknownNameError) as error:
     raise WorkflowError(str(error)) from None
 
 
@@ -84,7 +87,7 @@ def source_of(part):
         source = task_config(wildcards)[part]
         name = source["name"]
         content = {
-            "embedded": lambda: fingerprint(Path("resources", name)),
+            "embedded": lambda: fingerprint(own("resources", name)),
             "local": lambda: fingerprint(Path(name)),
             "package": lambda: installed(name),
             "hub": lambda: "",
@@ -153,4 +156,4 @@ def onnx_of(wildcards):
 
 def code(*modules):
     """What these modules and those they import do: a change of it reruns the rule."""
-    return code_fingerprint(Path("."), modules)
+    return code_fingerprint(ROOT, modules)

@@ -16,6 +16,6 @@ rule compile:
         mem_mb=4000,
     params:
         code=code("engine/commands/compile.py"),
-        folder="results/{task}/ir_{precision}",
+        folder=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python -m engine compile {input.model} {params.folder} > {log} 2>&1"

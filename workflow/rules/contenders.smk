@@ -5,6 +5,11 @@ PEERS = os.environ.get("PEERS_HOME", "")
 RANDOM = f"{PEERS}/models/mini"  # the random sparse BERT-mini that its setup made
 
 
+def contender_scripts():
+    folder = ROOT / "workflow/scripts/side_by_side/contenders"
+    return sorted(str(path.relative_to(ROOT)) for path in folder.glob("*.py"))
+
+
 def bench_subjects():
     return ([*config["tasks"]][:1]) + (["random"] if PEERS else [])
 

@@ -21,7 +21,12 @@ rule archive:
     input:
         results=wanted_results(),
         report="results/report.html",
-        pins=["requirements.txt", *sorted(map(str, Path("envs").glob("*.yaml")))],
+        pins=local(
+            [
+                str(own("requirements.txt")),
+                *map(str, sorted(own("envs").glob("*.yaml"))),
+            ]
+        ),
     output:
         "results/archive.tar.gz",
     log:

@@ -12,20 +12,22 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
-sys.path.insert(0, str(Path(workflow.current_basedir, "..", "..")))
+sys.path.insert(0, str(Path(workflow.current_basedir).parents[1]))
 from workflow.rulebook.checked_config import ConfigError, checked
 from workflow.rulebook.command_line import options
+from workflow.rulebook.place import PlaceError, lead_steps_here, own
 
-SPARSIFY_SCHEMA = Path(
-    workflow.current_basedir, "..", "schemas", "sparsify.schema.yaml"
-)
+SPARSIFY_CONFIG = Path("config/sparsify.yaml")
+if not SPARSIFY_CONFIG.exists():
+    SPARSIFY_CONFIG = own(str(SPARSIFY_CONFIG))
 try:
-    with open("config/sparsify.yaml", encoding="utf-8") as file:
+    lead_steps_here()
+    with open(SPARSIFY_CONFIG, encoding="utf-8") as file:
         SPARSIFY = yaml.safe_load(file)
     update_config(SPARSIFY, config.get("sparsify", {}))
-    SPARSIFY = checked(SPARSIFY, SPARSIFY_SCHEMA)
-except (ConfigError, OSError, yaml.YAMLError) as error:
-    raise WorkflowError(f"config/sparsify.yaml: {error}") from None
+    SPARSIFY = checked(SPARSIFY, own("workflow/schemas/sparsify.schema.yaml"))
+except (ConfigError, PlaceError, OSError, yaml.YAMLError) as error:
+    raise WorkflowError(f"{SPARSIFY_CONFIG}: {error}") from None
 
 
 IMITATES = sorted(
@@ -80,7 +82,7 @@ rule finetune_teacher:
         "python -m workflow.scripts.sparsify.teacher --corpus {input.corpus}"
         " --development {input.development} --model {params.model} {params.learning}"
         " {params.training} {params.intervals} --metrics {output.metrics}"
-        " --checkpoint results/sparsify/teacher.pt --output results/sparsify/teacher >> {log} 2>&1"
+        " --checkpoint $(dirname {output[0]}).pt --output $(dirname {output[0]}) >> {log} 2>&1"
 
 
 rule teacher_targets:
@@ -100,8 +102,8 @@ rule teacher_targets:
         training=TRAINING,
     shell:
         "python -m workflow.scripts.sparsify.targets --corpus {input.corpus} --layers {params.layers}"
-        " --teacher results/sparsify/teacher --width {params.width} {params.training}"
-        " --output results/sparsify/targets >> {log} 2>&1"
+        " --teacher $(dirname {input.teacher}) --width {params.width} {params.training}"
+        " --output $(dirname {output}) >> {log} 2>&1"
 
 
 rule distil_dense:
@@ -123,14 +125,15 @@ rule distil_dense:
         training=TRAINING,
         intervals=INTERVALS,
     shell:
-        "python -m workflow.scripts.sparsify.distil --teacher results/sparsify/teacher"
-        " --targets results/sparsify/targets --development {input.development} {params.sizes}"
+        "python -m workflow.scripts.sparsify.distil --teacher $(dirname {input.teacher})"
+        " --targets $(dirname {input.targets}) --development {input.development} {params.sizes}"
         " {params.learning} {params.training} {params.intervals} --metrics {output.metrics}"
-        " --checkpoint results/sparsify/dense.pt --output results/sparsify/dense >> {log} 2>&1"
+        " --checkpoint $(dirname {output[0]}).pt --output $(dirname {output[0]}) >> {log} 2>&1"
 
 
 rule prune:
     input:
+        teacher="results/sparsify/teacher/model.safetensors",
         dense="results/sparsify/dense/model.safetensors",
         targets="results/sparsify/targets/targets.json",
         development="results/sparsify/development.tsv",
@@ -153,12 +156,12 @@ rule prune:
         training=TRAINING,
         intervals=INTERVALS,
     shell:
-        "python -m workflow.scripts.sparsify.distil --start results/sparsify/dense"
-        " --teacher results/sparsify/teacher --targets results/sparsify/targets"
+        "python -m workflow.scripts.sparsify.distil --start $(dirname {input.dense})"
+        " --teacher $(dirname {input.teacher}) --targets $(dirname {input.targets})"
         " --development {input.development} --pruning {params.pattern} {params.ramp}"
         " --layers {params.layers} {params.learning} {params.training} {params.intervals}"
-        " --metrics {output.metrics} --checkpoint results/sparsify/sparse.pt"
-        " --output results/sparsify/sparse >> {log} 2>&1"
+        " --metrics {output.metrics} --checkpoint $(dirname {output[0]}).pt"
+        " --output $(dirname {output[0]}) >> {log} 2>&1"
 
 
 rule score_students:
@@ -180,8 +183,8 @@ rule score_students:
     shell:
         "python -m workflow.scripts.sparsify.scores --labelled {params.labelled}"
         " --development {input.development}"
-        " --teacher results/sparsify/teacher --dense results/sparsify/dense"
-        " --sparse results/sparsify/sparse --pattern {params.pattern}"
+        " --teacher $(dirname {input.teacher}) --dense $(dirname {input.dense})"
+        " --sparse $(dirname {input.sparse}) --pattern {params.pattern}"
         " --longest {params.longest} --output {output} > {log} 2>&1"
 
 
@@ -216,6 +219,6 @@ rule ship_sparse:
         least=SPARSIFY["pruning"]["sparsity"]
         * (SPARSIFY["pruning"]["budget"] == "layer"),
     shell:
-        "python -m workflow.scripts.sparsify.ship --model results/sparsify/sparse"
+        "python -m workflow.scripts.sparsify.ship --model $(dirname {input[0]})"
         " --pattern {params.pattern} --sparsity {params.least}"
-        " --output results/sparsify/shipped > {log} 2>&1"
+        " --output $(dirname {output}) > {log} 2>&1"

@@ -12,6 +12,7 @@ from typing import Any
 
 from workflow.rulebook.command_line import add_options
 from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.place import own
 from workflow.rulebook.writing import StepError, run_main, whole, write_json
 from workflow.scripts.fetch.hub import download_model
 
@@ -37,7 +38,8 @@ def model_folder(source: dict[str, Any]) -> Path:
         return download_model(source["name"], source["revision"])
     if source["source"] == "package":
         return package_folder(source["name"])
-    folder = Path("resources" if source["source"] == "embedded" else "", source["name"])
+    name = source["name"]
+    folder = own("resources", name) if source["source"] == "embedded" else Path(name)
     if not folder.is_dir():
         raise StepError(f"{folder}: no such folder (model source '{source['source']}')")
     return folder

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.place import named
 from workflow.rulebook.writing import StepError, run_main, whole
 
 SUMS, CONFIG = "SHA256SUMS", "config.json"
@@ -25,11 +26,11 @@ def with_companions(paths: Iterable[Path]) -> Iterator[Path]:
 
 def pack(paths: Iterable[Path], config: str, out: Path, top: str) -> None:
     """Write the files below a folder `top`; owners, times and order of the paths do not count."""
-    files = sorted(set(paths))
-    for path in files:
-        if not path.is_file() or path.is_absolute():
+    files = {named(path): path for path in sorted(set(paths))}
+    for name, path in files.items():
+        if not path.is_file() or name.is_absolute():
             raise StepError(f"{path}: not a file of this folder")
-    sums = "".join(f"{sha256(path)}  {path}\n" for path in files)
+    sums = "".join(f"{sha256(path)}  {name}\n" for name, path in files.items())
     with (
         whole(out) as partial,
         partial.open("wb") as file,
@@ -38,8 +39,8 @@ def pack(paths: Iterable[Path], config: str, out: Path, top: str) -> None:
     ):
         _add(archive, f"{top}/{CONFIG}", f"{config}\n".encode())
         _add(archive, f"{top}/{SUMS}", sums.encode())
-        for path in files:
-            _add(archive, f"{top}/{path}", path.read_bytes())
+        for name, path in files.items():
+            _add(archive, f"{top}/{name}", path.read_bytes())
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
