@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import SettingError
 
-__all__ = ["DESCRIPTIONS", "Settings", "current", "override"]
+__all__ = ["DESCRIPTIONS", "Settings", "cpus_of_slurm", "current", "override"]
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,12 @@ def _capped_as_onednn(settings: Settings) -> Settings:
             raise SettingError(f"{name}={cap}: expected one of {', '.join(ONEDNN_ISAS)}")
         settings = replace(settings, isa=ONEDNN_ISAS.get(cap, settings.isa))
     return settings
+
+
+def cpus_of_slurm() -> int:
+    """CPUs of this node that SLURM gives the job; 0: this is none."""
+    text = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _positive(name: str, text: str) -> int:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, SettingError
-from ..measure.instances import Load, Measurement, Split, measure, split_cores
+from ..machine.topology import listed
+from ..measure.instances import Load, Measurement, measure
+from ..measure.placement import ONE_SOCKET, SOCKETS, Split, split_cores
 
 __all__ = ["add_arguments", "main"]
 
@@ -36,7 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} ({default})")
     parser.add_argument("--cpus", default="", help="CPUs to use, as 0,1,4-7; else those allowed")
-    parser.add_argument("--mask", choices=("full", "real"), default="full", help="padding, or none")
+    parser.add_argument("--sockets", choices=SOCKETS, default=ONE_SOCKET, help="to use (1)")
+    parser.add_argument("--smt", action="store_true", help="all threads of a core, not one")
+    parser.add_argument(
+        "--mask",
+        choices=("full", "real"),
+        default="full",
+        help="without padding, or with it",
+    )
     parser.add_argument("--dataset", default="", help=".npz of token ids; else random ones")
     parser.add_argument("--jemalloc", action="store_true", help="preload it, if it is found")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object")
@@ -44,7 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     cpus = _cpus(arguments.cpus)
-    split = split_cores(arguments.threads, instances=arguments.instances, cpus=cpus)
+    split = split_cores(
+        arguments.threads,
+        instances=arguments.instances,
+        cpus=cpus,
+        sockets=arguments.sockets,
+        smt=arguments.smt,
+    )
     with _model(arguments) as model:
         load = Load(
             str(model),
@@ -69,13 +84,10 @@ def _say(line: str) -> None:
 
 def _cpus(text: str) -> list[int]:
     """'0,1,4-7' -> [0, 1, 4, 5, 6, 7]"""
-    found: list[int] = []
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise SettingError(f"--cpus {text}: '{part}' is neither a number nor a range")
-        found += range(int(first), int(last or first) + 1)
-    return found
+    try:
+        return listed(text)
+    except ValueError as error:
+        raise SettingError(f"--cpus {text}: '{error}' is neither a number nor a range") from error
 
 
 @contextmanager
@@ -104,6 +116,8 @@ def _as_record(measured: Measurement, split: Split) -> dict[str, Any]:
         **measured.worker,
         "instances": len(measured.samples),
         "cpus": [sample.cpus for sample in measured.samples],
+        "used": asdict(split.all_used),
+        "limits": split.limits,
         "note": split.note,
         "counted": len(times),
         "mean_ms": float(times.mean()),
@@ -116,6 +130,8 @@ def _as_record(measured: Measurement, split: Split) -> dict[str, Any]:
 def _as_text(measured: Measurement) -> str:
     """Latency is that of the whole request; the original divided it by the batch."""
     times, worker = measured.milliseconds, measured.worker
+    used = measured.split.all_used
+    quota = "" if used.quota is None else f", a quota of {used.quota:g} CPUs"
     named = zip(PERCENTILES, _percentiles(times), strict=True)
     return (
         f" Batch Size is {measured.load.batch_size}\n"
@@ -123,8 +139,9 @@ def _as_text(measured: Measurement) -> str:
         f" Latency is {times.mean():.4f} ms (min {times.min():.4f},"
         f" {', '.join(f'p{q} {value:.4f}' for q, value in named)})\n"
         f" Throughput is {measured.sentences_per_second:.2f} sentences/s\n"
-        f" {len(measured.samples)} x {measured.load.threads} cores, {worker['isa']},"
-        f" {worker['allocator']}, {worker['cpu_model']}\n"
+        f" {len(measured.samples)} x {measured.load.threads} threads: {used.cores} cores,"
+        f" {used.threads} threads, {used.sockets} sockets{quota}\n"
+        f" {worker['isa']}, {worker['allocator']}, {worker['cpu_model']}\n"
     )
 
 

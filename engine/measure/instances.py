@@ -29,7 +29,9 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from ..errors import EngineError, SettingError
+from ..machine.topology import ranges
 from .allocator import find_jemalloc
+from .placement import Split, split_cores
 
 __all__ = ["Load", "Measurement", "Sample", "Split", "measure", "split_cores"]
 
@@ -59,18 +61,6 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Which CPUs each instance has; `note` says in words where this differs from what was asked."""
-
-    instances: tuple[tuple[int, ...], ...]
-    note: str = ""
-
-    @property
-    def cores_per_instance(self) -> int:
-        return len(self.instances[0])
-
-
-@dataclass(frozen=True)
 class Sample:
     """The counted calls of one instance: nanoseconds from the window's opening."""
 
@@ -96,6 +86,7 @@ class Measurement:
         default_factory=dict
     )  # allocator, kernels, isa, cpu_model, version
     seconds: float = 0.0  # the window
+    split: Split = Split()
 
     @property
     def milliseconds(self) -> np.ndarray:
@@ -106,43 +97,7 @@ class Measurement:
         return sum(sample.sentences_per_second(self.load.batch_size) for sample in self.samples)
 
 
-# --- who runs where ---
-
-
-def split_cores(cores_per_instance: int, *, instances: int = 0, cpus: Sequence[int] = ()) -> Split:
-    """Share out the CPUs this process may use; 0 instances means as many as fit."""
-    allowed = sorted(os.sched_getaffinity(0))
-    absent = sorted(set(cpus) - set(allowed))
-    if absent:
-        raise SettingError(f"cpus {_ranges(absent)}: this process may use {_ranges(allowed)} only")
-    if cores_per_instance < 1 or instances < 0:
-        raise SettingError(
-            f"{cores_per_instance} cores per instance, {instances} instances: too few"
-        )
-    free = sorted(cpus) if cpus else allowed
-    size = min(cores_per_instance, len(free))
-    fitting = len(free) // size
-    if instances > fitting:
-        raise SettingError(f"{instances} instances of {size} cores: only {len(free)} CPUs are here")
-    count = instances or fitting
-    groups = tuple(tuple(free[i * size : (i + 1) * size]) for i in range(count))
-    notes = []
-    if size < cores_per_instance:
-        notes.append(f"{cores_per_instance} cores per instance were asked for, {size} are here")
-    if count * size < len(free):
-        notes.append(f"CPUs {_ranges(free[count * size :])} stay idle")
-    return Split(groups, "; ".join(notes))
-
-
-def _ranges(cpus: Sequence[int]) -> str:
-    """(0, 1, 2, 5) -> '0-2,5'"""
-    runs: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if runs and cpu == runs[-1][1] + 1:
-            runs[-1][1] = cpu
-        else:
-            runs.append([cpu, cpu])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+# --- one measurement at a time ---
 
 
 @contextlib.contextmanager
@@ -209,8 +164,8 @@ def measure(
     library = find_jemalloc(jemalloc_places) if jemalloc else None
     if jemalloc and library is None:
         report("jemalloc was asked for and not found: the system's allocator is measured")
-    if split.note:
-        report(split.note)
+    for line in filter(None, (*split.limits, split.note)):
+        report(line)
     with _machine_to_itself(report), _Workers(load, split, library) as workers:
         ready = workers.wait_for("ready")
         start = time.perf_counter_ns() + START_DELAY_NS
@@ -223,9 +178,9 @@ def measure(
         _counted(cpus, message, start, end)
         for cpus, message in zip(split.instances, times, strict=True)
     )
-    threads = split.cores_per_instance
     worker = {name: str(value) for name, value in ready[0].items() if name != "event"}
-    return Measurement(replace(load, threads=threads), samples, worker, (end - start) / 1e9)
+    load = replace(load, threads=split.threads)
+    return Measurement(load, samples, worker, (end - start) / 1e9, split)
 
 
 def _counted(cpus: tuple[int, ...], message: dict[str, Any], start: int, end: int) -> Sample:
@@ -239,7 +194,7 @@ class _Workers:
 
     def __init__(self, load: Load, split: Split, library: Path | None) -> None:
         self.messages: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
-        self.names = [f"instance {i} (CPUs {_ranges(c)})" for i, c in enumerate(split.instances)]
+        self.names = [f"instance {i} (CPUs {ranges(c)})" for i, c in enumerate(split.instances)]
         self.iterations = load.iterations
         self.processes = []
         for number, cpus in enumerate(split.instances):

@@ -1,7 +1,8 @@
 """Packed weights that processes share: files of the cache, mapped, named after their content.
 
 Every instance packs its weights itself; where a file with these very bytes is there already, it
-keeps the mapping in place of its own copy.  ENGINE_SHARE=0 keeps copies.
+keeps the mapping in place of its own copy.  ENGINE_SHARE=0 keeps copies.  Processes that are bound
+to a node of memory share with those of their node: who writes a file first has its pages nearby.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from .. import settings
 from ..files import cache
 from ..kernels.record import CACHE_LINE, aligned
+from ..machine.topology import local_node
 
 __all__ = ["aligned_copy", "shared"]
 
@@ -43,7 +45,8 @@ def shared(arrays: Sequence[Array]) -> list[Array]:
     path = None
     if settings.current().share and LEAST <= len(content) <= MOST:
         name = hashlib.blake2b(content, digest_size=16).hexdigest()
-        path = cache.place("packed", f"{name}.bin")
+        node = local_node()
+        path = cache.place("packed", f"{name}.bin" if node is None else f"{name}.node{node}.bin")
     if path is None or (mapped := _mapped(path, content)) is None:
         return [aligned_copy(array) for array in arrays]
     views, at = [], 0

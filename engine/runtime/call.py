@@ -17,9 +17,10 @@ from ..errors import InputError, ResourceError
 from ..kernels import kernel
 from ..kernels.call import CALL
 from ..kernels.context import TILE
+from ..machine.topology import usable
 from ..plan import Plan, Program, Result
 from .inputs import Inputs
-from .workers import NO_ROOM, Room, available_cpus
+from .workers import NO_ROOM, Room
 
 __all__ = ["Caller"]
 
@@ -173,7 +174,7 @@ class Caller:
                 scratch_bytes=self.plan.scratch_bytes(tokens),
                 threads=self.threads,
                 results=len(self.plan.results),
-                cpus=self._cpus or available_cpus(),
+                cpus=self._cpus or (usable() if self.threads > 1 else ()),
             )
         elif batch > room.batch:
             room = room.widened(batch)

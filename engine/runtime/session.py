@@ -89,7 +89,8 @@ class Session:
         self, graph: Graph, *, threads: int | None = None, cpus: Sequence[int] = ()
     ) -> None:
         """threads: workers, the caller among them (default: the setting, 1); cpus: where they are
-        pinned, worker n to cpus[n % len] (default: those the process has), if the system lets it.
+        pinned, worker n to cpus[n % len], if the system lets it (default: those the process has, a
+        thread of each core before second ones).
         """
         self.graph, self.threads = graph, _checked_threads(threads)
         self.isa = isa.chosen()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import _thread
 import ctypes
 import mmap
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from ..kernels import kernel
 from ..kernels.call import CALL, CONTROL, CPUS_BYTES, LINE, PACK
 from ..kernels.context import CONTEXT, MOST_ROWS
 
-__all__ = ["NO_ROOM", "Room", "ThreadPool", "Worker", "available_cpus", "give_back"]
+__all__ = ["NO_ROOM", "Room", "ThreadPool", "Worker", "give_back"]
 
 Array = NDArray[Any]
 SERVE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -230,8 +229,3 @@ class Room:
 
 
 NO_ROOM = Room()
-
-
-def available_cpus() -> tuple[int, ...]:
-    """Those this process may use."""
-    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()

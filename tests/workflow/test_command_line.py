@@ -30,6 +30,10 @@ def test_only_what_is_named_is_written():
     section = {"seed": 1, "bfloat16": True, "average": False, "longest": 64}
     assert options(section, "longest", "seed", "bfloat16") == "--longest 64 --seed 1 --bfloat16"
     assert options(section, "average") == ""
+    parser = argparse.ArgumentParser()
+    add_options(parser, bfloat16=bool, average=bool)
+    read = parser.parse_args(shlex.split(options(section, "bfloat16", "average")))
+    assert (read.bfloat16, read.average) == (True, False)
     with pytest.raises(KeyError, match="epochs"):
         options(section, "epochs")
 

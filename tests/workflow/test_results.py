@@ -42,11 +42,13 @@ def test_a_row_per_instance_and_one_for_all(tmp_path):
     assert rates[2] == pytest.approx(rates[0] + rates[1], abs=0.02)
     assert rates[0] == pytest.approx(4000)
     assert all(row["instances"] == "2" and row["cores_per_instance"] == "2" for row in found)
+    where = [[row[name] for name in ("sockets", "cores", "threads", "quota")] for row in found]
+    assert where == [["1", "2", "2", ""], ["1", "2", "2", ""], ["1", "4", "4", ""]]
 
 
 def test_columns_are_those_agreed():
     assert timings.COLUMNS[:6] == ["task", "model", "revision", "dataset", "precision", "engine"]
-    assert len(timings.COLUMNS) == 27
+    assert timings.COLUMNS[26:] == ["kernels", "sockets", "cores", "threads", "quota"]
     assert "p99.9_ms" in timings.columns("latency")
     assert timings.columns("throughput") == timings.COLUMNS
 

@@ -27,9 +27,13 @@ def _words(name: str, value: Any) -> Iterator[str]:
 
 
 def add_options(parser: argparse.ArgumentParser, **types: type | list[type]) -> None:
-    """Options that have to be given, by the names of their keys; [int] takes several values."""
+    """Options that have to be given, by the names of their keys; [int] takes several values, bool
+    is an option alone.
+    """
     for name, kind in types.items():
-        if isinstance(kind, list):
+        if kind is bool:
+            parser.add_argument(_option(name), action="store_true")
+        elif isinstance(kind, list):
             parser.add_argument(_option(name), type=kind[0], nargs="*", required=True)
         else:
             parser.add_argument(_option(name), type=kind, required=True)

@@ -7,12 +7,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from engine.measure.placement import usable
 from workflow.rulebook.fingerprint import sha256
 from workflow.rulebook.place import ROOT
 
@@ -71,6 +73,7 @@ def run_record(files: Iterable[Path], options: Mapping[str, Any] = NONE) -> dict
             "cpu_model": cpu_model(),
             "system": platform.platform(),
             "cpus": len(os.sched_getaffinity(0)),
+            **asdict(usable()),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         },
         "versions": versions(),

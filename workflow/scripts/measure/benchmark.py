@@ -5,12 +5,14 @@ latency      one instance; a time is that of the whole request, not divided by t
 """
 
 import argparse
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.measure.instances import Load, Measurement, Split, measure, split_cores
+from engine.measure.instances import Load, Measurement, measure
+from engine.measure.placement import Split, split_cores
 from workflow.rulebook.command_line import add_options
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import read_json, run_main, write_json
@@ -21,6 +23,8 @@ OPTIONS: dict[str, Any] = {
     "seq_lens": [int],
     "cores_per_instance": int,
     "instances": int,
+    "sockets": str,
+    "smt": bool,
     "iterations": int,
     "warmup": int,
     "mask": str,
@@ -43,7 +47,7 @@ def measure_all(arguments: argparse.Namespace, split: Split) -> list[Measurement
         )
         say(
             f"batch {batch_size}, length {seq_len}:"
-            f" {len(split.instances)} x {split.cores_per_instance} cores"
+            f" {len(split.instances)} x {split.cores_per_instance} cores, {split.threads} threads"
         )
         found.append(
             measure(
@@ -64,7 +68,12 @@ def say(line: str) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     model, dataset = read_json(arguments.model / "source.json"), read_json(arguments.dataset)
-    split = split_cores(arguments.cores_per_instance, instances=arguments.instances)
+    split = split_cores(
+        arguments.cores_per_instance,
+        instances=arguments.instances,
+        sockets=arguments.sockets,
+        smt=arguments.smt,
+    )
     found = measure_all(arguments, split)
     files = [arguments.ir / "conf.yaml", arguments.ir / "model.bin", arguments.sentences]
     options = {name: getattr(arguments, name) for name in OPTIONS}
@@ -82,8 +91,13 @@ def main(arguments: argparse.Namespace) -> None:
     table = [row for measured in found for row in rows(subject, measured)]
     write_raw(arguments.raw, found)
     seed = found[0].load.seed
-    about = {"model": model, "dataset": dataset, "split": split.note}
-    write_json(arguments.run, {**about, "sentences_drawn_by_seed": seed, **run})
+    used = asdict(split.all_used)
+    where = {"split": split.note, "limits": split.limits, "used": used}
+    about = {"model": model, "dataset": dataset, **where}
+    write_json(
+        arguments.run,
+        {**about, "sentences_drawn_by_seed": seed, **run},
+    )
     write_times(arguments.table, arguments.mode, table)
 
 

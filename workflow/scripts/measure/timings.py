@@ -1,6 +1,6 @@
 """Measurements as files: a table with a row per instance and one for all, and every single call."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ COLUMNS = [
     "isa",
     "cpu_model",
     "kernels",
+    "sockets",
+    "cores",
+    "threads",
+    "quota",
 ]
 PERCENTILES = {"throughput": (50, 90, 99), "latency": (50, 90, 99, 99.9)}
 
@@ -75,26 +79,33 @@ def rows(subject: Subject, measured: Measurement) -> Iterator[dict[str, Any]]:
         "batch_size": load.batch_size,
         "seq_len": load.seq_len,
         "instances": len(samples),
-        "cores_per_instance": load.threads,
+        "cores_per_instance": measured.split.used(samples[0].cpus).cores,
         "warmup": load.warmup,
     }
     for number, sample in enumerate(samples):
         times = _times(subject.mode, sample.milliseconds)
         rate = sample.sentences_per_second(load.batch_size)
-        yield {**shared, "instance": number, **_where(sample.cpus), **times, **_rate(rate)}
+        yield {
+            **shared,
+            "instance": number,
+            **_where(measured, sample.cpus),
+            **times,
+            **_rate(rate),
+        }
     everyone = sorted(cpu for sample in samples for cpu in sample.cpus)
     times = _times(subject.mode, measured.milliseconds)
     yield {
         **shared,
         "instance": "all",
-        **_where(everyone),
+        **_where(measured, everyone),
         **times,
         **_rate(measured.sentences_per_second),
     }
 
 
-def _where(cpus: Iterable[int]) -> dict[str, str]:
-    return {"cpus": " ".join(map(str, cpus))}
+def _where(measured: Measurement, cpus: Sequence[int]) -> dict[str, Any]:
+    """The CPUs, and what they are; no quota is an empty cell."""
+    return {"cpus": " ".join(map(str, cpus)), **asdict(measured.split.used(cpus))}
 
 
 def _rate(value: float) -> dict[str, str]:
