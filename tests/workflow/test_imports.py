@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from workflow.rulebook import imports
 from workflow.rulebook.imports import code_fingerprint, imported_files
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,14 @@ def test_a_session_depends_on_every_kernel():
     found = imported_files(ROOT, ["engine/__init__.py"])
     kernels = {str(path.relative_to(ROOT)) for path in (ROOT / "engine/kernels").glob("*.py")}
     assert kernels <= set(found)
+
+
+def test_packages_of_others_stand_with_their_versions(tmp_path, monkeypatch):
+    monkeypatch.setattr(imports, "installed", {"numpy": "1.26", "scikit-learn": "1.9"}.get)
+    inside = "def f():\n    from sklearn.metrics import x\n    import pandas\n"
+    write(tmp_path, engine__a="from . import b\nimport numpy.linalg\n", engine__b=inside)
+    write(tmp_path, engine__unused="import torch\n")
+    assert imports.other_packages(tmp_path, ["engine/a.py"]) == "numpy 1.26, scikit-learn 1.9"
 
 
 # --- what the code does ---

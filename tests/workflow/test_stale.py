@@ -6,6 +6,7 @@ decided by Snakemake from parameters and contents, whoever made them.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class Finished(Clone):
 
     def environment(self, **changes):
         found = super().environment(**changes)
-        return {**found, "PATH": f"{self.folder}/bin:{found['PATH']}"}
+        path, packages = f"{self.folder}/bin:{found['PATH']}", str(self.folder / "packages")
+        return {**found, "PATH": path, "PYTHONPATH": packages}
 
     @contextmanager
     def edited(self, name, edit):
@@ -162,6 +164,20 @@ def deleted(clone):
     kept.rename(path)
 
 
+def upgraded(package):
+    """Another version of it, as pip leaves it, in a folder that Python looks at first."""
+
+    @contextmanager
+    def upgrade(clone):
+        about = clone.folder / f"packages/{package}-99.dist-info/METADATA"
+        about.parent.mkdir(parents=True)
+        about.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99\n")
+        yield
+        shutil.rmtree(about.parent)
+
+    return upgrade
+
+
 @contextmanager
 def elsewhere(clone):
     with (
@@ -203,6 +219,8 @@ CHANGES = {
     "`git checkout` of another commit, and back": checked_out,
     "a result deleted that the report was made of": deleted,
     "a result deleted that is asked for itself": deleted,
+    "numba in another version, by `pip install`": upgraded("numba"),
+    "onnxruntime in another version, by `pip install`": upgraded("onnxruntime"),
     "an environment of `envs/`, without `--sdm conda`": file(
         "envs/onnxruntime.yaml", "numpy =1.26.4", "numpy =1.26.3"
     ),

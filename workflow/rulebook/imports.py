@@ -1,4 +1,4 @@
-"""What a module does, with all that it imports from this repository: `code` of the rules."""
+"""What a module does, with all that it imports from here and elsewhere: `code` of the rules."""
 
 import ast
 import hashlib
@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("engine", "workflow")  # ours; everything else is pinned in requirements.txt
+from workflow.rulebook.fingerprint import installed
+from workflow.rulebook.place import PACKAGES
+
+# what others made and results depend on: the module that is imported -> what pip calls it
+OTHERS = {
+    **{name: name for name in ("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch")},
+    **{name: name for name in ("transformers", "scipy", "seqeval")},
+    "sklearn": "scikit-learn",
+}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
@@ -14,6 +22,26 @@ def code_fingerprint(root: Path, modules: Iterable[str]) -> str:
     """Sixteen hexadecimal digits; comments, docstrings and layout do not count."""
     lines = (f"{name} {_meaning(root / name)}\n" for name in imported_files(root, modules))
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def other_packages(root: Path, modules: Iterable[str]) -> str:
+    """Those of OTHERS that the modules import, or what they import from here, with versions."""
+    files = imported_files(root, modules)
+    names = {name for file in files for name in _top_level(root / file)}
+    return ", ".join(
+        f"{OTHERS[name]} {installed(OTHERS[name])}" for name in OTHERS if name in names
+    )
+
+
+@cache
+def _top_level(path: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return frozenset(names)
 
 
 def imported_files(root: Path, modules: Iterable[str]) -> list[str]:

@@ -16,12 +16,9 @@ from typing import Any
 
 from engine.measure.placement import usable
 from workflow.rulebook.fingerprint import sha256
+from workflow.rulebook.imports import OTHERS
 from workflow.rulebook.place import ROOT
 
-PACKAGES = (
-    *("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch", "transformers"),
-    *("scikit-learn", "scipy", "seqeval"),
-)
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -43,7 +40,7 @@ def _git(*arguments: str) -> str:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in OTHERS.values():
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -3,13 +3,14 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.current_basedir).parents[1]))
 from workflow.rulebook.checked_config import ConfigError, checked, typed
 from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import fingerprint, installed
-from workflow.rulebook.imports import code_fingerprint
+from workflow.rulebook.imports import code_fingerprint, other_packages
 from workflow.rulebook.names import (
     PRECISIONS,
     PUBLISHED,
@@ -32,6 +33,8 @@ try:
             check_target(word, config["tasks"])
 except (ConfigError, PlaceError, UnknownNameError) as error:
     raise WorkflowError(str(error)) from None
+
+IN_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
 
 
 wildcard_constraints:
@@ -155,5 +158,8 @@ def onnx_of(wildcards):
 
 
 def code(*modules):
-    """What these modules and those they import do: a change of it reruns the rule."""
-    return code_fingerprint(ROOT, modules)
+    """What these modules and those they import do, and which packages of others: a change of it
+    reruns the rule. With conda the packages are those of the rule's environment, not those here.
+    """
+    others = "the environment's" if IN_CONDA else other_packages(ROOT, modules)
+    return f"{code_fingerprint(ROOT, modules)} with {others or 'nothing'}"
