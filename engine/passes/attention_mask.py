@@ -33,6 +33,7 @@ HOPELESS = -9999.0  # exp of anything this low is 0
 VANISHED = 104.0  # so far below another score a probability is 0 in float32
 MOST_SCORES = 1 << 26  # that are tried; models that fix longer sentences are none
 UNREACHED = 1 << 20  # tokens of no sentence: a number as large says that there is no end
+LEAST_HALF = float(np.finfo(np.float16).min)  # added in float32 it masks, and counts no tokens
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,10 @@ def telling(parts: Sequence[Part], graph: Graph) -> list[int]:
     for array in (graph.constants[name] for name in names if name in graph.constants):
         lengths.update(array.shape)
         if array.size == 1 and array.dtype.kind in "iuf":
-            number = abs(float(array.reshape(())))
-            lengths.update([int(number) + 2] if number < UNREACHED else [])
+            number = float(array.reshape(()))
+            low = array.dtype.kind == "f" and number == LEAST_HALF
+            reached = abs(number) < UNREACHED and not low
+            lengths.update([int(abs(number)) + 2] if reached else [])
     usual = max(tokens for _, tokens in USUAL)
     return sorted({usual + 1, *(n for n in lengths if n > usual)})
 

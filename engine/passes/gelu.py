@@ -1,5 +1,8 @@
 """GELU (Hendrycks and Gimpel 2016): x times the normal cumulative function, by erf or by tanh; and
-Swish, x times the logistic function, which torch calls SiLU.
+Swish, x times the logistic function, which torch calls SiLU.  Where that is of a number times x, as
+in QuickGelu (1.702), it is the Swish of so many times x, divided by it:
+
+    x sigmoid(a x) = swish(a x) / a
 """
 
 from __future__ import annotations
@@ -7,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import pi, sqrt
 
+import numpy as np
+
 from ..graph import Graph, Node
 from .fusion import Fusion, Match, fuse_all
-from .match import Operators, Pattern, Tensor, either
+from .match import Operators, Pattern, Scalar, Tensor, either
 from .names import layer_name
 
 __all__ = ["FUSIONS", "gelu"]
 
 SQRT2 = sqrt(2)
+FACTORS = 1 / 64, 64.0  # a Swish is scaled by: with others numbers might leave float32
 
 
 def by_erf(op: Operators, x: Tensor) -> Pattern:
@@ -47,6 +53,28 @@ def one_swish(match: Match) -> Sequence[Node]:
     return [Node("Swish", (match["x"],), match.root.outputs, {}, layer_name([match.root]))]
 
 
+def scaled_swish(op: Operators, x: Tensor, factor: Scalar) -> Pattern:
+    return x * op.Sigmoid(x * factor)
+
+
+def no_factor(match: Match) -> str | None:
+    factor, (least, most) = match.array("factor"), FACTORS
+    if factor.dtype != np.float32 or not least <= match.number("factor") <= most:
+        return f"'{match['factor']}' is {factor.dtype} {factor.tolist()}"
+    return None
+
+
+def between_factors(match: Match) -> Sequence[Node]:
+    x, y, name = match["x"], match.root.outputs[0], layer_name([match.root])
+    number = np.asarray(1 / match.array("factor"), np.float32)
+    inverse = match.constant(f"{match['factor']}.inverse", number)
+    return [
+        Node("Mul", (x, match["factor"]), (f"{y}.scaled",), {}, name),
+        Node("Swish", (f"{y}.scaled",), (f"{y}.swish",), {}, name),
+        Node("Mul", (f"{y}.swish", inverse), (y,), {}, name),
+    ]
+
+
 def one_node(approximate: str) -> Fusion:
     def build(match: Match) -> Sequence[Node]:
         name = layer_name([match.root])
@@ -61,7 +89,12 @@ def one_node(approximate: str) -> Fusion:
     return Fusion(f"gelu_{approximate}", patterns[approximate], build, already)
 
 
-FUSIONS = [one_node("none"), one_node("tanh"), Fusion("swish", swish, one_swish)]
+FUSIONS = [
+    one_node("none"),
+    one_node("tanh"),
+    Fusion("swish", swish, one_swish),
+    Fusion("scaled_swish", scaled_swish, between_factors, no_factor),
+]
 
 
 def gelu(graph: Graph) -> Graph:

@@ -82,8 +82,12 @@ def scaled(op: Operators, x: Pattern, gamma: Pattern) -> Pattern:
 
 def centred_before(op: Operators, x: Tensor, gamma: Constant, beta: Constant) -> Pattern:
     """As ONNX Runtime's optimiser leaves a norm whose mean is taken off by other operators."""
+    return centred_without_beta(op, x, gamma).named("norm") + beta
+
+
+def centred_without_beta(op: Operators, x: Tensor, gamma: Constant) -> Pattern:
     mean = either(op.ReduceMean(x), op.ReduceMean(x, Constant().named("axes")))
-    return scaled(op, x - mean, gamma).named("norm") + beta
+    return scaled(op, x - mean, gamma)
 
 
 def operator_of(match: Match) -> Node:
@@ -169,6 +173,7 @@ FUSIONS = [
     Fusion("layer_norm_rounded", rounded_between, build, reductions),
     Fusion("layer_normalization", one_operator, build, last_axis),
     Fusion("centred_rms_normalization", centred_before, build, both),
+    Fusion("centred_rms_without_beta", centred_without_beta, build, both),
     Fusion("layer_norm_without_beta", without_beta, build, reductions),  # what has one is fused
     Fusion("rms_norm", not_centred, build_not_centred, reductions),
     Fusion("rms_normalization", one_operator_not_centred, build_not_centred, last_axis),

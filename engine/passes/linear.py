@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..graph import Graph, Node
 from ..ops.numbers import exact_in_bfloat16
 from .fusion import Fusion, Match, fuse_all, per_channel
-from .match import Constant, Operators, Pattern, Search, Tensor, either
+from .match import Constant, Missing, Operators, Pattern, Scalar, Search, Tensor, either
 from .names import layer_name
 from .separate import separate
 
@@ -223,11 +223,58 @@ def with_activation(match: Match) -> Sequence[Node]:
     return [node.changed(outputs=root.outputs, attributes=attributes)]
 
 
+# --- factors around an activation ---
+def scaled_swish(op: Operators, layer: Tensor, factor: Scalar) -> Pattern:
+    return op.Swish(layer * factor)
+
+
+def no_scaled_layer(match: Match) -> str | None:
+    if reason := no_activation(match):
+        return reason
+    node = match.node("layer")
+    if node.attributes["product"] or node.attributes["precision"] == "bfloat16":
+        return f"{node} is rounded before it is scaled"
+    return None
+
+
+def with_scaled_swish(match: Match) -> Sequence[Node]:
+    """The factor is in the weights, or in their scales, and in the bias."""
+    node, factor = match.node("layer"), np.float32(match.number("factor"))
+    inputs, scales = list(node.inputs), 2 if node.weight_scale else 1
+    for place in filter(lambda place: inputs[place], (scales, 3)):
+        array = match.graph.constants[inputs[place]] * factor
+        inputs[place] = match.constant(f"{inputs[place]}.scaled", array)
+    attributes = {**node.attributes, "activation": "swish"}
+    return [node.changed(inputs=tuple(inputs), outputs=match.root.outputs, attributes=attributes)]
+
+
+def of_scaled(op: Operators, x: Tensor, factor: Scalar, weight: Constant) -> Pattern:
+    bias = either(Missing(), Constant().named("bias"))
+    return op.engine.Linear(x * factor, weight, Missing(), bias)
+
+
+def no_scaled_input(match: Match) -> str | None:
+    if match.root.attributes["precision"] != "float32":
+        return f"{match.root} is no float32 product"
+    node = match.search.producer.get(match["x"])
+    if node is None or node.attributes.get("activation") != "swish":
+        return f"'{match['x']}' is no Swish"
+    return None
+
+
+def with_scaled_weight(match: Match) -> Sequence[Node]:
+    weight = match.array("weight") * np.float32(match.number("factor"))
+    name = match.constant(f"{match['weight']}.scaled", weight)
+    return [match.root.changed(inputs=(match["x"], name, *match.root.inputs[2:]))]
+
+
 FUSIONS = [
     Fusion("product", product, build, no_weight),
     Fusion("gemm", gemm, build, no_weight),
     Fusion("bias", biased, with_bias, no_bias),
     Fusion("activation", activated, with_activation, no_activation),
+    Fusion("scaled_swish_of_linear", scaled_swish, with_scaled_swish, no_scaled_layer),
+    Fusion("scaled_input", of_scaled, with_scaled_weight, no_scaled_input),
 ]
 
 

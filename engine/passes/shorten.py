@@ -4,7 +4,8 @@ Case 1: Gather of one place of a Concat: of the part that it comes from (torch's
 Case 2: Gather of the only place of an axis: Squeeze, and of an Unsqueeze nothing at all.
 Case 3: parts of a Concat without elements are left out.
 Case 4: Einsum of two vectors, every product of two elements: Mul.
-Case 5: a Range of whole numbers in floats is counted in whole numbers, whose count is followed.
+Case 5: Split of a Concat into its parts, Squeeze of an Unsqueeze: nothing at all.
+Case 6: a Range of whole numbers in floats is counted in whole numbers, whose count is followed.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def only_place(node: Node, axis: int, place: Place) -> list[Node]:
 
 
 def axes_of(node: Node, place: Place) -> list[int] | None:
-    """Of an Unsqueeze, where they are known and count from the start."""
+    """Of an Unsqueeze or Squeeze, where they are known and count from the start."""
     given = node.attributes.get("axes")
     if given is None and len(node.inputs) > 1:
         given = place.constants.get(node.inputs[1])
@@ -134,6 +135,33 @@ def einsum(node: Node, place: Place) -> list[Node] | None:
 
 
 # --- case 5 ---
+def split(node: Node, place: Place) -> list[Node] | None:
+    source, shape = place.producer.get(node.inputs[0]), place.fact(node.inputs[0]).shape
+    if source is None or source.kind != "Concat" or not shape:
+        return None
+    axis = node.attributes.get("axis", 0) % len(shape)
+    if source.attributes["axis"] % len(shape) != axis:
+        return None
+    parts, made = (
+        [place.fact(name).shape for name in names] for names in (source.inputs, node.outputs)
+    )
+    if None in made or parts != made or not all(isinstance(s[axis], int) for s in made if s):
+        return None
+    pairs = zip(source.inputs, node.outputs, strict=True)
+    return [Node("Identity", (part,), (name,), {}, node.name) for part, name in pairs]
+
+
+def squeeze(node: Node, place: Place) -> list[Node] | None:
+    source = place.producer.get(node.inputs[0])
+    if source is None or source.kind != "Unsqueeze":
+        return None
+    axes = axes_of(node, place)
+    if axes is None or len(axes) != 1 or axes_of(source, place) != axes:
+        return None
+    return [Node("Identity", source.inputs[:1], node.outputs, {}, node.name)]
+
+
+# --- case 6 ---
 def ranged(node: Node, place: Place) -> list[Node] | None:
     start, step = (place.constants.get(node.inputs[i]) for i in (0, 2))
     source, dtype = place.producer.get(node.inputs[1]), place.fact(node.inputs[1]).dtype
@@ -157,5 +185,7 @@ RULES: Mapping[str, Callable[[Node, Place], list[Node] | None]] = {
     "Gather": gather,
     "Concat": concat,
     "Einsum": einsum,
+    "Split": split,
+    "Squeeze": squeeze,
     "Range": ranged,
 }

@@ -30,7 +30,7 @@ def take_apart(graph: Graph) -> Graph:
     if not any(node.kind in PARTS for node in graph.nodes):
         return graph
     facts, constants = infer(graph), dict(graph.constants)
-    read = {name for node in graph.nodes for name in node.inputs}
+    read = {name for node in graph.nodes for name in node.inputs if name}
     read.update(value.name for value in graph.outputs)
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -98,6 +98,13 @@ def fast_gelu(p: Parts) -> list[Node] | None:
 
 def gelu(p: Parts) -> list[Node] | None:
     p.add("Gelu", *p.node.inputs, last=True, approximate="none")
+    return p.nodes
+
+
+def quick_gelu(p: Parts) -> list[Node] | None:
+    x, alpha = p.node.inputs[0], np.float32(p.node.attributes.get("alpha", 1.702))
+    scaled = x if alpha == 1 else p.add("Mul", x, p.constant(alpha))
+    p.add("Mul", x, p.add("Sigmoid", scaled), last=True)
     return p.nodes
 
 
@@ -448,6 +455,7 @@ PARTS: dict[str, Callable[[Parts], list[Node] | None]] = {
     "com.microsoft.QAttention": q_attention,
     "com.microsoft.QEmbedLayerNormalization": q_embed_layer_normalization,
     "com.microsoft.QuantizeLinear": same_in_onnx,
+    "com.microsoft.QuickGelu": quick_gelu,
     "com.microsoft.RotaryEmbedding": microsofts_rotary_embedding,
     "RotaryEmbedding": rotary_embedding,
     "com.microsoft.SkipLayerNormalization": skip_layer_normalization,

@@ -21,6 +21,7 @@ from .choose import (
     ConcatChoice,
     ElementwiseChoice,
     EmbeddingChoice,
+    Handed,
     L2NormChoice,
     LinearChoice,
     LookupChoice,
@@ -92,6 +93,7 @@ def plan_of(choices: Choices) -> Plan:
         mixes=_mixes(choices, fallback, results),
         numbered=embedding.position_ids,
         by_distance=by_distance,
+        handed=choices.handed,
         by_lengths=any(node.attributes.get("masking") == "lengths" for node in graph),
     )
 
@@ -105,7 +107,7 @@ def emit_steps(choices: Choices) -> Planner:
             EMITTERS[type(choice.made)](planner, choice.wide, choice.made)
             choice = ElementwiseChoice(choice.y, choice.made.y, "none")
         # a renamed value lies where it is
-        if not isinstance(choice, Refusal | RenamingChoice):
+        if not isinstance(choice, Refusal | RenamingChoice | Handed):
             EMITTERS[type(choice)](planner, node, choice)
     return planner
 
@@ -123,7 +125,8 @@ def _output(planner: Planner, choices: Choices, number: int, name: str) -> Resul
 
 def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
     graph, nodes, names = choices.graph, choices.fallback, {result.name for result in results}
-    if not nodes and names.issuperset(value.name for value in graph.outputs):
+    outputs = tuple(value for value in graph.outputs if value.name not in choices.handed)
+    if not nodes and names.issuperset(value.name for value in outputs):
         return None
     lengths = next(value.shape for value in graph.inputs if value.name == choices.inputs[0])
     named = dict(zip(("batch", "sequence"), lengths, strict=True))  # as other inputs have it
@@ -132,7 +135,8 @@ def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
         for each in results
     )
     kept = tuple(value for value in graph.inputs if value.name not in names)
-    return graph.changed(inputs=(*kept, *inputs), nodes=nodes).without_dead_nodes()
+    fallback = graph.changed(inputs=(*kept, *inputs), nodes=nodes, outputs=outputs)
+    return fallback.without_dead_nodes()
 
 
 def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> str:

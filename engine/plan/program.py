@@ -84,6 +84,7 @@ class Plan:
     pack_tokens: int = PACK_TOKENS
     places: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # where channels lie: heads.py
     mixes: str = ""  # how the fallback reads masked tokens, which are 0 here: mixing.py
+    handed: Mapping[str, str] = field(default_factory=dict)  # output -> the input that it is
     by_lengths: bool = False  # only the sums of masks count
     by_distance: bool = False  # attention counts the tokens between two
     numbered: str = ""  # the input that numbers tokens, where one does

@@ -74,8 +74,9 @@ class Inputs:
                 f"unknown input {unknown[0]!r}: the model has"
                 f" {', '.join(value.name for value in self._graph.inputs)}"
             )
-        if self._plan.numbered not in ("", *feeds):
-            raise _missing(self._plan.numbered, feeds)
+        for name in (self._plan.numbered, *self._plan.handed.values()):
+            if name not in ("", *feeds):
+                raise _missing(name, feeds)
         reference.check_shapes(self._graph, {name: np.asarray(x) for name, x in feeds.items()})
 
     def check_lengths(self, batch: int, length: int) -> None:

@@ -145,7 +145,9 @@ class Session:
             made = dict(zip(self._names, results, strict=True))
             for name, dtype in self._cast.items():
                 made[name] = cast(made[name], to=dtype)
-            return made if plan.fallback is None else self._run_fallback(plan.fallback, feeds, made)
+            if plan.fallback is not None:
+                made = self._run_fallback(plan.fallback, feeds, made)
+            return {**made, **self._handed(plan, feeds)} if plan.handed else made
         except MemoryError as error:
             raise ResourceError(f"memory for a call: {error or 'no more'}") from error
 
@@ -183,6 +185,11 @@ class Session:
     ) -> dict[str, Array]:
         """What no kernel has: op by op on the arrays the program made."""
         return reference.run(fallback, {**typed(fallback, feeds), **made})
+
+    def _handed(self, plan: Plan, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs that are inputs, in the type that the graph declares."""
+        types = {value.name: value.dtype for value in self.graph.inputs}
+        return {name: np.array(feeds[given], types[given]) for name, given in plan.handed.items()}
 
     # --- what it is
     @property

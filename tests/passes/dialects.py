@@ -87,6 +87,7 @@ DIALECTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "int8_mpnet": ("mpnet", e.static_int8),
     "int8_t5": ("t5", e.static_int8),
     "int8_t5_gated": ("t5_gated", e.static_int8),
+    "fused_t5_gated": ("t5_gated", e.fused),
     "dynamic_int8_t5_gated": ("t5_gated", e.dynamic_int8),
     "bfloat16_t5_gated": ("t5_gated", e.bfloat16_weights),
     "bfloat16_mpnet": ("mpnet", e.bfloat16_weights),

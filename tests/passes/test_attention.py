@@ -224,13 +224,13 @@ def near(s: Sketch, window: int, dtype: str = "int64") -> str:
     return str(s.LessOrEqual(s.Abs(s.Sub(row, column)), np.array(window, dtype)))
 
 
-def modern(window: int) -> Callable[[Sketch, str], str]:
+def modern(window: int, low: np.float32 = LOWEST) -> Callable[[Sketch, str], str]:
     """ModernBERT's: the additive mask, filled outside the window."""
 
     def masked(s: Sketch, scores: str) -> str:
         padded = s.Sub(1.0, s.Cast(s.Unsqueeze("mask", whole(1, 2)), to="float32"))
-        wide = s.Mul(padded, LOWEST)
-        return str(s.Add(scores, s.Where(s.Not(near(s, window)), LOWEST, wide)))
+        wide = s.Mul(padded, low)
+        return str(s.Add(scores, s.Where(s.Not(near(s, window)), low, wide)))
 
     return masked
 
@@ -246,7 +246,12 @@ def both(window: int) -> Callable[[Sketch, str], str]:
     return masked
 
 
-@pytest.mark.parametrize("spelling", [modern, both])
+def of_half(window: int) -> Callable[[Sketch, str], str]:
+    """What masks is the least float16."""
+    return modern(window, np.float32(-65504))
+
+
+@pytest.mark.parametrize("spelling", [modern, both, of_half])
 @pytest.mark.parametrize("window", [0, 2, 8, 64, 700])
 def test_a_window_is_found(spelling: Callable[[int], Any], window: int) -> None:
     s, y = sketch_of(spelling(window))

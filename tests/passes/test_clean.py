@@ -119,3 +119,27 @@ def test_what_cannot_be_computed_is_left_for_the_run_to_report() -> None:
     sketch = Sketch()
     graph = sketch.graph(sketch.Add(np.ones(2), np.ones(3)))
     assert operators(clean(graph)) == ["Add"]
+
+
+def put_together(sketch: Sketch, *sizes: int) -> list[str]:
+    """Of two values with an axis more, one behind the other, the parts of these sizes."""
+    parts = [sketch.Unsqueeze(name, whole(2)) for name in ("x", "y")]
+    joined = sketch.Concat(*parts, axis=2)
+    split = sketch.Split(joined, whole(*sizes), axis=2, outputs=len(sizes))
+    split = [split] if isinstance(split, str) else split
+    return [sketch.Relu(sketch.Squeeze(part, whole(2))) for part in split]
+
+
+def test_what_is_put_together_and_split_again_is_what_it_was() -> None:
+    sketch = Sketch(x=HIDDEN, y=HIDDEN)
+    graph = sketch.graph(*put_together(sketch, 1, 1))
+    after = clean(graph)
+    assert operators(after) == ["Relu", "Relu"]
+    assert_same(graph, after, **X, y=normal(2, 5, 8, seed=1))
+
+
+def test_parts_of_other_sizes_stay_together() -> None:
+    sketch = Sketch(x=HIDDEN, y=HIDDEN)
+    parts = sketch.Split(sketch.Concat("x", "y", axis=-1), whole(4, 12), axis=-1, outputs=2)
+    graph = sketch.graph(*parts)
+    assert operators(clean(graph)) == ["Concat", "Split"]

@@ -75,3 +75,23 @@ def test_two_different_inputs_are_no_gelu() -> None:
     graph = sketch.graph(y)
     assert "Gelu" not in operators(gelu(graph))
     assert "expected 'y' again" in why(graph, FUSIONS[0])
+
+
+def quick(s: Sketch, factor: float) -> str:
+    return str(s.Mul("x", s.Sigmoid(s.Mul("x", np.float32(factor)))))
+
+
+def test_a_scaled_swish_is_one_between_factors() -> None:
+    sketch = sketch_of_x()
+    graph = sketch.graph(quick(sketch, 1.702))
+    after = gelu(graph)
+    assert operators(after) == ["Mul", "Swish", "Mul"]
+    assert {array.dtype for array in after.constants.values()} == {np.dtype(np.float32)}
+    assert_same(graph, after, x=X)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.702, 1e-30, float("nan")])
+def test_a_factor_that_is_not_taken_out_again_stays(factor: float) -> None:
+    sketch = sketch_of_x()
+    graph = sketch.graph(quick(sketch, factor))
+    assert "Swish" not in operators(gelu(graph))

@@ -84,12 +84,12 @@ def test_spellings(spelling: dict[str, Any]) -> None:
     assert_same(graph, after, x=X)
 
 
-@pytest.mark.parametrize("axis", [-1, 1])
-def test_a_mean_taken_off_before_an_operator_that_takes_none(axis: int) -> None:
+@pytest.mark.parametrize(("axis", "beta"), [(-1, True), (1, True), (-1, False)])
+def test_a_mean_taken_off_before_an_operator_that_takes_none(axis: int, beta: bool) -> None:
     s = Sketch(x=HIDDEN)
     deviation = s.Sub("x", s.ReduceMean("x", axes=(-1,)))
     normal = s.SimplifiedLayerNormalization(deviation, GAMMA, axis=axis, epsilon=1e-12)
-    graph = s.graph(s.Add(normal, BETA))
+    graph = s.graph(s.Add(normal, BETA) if beta else normal)
     after = layer_norm(graph)
     assert ("LayerNorm" in operators(after)) == (axis == -1)
     if axis == -1:

@@ -181,3 +181,24 @@ def test_a_product_read_twice_keeps_its_bias_apart() -> None:
     after = linear(graph)
     assert operators(after) == ["Linear", "Add", "Neg"]
     assert_same(graph, after, x=X)
+
+
+def test_quick_gelu_is_a_swish_of_scaled_weights() -> None:
+    s = Sketch(x=HIDDEN)
+    inner = s.Add(s.MatMul("x", normal(8, 12)), normal(12, seed=1))
+    quick = s.Mul(inner, s.Sigmoid(s.Mul(inner, 1.702)))
+    graph = s.graph(s.MatMul(quick, normal(12, 8, seed=2)))
+    after = linear(gelu(graph))
+    assert operators(after) == ["Linear", "Linear"]
+    assert [node.attributes["activation"] for node in after] == ["swish", None]
+    assert_same(graph, after, x=normal(2, 3, 8), atol=1e-4)
+
+
+def test_stored_weights_have_the_factor_in_their_scales() -> None:
+    s, weight = Sketch(x=HIDDEN), np.arange(96).reshape(8, 12).astype(np.int8)
+    inner = s.MatMul("x", s.DequantizeLinear(weight, np.float32(0.01), np.int8(0)))
+    graph = s.graph(s.Mul(inner, s.Sigmoid(s.Mul(inner, 1.702))))
+    after = linear(gelu(graph))
+    assert operators(after) == ["Linear", "Mul"]
+    assert np.array_equal(after.constants[after.nodes[0].weight], weight.T)
+    assert_same(graph, after, x=normal(2, 3, 8), atol=1e-4)

@@ -17,8 +17,8 @@ from workflow.scripts.convert import onnx_runtime
 
 LENGTHS = (1, 2, 31, 37, 64, 65, 128)  # further than the last bucket begins
 NAMES = (
-    "mpnet", "mpnet_tokens", "t5", "t5_gated", "pruned_t5_gated", "pruned_mpnet", "deberta",
-    "deberta_tokens",
+    "mpnet", "mpnet_tokens", "t5", "t5_gated", "fused_t5_gated", "pruned_t5_gated",
+    "pruned_mpnet", "deberta", "deberta_tokens",
 )  # fmt: skip
 LOW = (
     "int8_mpnet", "int8_pruned_t5_gated", "dynamic_int8_t5_gated", "bfloat16_t5_gated",

@@ -93,6 +93,24 @@ def test_the_sum_of_a_skip_layer_normalization_is_kept() -> None:
     assert_same(graph, after, x=X, y=X)
 
 
+def test_inputs_that_are_left_out_read_no_results_that_are() -> None:
+    s = Sketch(x=HIDDEN, y=HIDDEN)
+    parts = s.SkipSimplifiedLayerNormalization("x", "y", normal(8), outputs=4, **MICROSOFT)
+    graph = s.graph(parts[0], s.Clip(parts[3], "", np.float32(1)))
+    names = (parts[0], "", "", parts[3])
+    nodes = [n.changed(outputs=names) if len(n.outputs) == 4 else n for n in graph.nodes]
+    graph = graph.changed(nodes=tuple(nodes))
+    after = take_apart(graph)
+    assert operators(after) == ["Add", "SimplifiedLayerNormalization", "Clip"]
+    assert_same(graph, after, x=X, y=X)
+
+
+@pytest.mark.parametrize("alpha", [{}, {"alpha": 1.0}], ids=str)
+def test_quick_gelu(alpha: dict[str, float]) -> None:
+    s = Sketch(x=HIDDEN)
+    check(s, s.QuickGelu("x", **alpha, **MICROSOFT), [*["Mul"] * (not alpha), "Sigmoid", "Mul"])
+
+
 def test_lengths_behind_a_fused_product_are_known() -> None:
     """As ONNX Runtime saves ALBERT: the target of a Reshape is read from what a product made."""
     s = Sketch(x=HIDDEN)

@@ -7,7 +7,7 @@ import pytest
 
 import engine
 from engine.errors import InputError
-from engine.graph import Graph, Value
+from engine.graph import Graph, Node, Value
 from engine.measure.feeds import made_up
 from engine.ops import reference
 from tests.tiny import feeds, tiny_graph
@@ -82,3 +82,39 @@ def test_a_mask_of_floats_for_integers_is_refused() -> None:
     feed["attention_mask"] = feed["attention_mask"].astype(np.float32)
     with pytest.raises(InputError, match="'attention_mask' is float32: expected integers"):
         engine.Session(tiny_graph()).run(feed)
+
+
+def handing_on(*names: str) -> Graph:
+    """The tiny model that gives inputs out as they are."""
+    graph = tiny_graph()
+    given = [next(value for value in graph.inputs if value.name == name) for name in names]
+    nodes = [Node("Identity", (v.name,), (f"{v.name}_out",)) for v in given]
+    outputs = [Value(f"{v.name}_out", v.dtype, v.shape) for v in given]
+    return graph.changed(nodes=(*graph.nodes, *nodes), outputs=(*graph.outputs, *outputs))
+
+
+def test_inputs_that_are_outputs_are_handed_on() -> None:
+    graph = handing_on("input_ids", "attention_mask")
+    session, feed = engine.Session(graph), feeds(LENGTHS, max(LENGTHS))
+    assert session.plan is not None and session.plan.fallback is None
+    wanted, got = reference.run(graph, feed), session.run(feed)
+    assert got.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_allclose(got[name], array, rtol=0, atol=1e-4)
+        assert got[name].dtype == array.dtype
+    assert not np.shares_memory(got["input_ids_out"], feed["input_ids"])
+
+
+def test_an_input_that_is_handed_on_and_missing_is_named() -> None:
+    graph = handing_on("input_ids")
+    other, out = Value("other", "float32", ("batch",)), Value("out", "float32", ("batch",))
+    nodes = (*graph.nodes, Node("Identity", ("other",), ("out",)))
+    outputs = (*graph.outputs, out)
+    session = engine.Session(
+        graph.changed(inputs=(*graph.inputs, other), nodes=nodes, outputs=outputs)
+    )
+    feed = feeds(LENGTHS, max(LENGTHS))
+    with pytest.raises(InputError, match="other"):
+        session.run(feed)
+    numbers = np.arange(len(LENGTHS), dtype=np.float32)
+    np.testing.assert_array_equal(session.run({**feed, "other": numbers})["out"], numbers)

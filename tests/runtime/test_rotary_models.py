@@ -47,6 +47,21 @@ def test_wholly_in_kernels(name: str, opset: int, dynamo: bool, tmp_path: Path) 
             assert apart(path, session, batch, tokens) < 1e-4, (batch, tokens)
 
 
+@pytest.mark.parametrize(
+    ("name", "how", "most"),
+    [
+        ("modernbert", "optimised", 1e-4),
+        ("nomic", "optimised", 1e-4),
+        ("modernbert", "float16", 1e-2),
+    ],
+)
+def test_as_other_tools_leave_it(name: str, how: str, most: float, tmp_path: Path) -> None:
+    path = getattr(exported, how)(made(tmp_path, name), tmp_path / "changed.onnx")
+    session = engine.load(path, threads=1)
+    assert session.plan is not None and session.plan.fallback is None
+    assert apart(path, session, 3, 37) < most
+
+
 @pytest.mark.parametrize("name", ["modernbert", "nomic"])
 def test_places_count_masked_tokens(name: str, tmp_path: Path) -> None:
     """A mask with holes, and one that begins late: turns and windows go by places."""

@@ -46,7 +46,7 @@ from .elementwise import (
     choose_elementwise,
     choose_lookup,
 )
-from .facts import Activation, Choice, Facts, LinearKernel, row_values
+from .facts import Activation, Choice, Facts, Handed, LinearKernel, row_values
 from .linear import LinearChoice, block_read, choose_linear, float_kernels
 from .normalize import (
     EmbeddingChoice,
@@ -80,6 +80,7 @@ __all__ = [
     "ConcatChoice",
     "ElementwiseChoice",
     "EmbeddingChoice",
+    "Handed",
     "L2NormChoice",
     "LinearChoice",
     "LinearKernel",
@@ -128,7 +129,7 @@ class Choices:
 
     graph: Graph
     isa: Isa
-    of: Mapping[str, Choice | Refusal]
+    of: Mapping[str, Choice | Refusal | Handed]
     values: Mapping[str, Activation]  # what kernels make
     embedding: Node | None
     mask: str  # the input that says which tokens count, or ""
@@ -143,6 +144,11 @@ class Choices:
     def fallback(self) -> tuple[Node, ...]:
         """The nodes that are left to the reference."""
         return tuple(node for node in self.graph if self.reason(node))
+
+    @property
+    def handed(self) -> dict[str, str]:
+        """The graph's outputs that are inputs of it."""
+        return {name: how.value for name, how in self.of.items() if isinstance(how, Handed)}
 
     @property
     def outputs(self) -> list[str]:
@@ -202,7 +208,7 @@ def choices_of(
         facts.varying = varying_fours(graph, in_bytes=not isa.has("amx-int8"))
         blocks = {name: block_read(how) for name, how in facts.kernels.items()}
         facts.live = live_channels(graph, facts.varying, blocks)
-    of: dict[str, Choice | Refusal] = {}
+    of: dict[str, Choice | Refusal | Handed] = {}
     fallback: dict[str, Node] = {}  # value -> the refused node that makes it
     for node in graph:
         needed = next((fallback[name] for name in node.inputs if name in fallback), None)
@@ -210,12 +216,14 @@ def choices_of(
         of[node.outputs[0]] = choice
         if isinstance(choice, Refusal):
             fallback.update(dict.fromkeys(filter(None, node.outputs), node))
-        else:
+        elif isinstance(choice, Choice):
             facts.values[node.outputs[0]] = choice.y
     return Choices(graph, isa, of, facts.values, facts.embedding, facts.mask or "")
 
 
-def _chosen(facts: Facts, node: Node) -> Choice | Refusal:
+def _chosen(facts: Facts, node: Node) -> Choice | Refusal | Handed:
+    if node.kind == "Identity" and _is_handed(facts.graph, node):
+        return Handed(node.inputs[0])
     try:
         if node.kind not in CHOOSERS:
             raise Unplanned("no kernel has this operator")
@@ -230,3 +238,9 @@ def _chosen(facts: Facts, node: Node) -> Choice | Refusal:
         elif isinstance(each, AttentionChoice | MaskChoice):
             facts.mask = each.mask
     return choice
+
+
+def _is_handed(graph: Graph, node: Node) -> bool:
+    """Whether an input of the graph goes out of it, and nowhere else."""
+    given = {value.name for value in graph.inputs}
+    return node.inputs[0] in given and not graph.consumers().get(node.outputs[0])

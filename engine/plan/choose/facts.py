@@ -16,7 +16,7 @@ from ..memory import FORMS, LINE, Buffer
 from ..quantized import stored
 from ..steps import Refusal, Unplanned
 
-__all__ = ["Activation", "Choice", "Facts", "LinearKernel", "row_values"]
+__all__ = ["Activation", "Choice", "Facts", "Handed", "LinearKernel", "row_values"]
 
 Array = NDArray[Any]
 MOST_CHANNELS = (1 << 23) - LINE  # of a value: places in a tile and tables of outputs are int32
@@ -50,6 +50,13 @@ class Choice:
     """How kernels make a node's result."""
 
     y: Activation
+
+
+@dataclass(frozen=True)
+class Handed:
+    """An input of the graph that it gives out as it is: no kernel runs, nothing is computed."""
+
+    value: str
 
 
 @dataclass(frozen=True)
