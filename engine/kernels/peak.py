@@ -1,4 +1,5 @@
-"""What a core can do at most: products in registers, bytes from its second-level cache; its clock.
+"""What a core can do at most: products in registers, bytes from its second-level cache; its clock;
+what waiting for one another costs several.
 
 params: PEAK, CLOCK; end: turns of the loop.
 """
@@ -19,6 +20,7 @@ from ..codegen.simd import (
     store,
     store_unaligned,
 )
+from .executor.sharing import wait_for_all
 from .params import CLOCK, PEAK
 
 # read in a turn of `read`: more than first-level caches hold, less than second-level ones
@@ -79,5 +81,17 @@ def clock():
 
     def kernel(params, context, begin, end):
         store_unaligned(params + CLOCK.cycles, nb.int64(cycles()))
+
+    return kernel
+
+
+def barrier():
+    """`end` barriers of `begin` workers; the counter is the memory's first word."""
+
+    def kernel(params, context, begin, end):
+        counter, arrivals = load_i64(params + PEAK.memory), nb.int64(0)
+        for _ in range(end):
+            arrivals += begin
+            wait_for_all(counter, arrivals)
 
     return kernel

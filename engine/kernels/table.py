@@ -218,6 +218,7 @@ KERNELS: Mapping[str, Kernel] = {
         Kernel("peak", "peak", ("what", "lanes_of_a_register"), params.PEAK),
         Kernel("read", "peak", ("lanes_of_a_register",), params.PEAK),
         Kernel("clock", "peak", (), params.CLOCK),
+        Kernel("barrier", "peak", (), params.PEAK),
     )
 }  # fmt: skip
 PRODUCTS: dict[tuple[str, str], Kernel] = {}  # by precision and pattern: the usual one

@@ -1,10 +1,13 @@
-"""What a core does at most, measured: products in registers by type, bytes from its second cache.
+"""What a core does at most, measured: products in registers by type, bytes from its second cache
+and from memory; and what a barrier costs two of them.
 
 The peaks are measured in turns with what is compared to them, so that both meet the same clock.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -15,7 +18,14 @@ from ..kernels import kernel
 from ..kernels.params import PEAK
 from ..kernels.record import aligned
 
-__all__ = ["BYTES_PEAK", "PEAKS", "Peaks", "cycles_per_second"]
+__all__ = [
+    "BYTES_PEAK",
+    "PEAKS",
+    "Peaks",
+    "barrier_seconds",
+    "bytes_from_memory",
+    "cycles_per_second",
+]
 
 PEAKS = {"u8": 4, "bf16": 2, "f32": 1}  # multiply-adds of a 32-bit lane in one product
 BYTES_PEAK = "bytes"
@@ -68,3 +78,42 @@ def cycles_per_second() -> float:
     time.sleep(0.05)
     second, ended = both()
     return (second - first) / (ended - began) * 1e9
+
+
+def bytes_from_memory(cache_bytes: int, rounds: int = 3) -> float:
+    """A second, by one core that reads four times what its caches hold."""
+    chosen, size = isa.chosen(), max(4 * cache_bytes, 4 * READ_BYTES)
+    memory = aligned(size + 8192, np.uint8)
+    memory.fill(1)  # or all of it would be one page of zeros
+    begin, params = memory.ctypes.data, np.zeros(1, np.int64)
+    call, address = kernel(chosen, "read", chosen.lanes).function(), int(params.ctypes.data)
+    rates = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for at in range(begin, begin + size, READ_BYTES):
+            params[0] = at
+            call(address, 0, 0, 1)
+        rates.append(size / (time.perf_counter() - began))
+    return max(rates)
+
+
+def barrier_seconds(cpus: tuple[int, int], turns: int = 5_000, rounds: int = 100) -> float:
+    """Of a barrier that two workers come to at once, each on a CPU of its own."""
+    call, taken = kernel(isa.chosen(), "barrier").function(), []
+
+    def all_turns(cpu: int, address: int) -> None:
+        os.sched_setaffinity(0, {cpu})  # this thread
+        began = time.perf_counter()
+        call(address, 0, len(cpus), turns)
+        taken.append(time.perf_counter() - began)
+
+    for _ in range(rounds):
+        counter = aligned(8, np.int64)
+        params = np.array([counter.ctypes.data], np.int64)
+        address = int(params.ctypes.data)
+        threads = [threading.Thread(target=all_turns, args=(cpu, address)) for cpu in cpus]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return min(taken) / turns  # by the clock of who came last

@@ -11,7 +11,7 @@ import pytest
 from engine.kernels import KERNELS, Kernel, builder, kernel_name
 
 BY_SESSIONS = {"prepare", "run", "call", "serve"}  # tests/runtime
-BY_PROFILE = {"peak", "read", "clock"}  # tests/test_profile.py
+BY_PROFILE = {"peak", "read", "clock", "barrier"}  # tests/test_profile.py, test_scaling.py
 
 
 @pytest.mark.parametrize("row", KERNELS.values(), ids=list(KERNELS))

@@ -151,7 +151,15 @@ def results():
                 "python_bytes_a_call": 9, "grown_bytes": 0}  # fmt: skip
     cores = {"one_core_ms": 1.0, "two_cores_ms": 0.7, "time_ratio": 0.7, "one_instance_per_s": 10.0,
              "two_instances_per_s": 19.5, "rate_ratio": 1.95}  # fmt: skip
-    return pd.DataFrame(rows), run, {"model": "tiny", "start": start_up, "two_cores": cores}
+    server = {"core": {"barrier_seconds": 5e-8, "bytes_a_second": 2e10}}
+    predicted = [
+        {"cores": 2, "ms": 0.77, "per_s": 21.45, "per_s_of_fours": None},
+        {"cores": 128, "ms": None, "per_s": 1e3, "per_s_of_fours": 2e3},
+    ]
+    scaling = {"cpu_model": "a CPU", "isa": "avx2", "server": server, "rows": predicted,
+               "weight_bytes": 2**20, "arena_bytes": 2**19}  # fmt: skip
+    whole = {"model": "tiny", "start": start_up, "two_cores": cores, "scaling": scaling}
+    return pd.DataFrame(rows), run, whole
 
 
 def test_the_page_says_what_holds():
@@ -176,6 +184,10 @@ def test_the_page_says_what_holds():
     )
     assert "| int8 | 1 x 128 | 600.0 | 600 | 1000 | 60% | 300.0 | 30% |" in text
     assert "| ITREX sparse | int8 | 10.000 (10.0x) |" in text
+    assert (
+        "| 2 | 0.770 | 0.700 (+10%) | 21 | 20 (+10%) |  |\n| 128 |  |  | 1000 |  | 2000 |" in text
+    )
+    assert "a barrier of two 50 ns, 20.0 GB/s from memory; 1.00 MiB of weights, 0.50 MiB" in text
     assert "| 4 x 8 | 128 | 90% | 70% | 7.0x |" in text
     assert "| layer | dot | 1.0 | 50.0% |" in text and "| dot | 2.0 | 100.0% |" in text
     assert "Left out of tiny: X int8 at 1x128 (gone)." in text

@@ -192,6 +192,56 @@ def whole_table(record: dict[str, Any]) -> str:
     return section(record["model"], pd.DataFrame(rows, columns=["", ""]))
 
 
+# --- more cores than are here ---
+
+
+def scaling_tables(records: Sequence[dict[str, Any]]) -> str:
+    """What the model says, and beside it what was measured; of those who have both."""
+    return "\n".join(scaling_table(each) for each in records if each.get("scaling")).strip()
+
+
+def scaling_table(record: dict[str, Any]) -> str:
+    found, measured = record["scaling"], _measured_cores(record.get("two_cores") or {})
+    core, head = found["server"]["core"], ["cores", "ms", "ms measured", "a second", "measured"]
+    rows = [
+        [
+            row["cores"],
+            _number(row["ms"], "{:.3f}"),
+            *_beside(row["ms"], measured.get((row["cores"], "ms")), "{:.3f}"),
+            _number(row["per_s"], "{:.0f}"),
+            *_beside(row["per_s"], measured.get((row["cores"], "per_s")), "{:.0f}"),
+            _number(row["per_s_of_fours"], "{:.0f}"),
+        ]
+        for row in found["rows"]
+    ]
+    table = pd.DataFrame(rows, columns=[*head, "a second, by fours"])
+    facts = (
+        f"{found['cpu_model']}, {found['isa']}: a barrier of two"
+        f" {core['barrier_seconds'] * 1e9:.0f} ns,"
+        f" {core['bytes_a_second'] / 1e9:.1f} GB/s from memory;"
+        f" {found['weight_bytes'] / 2**20:.2f} MiB of weights,"
+        f" {found['arena_bytes'] / 2**20:.2f} MiB of activations a core."
+    )
+    return section(record["model"], table).replace("\n\n", f"\n\n{facts}\n\n", 1)
+
+
+def _measured_cores(cores: dict[str, float]) -> dict[tuple[int, str], float]:
+    places = {(1, "ms"): "one_core_ms", (2, "ms"): "two_cores_ms",
+              (1, "per_s"): "one_instance_per_s", (2, "per_s"): "two_instances_per_s"}  # fmt: skip
+    return {place: cores[name] for place, name in places.items() if name in cores}
+
+
+def _beside(predicted: float | None, measured: float | None, form: str) -> list[str]:
+    """What was measured, and how far the prediction is off."""
+    if predicted is None or measured is None:
+        return [""]
+    return [f"{form.format(measured)} ({predicted / measured - 1:+.0%})"]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
 def profile_table(name: str, record: dict[str, Any]) -> str:
     """A line per kernel at a batch, a line per step at batch 1."""
     steps = pd.DataFrame(record["steps"]).rename(columns={"name": "step"})
@@ -271,6 +321,7 @@ def page(
         times=joined(times_table, tables),
         needed=joined(needed_table, tables, runs),
         whole=joined(whole_table, whole_runs),
+        scaling=scaling_tables(whole_runs),
         kernels=kernel_tables(kernels).strip(),
         profiles="\n".join(profile_table(*item) for item in profiles).strip(),
     )

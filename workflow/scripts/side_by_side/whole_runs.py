@@ -1,4 +1,5 @@
-"""What only a process of its own shows: start, memory, allocations, padding, two cores.
+"""What only a process of its own shows: start, memory, allocations, padding, two cores; and what a
+model says of more of them.
 
 Times are the shortest of some runs, in turns with what they are compared to.
 """
@@ -10,13 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.errors import EngineError
+from engine.machine import topology
 from engine.measure.instances import Load, Measurement, measure, split_cores
+from engine.measure.peaks import barrier_seconds, bytes_from_memory
+from engine.measure.profile import profile
+from engine.measure.scaling import CoreFacts, Server, latency, observed, rate
 from workflow.rulebook.command_line import add_options
 from workflow.rulebook.provenance import run_record
 from workflow.rulebook.writing import StepError, run_main, write_json
@@ -25,6 +31,9 @@ LENGTH = 128
 BATCH = 32
 ROUNDS = 3
 ROUNDS_OF_CORES = 8  # a neighbour on one core of two disturbs for seconds
+CORES = (1, 2, 4, 8, 16, 32, 64, 128)
+# A socket of an AMD EPYC 9004 (its data sheet): 8 cores to a cache, 12 channels of DDR5-4800.
+CORES_A_CACHE, CORES_A_SOCKET, SERVER_CACHE, SOCKET_BYTES = 8, 64, 32 << 20, 460.8e9
 
 
 # --- start: a new process loads the model and answers once ---
@@ -116,12 +125,49 @@ def two_cores(model: str, dataset: str, iterations: int) -> dict[str, Any]:
     }
 
 
+# --- more cores, by a model ---
+
+
+def scaling(model: str) -> dict[str, Any]:
+    """What a sentence of LENGTH tokens takes on so many cores, and instances of one and of four."""
+    import engine
+    from engine.measure.instance_worker import make_feeds
+
+    cpus = topology.usable()
+    if len(cpus) < 2:
+        return {}
+    session = engine.load(model, threads=1)
+    feed = make_feeds(Load(model, seq_len=LENGTH), session.graph, count=1)[0]
+    whole = observed(session, profile(session, feed, iterations=200))
+    cache = topology.read().of(cpus[0]).cache_bytes or SERVER_CACHE
+    core = CoreFacts(bytes_from_memory(cache), barrier_seconds((cpus[0], cpus[1])))
+    server = Server(core, CORES_A_CACHE, cache, CORES_A_SOCKET, SOCKET_BYTES)
+    rows = [
+        {
+            "cores": cores,
+            "ms": 1e3 * latency(whole, server, cores) if cores <= CORES_A_SOCKET else None,
+            "per_s": rate(whole, server, cores),
+            "per_s_of_fours": rate(whole, server, cores // 4, 4) if cores >= 4 else None,
+        }
+        for cores in CORES
+    ]
+    return {
+        "cpu_model": engine.isa.cpu_model(),
+        "isa": session.isa.name,
+        "server": asdict(server),
+        "weight_bytes": whole.weight_bytes,
+        "arena_bytes": whole.arena_bytes,
+        "rows": rows,
+    }
+
+
 def main(arguments: argparse.Namespace) -> None:
     model, dataset = str(arguments.model), arguments.dataset
     record: dict[str, Any] = {"model": arguments.name, "start": starts(model)}
     if dataset:
         record["padding"] = padding(model, dataset)
     record["two_cores"] = two_cores(model, dataset, arguments.iterations)
+    record["scaling"] = scaling(model)
     write_json(arguments.out, {**record, **run_record([arguments.model])})
 
 
