@@ -53,6 +53,11 @@ def test_compile_and_inspect(
     assert (status, err) == (0, "")
     assert "3 operators, 2 of them fused" in out
     assert {path.name for path in ir.iterdir()} == {"conf.yaml", "model.bin"}
+    for words in (
+        [f"--input_model={model}", f"--output_dir={tmp_path / 'other'}"],  # as in ITREX
+        ["--input_model", model, tmp_path / "other"],
+    ):
+        assert run(capsys, "compile", *words)[1] == out.replace(f"{ir}:", f"{tmp_path}/other:")
 
     status, out, _ = run(capsys, "inspect", ir)
     assert status == 0
@@ -157,6 +162,8 @@ def test_isa(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "{folder}"], "conf.yaml: No such file or directory; expected an IR's"),
         (["compile", "{folder}/text.onnx", "{folder}/ir"], "are not a whole ONNX file"),
         (["inspect", "{folder}/text.onnx", "--weight", "model.bin"], "not with ONNX"),
+        (["compile", "--output_dir", "ir"], "expected one model and one folder"),
+        (["compile", "a.onnx", "ir", "--input_model", "b.onnx"], "expected one model and"),
     ],
 )
 def test_errors_are_one_line(
