@@ -1,4 +1,5 @@
 rule peer_models:
+    """The model in the form that DeepSparse reads; with `PEERS_HOME` only."""
     input:
         model="results/{task}/fp32.onnx",
     output:
@@ -20,6 +21,7 @@ rule peer_models:
 
 
 rule side_by_side:
+    """The same model in several engines, taking turns: milliseconds a call."""
     input:
         models=lambda wildcards: bench_models(wildcards).values(),
         sentences=bench_sentences,
@@ -55,6 +57,7 @@ rule side_by_side:
 
 
 rule whole_runs:
+    """What only a process of its own shows: start, memory, allocations, padding, two cores."""
     input:
         model=lambda wildcards: bench_models(wildcards)["int8"],
         sentences=bench_sentences,
@@ -84,6 +87,7 @@ rule whole_runs:
 
 
 rule kernel_table:
+    """Products alone, by shape and pattern, as shares of the peak of this core."""
     output:
         "results/bench/kernels.csv",
     log:
@@ -102,6 +106,7 @@ rule kernel_table:
 
 
 rule profile_steps:
+    """Where the time of a call goes, step by step."""
     input:
         model=lambda wildcards: bench_models(wildcards)[wildcards.precision],
     output:
@@ -127,6 +132,7 @@ rule profile_steps:
 
 
 rule performance:
+    """The page docs/performance.md, from the tables of `make bench`."""
     input:
         tables=expand("results/bench/{subject}.csv", subject=bench_subjects()),
         runs=expand("results/bench/{subject}.run.json", subject=bench_subjects()),

@@ -1,4 +1,6 @@
 rule benchmark:
+    """Times of calls: a row per instance and shape (table), each call's time (raw), command,
+    machine and versions (run)."""
     input:
         ir=model_files("results/{task}/ir_{precision}"),
         model="results/{task}/model",

@@ -2,6 +2,8 @@ ruleorder: fetch_published > compile
 
 
 rule compile:
+    """The model packed for the engine: conf.yaml says what runs, model.bin holds the weights
+    with their checksums."""
     input:
         model=onnx_of,
     output:

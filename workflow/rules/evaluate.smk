@@ -1,4 +1,6 @@
 rule accuracy:
+    """The task's metric of engine, ONNX Runtime and the float32 file on the measured split, how
+    far they agree, and what was run."""
     input:
         ir=model_files("results/{task}/ir_{precision}"),
         onnx=onnx_of,

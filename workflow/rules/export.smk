@@ -1,4 +1,5 @@
 rule export:
+    """The model in float32 as ONNX, and its configuration beside it, where Optimum looks for it."""
     input:
         model="results/{task}/model",
     output:

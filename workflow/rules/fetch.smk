@@ -1,4 +1,6 @@
 rule fetch_model:
+    """A model's files as they came (configuration, one file of weights, tokenizer); source.json
+    says where from, with the sha256 of each."""
     output:
         directory("results/{task}/model"),
     log:
@@ -27,6 +29,7 @@ ruleorder: fetch_packaged > fetch_model
 
 
 rule fetch_published:
+    """What stands beside a model of the hub: its int8 ONNX file, and the original's IR."""
     output:
         onnx="results/{task}/published_int8.onnx",
         ir=model_files("results/{task}/ir_published_ir"),
@@ -47,6 +50,8 @@ rule fetch_published:
 
 
 rule fetch_dataset:
+    """Examples, a JSON object a line: those that are measured, and those that the quantiser
+    sees; source.json says where from."""
     output:
         validation="results/{task}/data/validation.jsonl",
         calibration="results/{task}/data/calibration.jsonl",
@@ -70,6 +75,7 @@ rule fetch_dataset:
 
 
 rule tokenize:
+    """Token ids, masks and types of a split, (examples, length) each, cut at `max_length`."""
     input:
         model="results/{task}/model",
         examples="results/{task}/data/{split}.jsonl",

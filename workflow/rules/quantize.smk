@@ -1,4 +1,6 @@
 rule quantize_int8:
+    """Activations of products in uint8, ranges from the calibration sentences; weights in int8 per
+    channel: QuantizeLinear and DequantizeLinear."""
     input:
         model="results/{task}/fp32.onnx",
         sentences="results/{task}/data/calibration.npz",
@@ -21,6 +23,7 @@ rule quantize_int8:
 
 
 rule quantize_dynamic_int8:
+    """Weights in int8 per channel; activations in uint8, their range found at each run."""
     input:
         model="results/{task}/fp32.onnx",
     output:
@@ -41,6 +44,7 @@ rule quantize_dynamic_int8:
 
 
 rule convert_bf16:
+    """Weights of products in bfloat16, each with a Cast."""
     input:
         model="results/{task}/fp32.onnx",
     output:

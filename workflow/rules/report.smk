@@ -1,4 +1,5 @@
 rule report:
+    """Tables and plots of what the configuration asks for."""
     input:
         results=wanted_results(),
     output:
@@ -18,6 +19,8 @@ rule report:
 
 
 rule archive:
+    """Results with their raw times and records, the configuration and the pins; the same files
+    make the same bytes."""
     input:
         results=wanted_results(),
         report="results/report.html",
@@ -46,6 +49,7 @@ rule archive:
 
 
 rule every_result:
+    """Stands for every precision and mode of every task."""
     input:
         results(config["tasks"], PRECISIONS, SUFFIX),
     output:

@@ -46,6 +46,8 @@ IMITATION = (*LEARNING, "embeddings", "hidden_weight", "temperature")
 
 
 rule corpus:
+    """Sentences to learn from, none of them cut from one that is tested on; those that are held
+    out for development."""
     output:
         corpus="results/sparsify/corpus.tsv",
         development="results/sparsify/development.tsv",
@@ -62,6 +64,7 @@ rule corpus:
 
 
 rule finetune_teacher:
+    """Any BERT, fine-tuned on the labelled rows; loss and accuracy over its steps."""
     input:
         corpus="results/sparsify/corpus.tsv",
         development="results/sparsify/development.tsv",
@@ -86,6 +89,7 @@ rule finetune_teacher:
 
 
 rule teacher_targets:
+    """The teacher's logits and projected hidden states of every sentence."""
     input:
         corpus="results/sparsify/corpus.tsv",
         teacher="results/sparsify/teacher/model.safetensors",
@@ -107,6 +111,7 @@ rule teacher_targets:
 
 
 rule distil_dense:
+    """A small BERT that imitates the teacher; loss and accuracy over its steps."""
     input:
         teacher="results/sparsify/teacher/model.safetensors",
         targets="results/sparsify/targets/targets.json",
@@ -132,6 +137,7 @@ rule distil_dense:
 
 
 rule prune:
+    """The same student, pruned in blocks while it goes on imitating; zeros over its steps."""
     input:
         teacher="results/sparsify/teacher/model.safetensors",
         dense="results/sparsify/dense/model.safetensors",
@@ -165,6 +171,7 @@ rule prune:
 
 
 rule score_students:
+    """Accuracy of teacher, dense and sparse student, and the zeros of each layer."""
     input:
         teacher="results/sparsify/teacher/model.safetensors",
         dense="results/sparsify/dense/model.safetensors",
@@ -189,6 +196,7 @@ rule score_students:
 
 
 rule plot_curves:
+    """Loss, accuracy and zeros over the steps of both trainings."""
     input:
         "results/sparsify/dense.csv",
         "results/sparsify/sparse.csv",
@@ -203,6 +211,7 @@ rule plot_curves:
 
 
 rule ship_sparse:
+    """The sparse student in float16 with its tokenizer: a model folder for `source: local`."""
     input:
         "results/sparsify/sparse/model.safetensors",
         "results/sparsify/scores.json",

@@ -19,6 +19,7 @@ use rule benchmark as sweep_point with:
 
 
 rule join_machines:
+    """The timed results of every machine of `machines`, a column for its name."""
     input:
         tables=machine_tables,
     output:
@@ -38,6 +39,7 @@ rule join_machines:
 
 
 rule join_sweep:
+    """The timed results of every point of `sweep`."""
     input:
         tables=sweep_tables,
     output:
