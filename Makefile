@@ -4,6 +4,8 @@
 # crowds: random batches, each sentence against itself alone: `make crowds BATCHES=1000`
 # size: lines, the longest files and functions, import cycles
 # models: which models run wholly in kernels, how near and how fast -> docs/models.md; resumable
+# docs: the pages of docs/ as a site, in site/; every link is checked
+# pages: those of docs/ and results/ that are made of code, again
 # bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
@@ -19,7 +21,8 @@ SEED ?= 0
 PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: run test smoke fuzz soak crowds check format size models bench report archive graph clean
+.PHONY: run test smoke fuzz soak crowds check format size models bench report archive graph pages \
+	docs clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -71,6 +74,12 @@ size: $(VENV)/.installed
 graph: $(VENV)/.installed
 	python -m workflow.rulebook.rulegraph
 
+pages: $(VENV)/.installed
+	python -m workflow.rulebook.reference
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 $(VENV)/.installed: requirements.txt requirements-data.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements.txt
@@ -82,5 +91,10 @@ $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements-bench.txt
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf results logs .snakemake
+	git clean --quiet -ffdX results
+	rm -rf logs .snakemake site

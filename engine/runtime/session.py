@@ -45,7 +45,7 @@ def load(
 
     Raises:
         ModelError: the file is missing, damaged or needs what the engine lacks; names file and
-        place.
+            place.
     """
     with loading:
         session = Session(models.read(path, weight), threads=threads, cpus=cpus)
@@ -127,7 +127,7 @@ class Session:
 
         Raises:
             InputError: an input is missing, unknown, of the wrong shape, or holds a token outside
-            the vocabulary.
+                the vocabulary.
             ResourceError: the system does not give the memory or the threads.
         """
         try:

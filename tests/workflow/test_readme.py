@@ -23,5 +23,7 @@ def test_the_picture_is_replaced_in_its_place():
 
 
 def test_files_that_are_named_exist():
-    for name in re.findall(r"`((?:config|workflow|engine|envs|tests|docs)/[\w./-]*)`", PAGE):
+    named = re.findall(r"`((?:config|workflow|engine|envs|tests|docs)/[\w./-]*)`", PAGE)
+    assert not [name for name in named if name.startswith("docs/")], "pages are links"
+    for name in named + re.findall(r"\]\(([\w./-]+)\)", PAGE):
         assert (ROOT / name).exists(), name
