@@ -176,7 +176,7 @@ class Graph:
         """Only what the outputs need: nodes and constants that nothing reads are dropped."""
         nodes = self.live_nodes()
         live = {value.name for value in self.outputs}.union(*(node.inputs for node in nodes))
-        constants = {name: array for name, array in self.constants.items() if name in live}
+        constants = {name: self.constants[name] for name in self.constants if name in live}
         return self.changed(nodes=nodes, constants=constants)
 
     def check(self) -> Graph:

@@ -28,6 +28,7 @@ DESCRIPTIONS = {  # a line each, for people
     "check": "1: after each pass and each step, compare with the operator's NumPy meaning",
     "cache": "folder of compiled kernels, packed weights and measured choices; empty: nothing is"
     " kept on disk",
+    "cache_size": "MiB that may lie there; what was used longest ago goes",
     "tune": "1: measure kernel variants on first use and keep the choice in the cache",
     "spin_us": "microseconds a waiting worker spins before it sleeps",
     "threads": "cores of a session that is not told how many",
@@ -88,6 +89,7 @@ class Settings:
     debug: int = 0
     check: int = 0
     cache: str = field(default_factory=_usual_cache)
+    cache_size: int = 2048
     tune: int = 0
     spin_us: int = 2000
     threads: int = 1

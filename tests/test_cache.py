@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from engine import settings
 from engine.codegen import compile as compiler
 from engine.codegen.isa import chosen
+from engine.commands.cli import main
 from engine.files import cache
 from engine.kernels import kernel
 from engine.kernels.harness import Harness
@@ -236,6 +239,71 @@ def test_two_processes_write_at_once(own_cache: Path, place: Path) -> None:
     assert {b"a" * 9999, b"b" * 9999} & found
     assert found <= {b"", b"a" * 9999, b"b" * 9999}
     assert files(own_cache) == [place.name]
+
+
+# --- how much there may be
+NAMES = [f"{digit * 24}.o" for digit in "0123456789"]
+
+
+@pytest.fixture
+def full(own_cache: Path) -> list[Path]:
+    """Ten files of 300 KiB, the first was used longest ago; and what is not the cache's."""
+    (own_cache / "code").mkdir(parents=True)
+    (own_cache / "code" / "thesis.o").write_bytes(bytes(1 << 20))
+    (own_cache / "notes").write_bytes(bytes(1 << 20))
+    paths = [own_cache / "code" / name for name in NAMES]
+    for age, path in enumerate(reversed(paths)):
+        assert cache.write(path, bytes(300 << 10))
+        os.utime(path, (time.time() - 3600 * (age + 1),) * 2)
+    return paths
+
+
+def test_what_was_used_longest_ago_goes(full: list[Path], own_cache: Path) -> None:
+    assert cache.read(full[0])  # used now
+    fresh = own_cache / "plans" / f"{'a' * 32}.plan"
+    with settings.override(cache_size=2), full[1].open("rb") as held:  # who reads it goes on
+        assert cache.write(fresh, bytes(300 << 10), memoryview(bytes(100 << 10)))
+        assert len(held.read()) == (300 << 10) + cache.DIGEST
+    assert [path.exists() for path in full] == [True] + [False] * 5 + [True] * 4
+    assert cache.read(fresh) == bytes(400 << 10)
+    assert (own_cache / "code" / "thesis.o").exists() and (own_cache / "notes").exists()
+
+
+def test_what_is_larger_than_the_cache_is_not_kept(full: list[Path], own_cache: Path) -> None:
+    with settings.override(cache_size=2):
+        assert not cache.write(own_cache / "plans" / f"{'a' * 32}.plan", bytes(3 << 20))
+    assert all(path.exists() for path in full)
+
+
+def test_a_mapped_file_is_what_was_written(path: Path, own_cache: Path) -> None:
+    content = cache.mapped(path)
+    assert content is not None and bytes(content) == CONTENT and content.readonly
+    for damage in DAMAGES.values():
+        whole = path.read_bytes()
+        path.unlink()  # what is mapped stays
+        path.write_bytes(damage(whole))
+        assert cache.mapped(path) is None
+        path.write_bytes(whole)
+    assert bytes(content) == CONTENT
+    assert cache.mapped(own_cache / "code" / "nothing") is cache.mapped(None) is None
+
+
+def test_the_command_lists_and_empties(
+    full: list[Path], own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*words: str) -> Any:
+        assert main(["cache", "--json", *words]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    size = (300 << 10) + cache.DIGEST
+    assert told()["kinds"] == {"code": {"files": 10, "bytes": 10 * size}}
+    assert told("--unused-for", "0.23")["removed"] == {"files": 5, "bytes": 5 * size}
+    assert main(["cache"]) == 0
+    assert f"{own_cache}: 1.5 MiB of at most 2048" in capsys.readouterr().out
+    assert told("--empty")["kinds"] == {}
+    assert files(own_cache) == ["notes", "thesis.o"]
+    with settings.override(cache=""):
+        assert main(["cache"]) == 0 and "nothing is kept" in capsys.readouterr().out
 
 
 # --- kernels

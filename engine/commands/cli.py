@@ -20,6 +20,7 @@ __all__ = ["COMMANDS", "main"]
 LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 COMMANDS = {  # name of the command and of its module in commands/ -> help
     "accuracy": "classify labelled sentences and count what is right",
+    "cache": "what is kept on disk: compiled kernels, packed weights; empties it",
     "bench": "time a model: latency, sentences per second, on any number of cores",
     "compare": "two models step by step: where they part first",
     "compile": "ONNX file to IR folder",

@@ -12,12 +12,14 @@ forms are expanded each time they are asked for and kept by whoever asked.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ Array = NDArray[Any]
 
 CONF, BIN = "conf.yaml", "model.bin"
 ALIGNMENT = 64
+PIECE = 1 << 24  # bytes that are read and forgotten, a whole number of pages
 EXPANSION, SMALL_MODEL = 256, 1 << 24  # elements of expanded blocks: for each byte of the file; any
 HEADER = b"sparse engine, model.bin, version 1\n".ljust(ALIGNMENT, b"\0")
 
@@ -208,7 +211,7 @@ class Stored(Mapping[str, Array]):
     """Constants of a mapped model.bin by name; read-only arrays."""
 
     def __init__(self, content: memoryview, tensors: list[Tensor], path: str) -> None:
-        self.path, self._content = path, content
+        self.path, self.content = path, content
         self._last: tuple[str, Array] = ("", np.empty(0))  # that was expanded
         expanded = sum(tensor.count for tensor in tensors if tensor.form != "raw")
         if expanded > (most := SMALL_MODEL + EXPANSION * len(content)):
@@ -216,7 +219,17 @@ class Stored(Mapping[str, Array]):
                 f"{path}: {expanded} elements in blocks; expected at most {most} in a file of"
                 f" {len(content)} bytes"
             )
-        self._entries = {tensor.name: self._check(tensor, content) for tensor in tensors}
+        self._entries: dict[str, Entry] = {}
+        for tensor in tensors:
+            self._entries[tensor.name] = self._check(tensor, content)
+            self._forget_read(tensor)
+
+    def _forget_read(self, tensor: Tensor) -> None:
+        """The pages of a large tensor, so that no more than one stays in memory."""
+        offset, length = tensor.place
+        if length >= PIECE:
+            begin = offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._forget(begin, offset + length - begin)
 
     def _check(self, tensor: Tensor, content: memoryview) -> Entry:
         offset, length = tensor.place
@@ -258,6 +271,32 @@ class Stored(Mapping[str, Array]):
             return self[name]
         return _cut(entry, self.path).values
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the content and of where each tensor lies in it."""
+        tensors = repr([entry.tensor for entry in self._entries.values()])
+        digest = hashlib.sha256(tensors.encode())
+        for begin in range(0, len(self.content), PIECE):
+            digest.update(self.content[begin : begin + PIECE])
+            self._forget(begin, PIECE)
+        return digest.hexdigest()
+
+    def place(self, array: Array) -> int | None:
+        """The offset of an array that lies in the content as it is; None for others."""
+        begin = np.frombuffer(self.content, np.uint8).ctypes.data
+        at = array.ctypes.data - begin
+        return at if 0 <= at <= len(self.content) - max(array.nbytes, 1) else None
+
+    def piece(self, offset: int, size: int) -> Array:
+        """uint8 [size].
+
+        Raises:
+            ValueError: the content ends before.
+        """
+        if not 0 <= offset <= len(self.content) - size or size < 0:
+            raise ValueError(f"{size} bytes at {offset} of {len(self.content)}")
+        return np.frombuffer(self.content, np.uint8, size, offset)
+
     def described(self, name: str) -> Value:
         """Name, type and shape; blocks are not expanded for it."""
         tensor = self._entries[name].tensor
@@ -275,13 +314,18 @@ class Stored(Mapping[str, Array]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the file's path, which the other process maps again."""
         tensors = [entry.tensor for entry in self._entries.values()]
-        return _open, (Path(self.path).resolve(), tensors, len(self._content))
+        return _open, (Path(self.path).resolve(), tensors, len(self.content))
 
     def forget(self) -> None:
         """Checks touch every page; only those that are used need a place in this process."""
         self._last = ("", np.empty(0))
-        if hasattr(mmap, "MADV_DONTNEED") and isinstance(self._content.obj, mmap.mmap):
-            self._content.obj.madvise(mmap.MADV_DONTNEED)
+        self._forget(0, len(self.content))
+
+    def _forget(self, begin: int, size: int) -> None:
+        if hasattr(mmap, "MADV_DONTNEED") and isinstance(self.content.obj, mmap.mmap):
+            self.content.obj.madvise(
+                mmap.MADV_DONTNEED, begin, min(size, len(self.content) - begin)
+            )
 
     def size(self, name: str) -> int:
         """Bytes the tensor takes on disk."""

@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ADDRESS", "CACHE_LINE", "FLOAT", "OFFSET", "WHOLE", "Field", "aligned", "record"]
+__all__ = [
+    "ADDRESS",
+    "CACHE_LINE",
+    "FLOAT",
+    "OFFSET",
+    "WHOLE",
+    "Field",
+    "aligned",
+    "aligned_copy",
+    "record",
+]
 
 CACHE_LINE = 64  # bytes
 
@@ -113,3 +123,10 @@ def aligned(shape: Sequence[int] | int, dtype: Any) -> np.ndarray[Any, Any]:
     raw = np.zeros(size + CACHE_LINE, np.uint8)
     first = -raw.ctypes.data % CACHE_LINE
     return raw[first : first + size].view(dtype).reshape(shape)
+
+
+def aligned_copy(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same at the start of a cache line."""
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -6,7 +6,7 @@ control groups (cpu.max, cpusets) and of SLURM hold.
 
 Memory is local by first touch: an instance's process is pinned before it loads anything, and Linux
 takes a page from the node of the CPU that touches it first.  Packed weights that processes share
-are shared among those of one node (pack/mapped.py).
+are shared among those of one node (plan/kept.py).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ reference runs op by op on the arrays that the program makes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from .. import settings
@@ -18,6 +19,7 @@ from ..ops import checked, not_finite
 from .choose import Choices, choices_of
 from .emit import plan_of
 from .heads import with_whole_heads
+from .kept import keep, place_of, recall
 from .measured import read_measured
 from .memory import Buffer
 from .program import PACK_TOKENS, Plan, Program, Result
@@ -33,9 +35,24 @@ __all__ = [
     "Step",
     "make_choices",
     "make_plan",
+    "ready_plan",
 ]
 
 log = logging.getLogger(__name__)
+
+
+def ready_plan(graph: Graph, isa: Isa, is_finite: Callable[[], bool]) -> Plan | None:
+    """The plan that was made and kept before, or as `make_plan`; is_finite: whether all constants
+    are, asked where nothing is kept.
+    """
+    place = place_of(graph, isa)
+    plan = recall(place, graph, isa)
+    if plan is None:
+        finite = is_finite()
+        plan = make_plan(graph, isa, finite=finite)
+        if plan is not None and finite:
+            plan = keep(place, graph, plan)
+    return plan
 
 
 def make_plan(
@@ -45,10 +62,11 @@ def make_plan(
     nobody reads are made too; finite: all constants are, None if that is not known.
     """
     choices = make_choices(graph, isa, whole=whole, finite=finite)
-    _log(choices)
+    if left := _left(choices):
+        log.warning("%s: %s", graph.name, left)
     if choices.refusal:
         return None
-    plan = plan_of(choices)
+    plan = replace(plan_of(choices), left=left)
     if settings.current().debug >= 2:
         for number, step in enumerate(plan.steps):
             log.info("%3d %s for %s", number, step.kernel_name, step.name or "what follows")
@@ -71,12 +89,12 @@ def make_choices(
     return replace(choices, places=places)
 
 
-def _log(choices: Choices) -> None:
+def _left(choices: Choices) -> str:
     """What NumPy is left with, and why: it takes many times as long."""
-    name, nodes, total = choices.graph.name, choices.fallback, len(choices.graph.nodes)
+    nodes, total = choices.fallback, len(choices.graph.nodes)
     if refusal := choices.refusal:
-        log.warning("%s: all %d operators are left to NumPy: %s", name, total, refusal.reason)
-    elif nodes:
-        first, why = nodes[0], choices.reason(nodes[0])
-        log.warning("%s: %d of %d operators are left to NumPy, the first %s: %s",
-                    name, len(nodes), total, first, why)  # fmt: skip
+        return f"all {total} operators are left to NumPy: {refusal.reason}"
+    if not nodes:
+        return ""
+    first, why = nodes[0], choices.reason(nodes[0])
+    return f"{len(nodes)} of {total} operators are left to NumPy, the first {first}: {why}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..graph import Node
 from ..kernels.attention.records import NO_WINDOW
 from ..kernels.context import TILE
-from ..pack.mapped import aligned_copy, shared
+from ..kernels.record import aligned_copy
 from .choose import AttentionChoice, ElementwiseChoice
 from .dead_channels import constant_scores
 from .elementwise import emit_elementwise, in_floats
@@ -143,7 +143,7 @@ def position_entries(tables: Sequence[Array | None], heads: int, *, rows: bool) 
         entries = np.pad(entries, ((TILE, TILE), (0, 0)), mode="edge")
         entries = entries if rows else entries[::-1]
         lying.append(entries.T.reshape(heads, -1, len(entries)))
-    of_keys, of_queries = shared(lying)
+    of_keys, of_queries = map(aligned_copy, lying)
     return {"of_keys": of_keys, "of_queries": of_queries, "far": shape[0] // 2 + TILE}
 
 

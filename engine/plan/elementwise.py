@@ -6,7 +6,7 @@ import numpy as np
 
 from ..codegen.elements import MAGIC
 from ..graph import Node
-from ..pack.mapped import aligned_copy
+from ..kernels.record import aligned_copy
 from .choose import (
     Activation,
     AffineChoice,

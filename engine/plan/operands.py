@@ -20,9 +20,9 @@ from ..kernels.linear.records import (
     PART,
     TABLE_OUTPUT,
 )
+from ..kernels.record import aligned_copy
 from ..pack.amx import pack_tiles
 from ..pack.few_rows import pack_rows
-from ..pack.mapped import aligned_copy, shared
 from ..pack.vectors import GROUP, MOST_QUADS, X_BYTES, Packed, pack_linear, pack_panels
 from .memory import Buffer
 from .quantized import OutputConstants
@@ -99,12 +99,12 @@ def few_rows_params(
     if constants.which is not None:
         records["table"] = TABLE_BYTES * constants.which[packed.outputs]
     records["a"], records["b"], records["flip"] = constants.a, constants.b, constants.flip
-    arrays = shared([packed.steps, packed.places, packed.weights, records])
+    arrays = map(aligned_copy, (packed.steps, packed.places, packed.weights, records))
     return {
         "inputs": weight.shape[1],
         "blocks": len(packed.steps),
         **dict(zip(("steps", "places", "weights", "records"), arrays, strict=True)),
-        "tables": int(operands.parts["tables"][0]),
+        "tables": 0 if constants.table is None else operands.keep[-1],
     }
 
 
@@ -175,7 +175,7 @@ def placed(
     arrays: list[Array] = []
     for panel, of_panel in zip(packed, records, strict=True):
         arrays += [panel.headers, panel.offsets, panel.weights, of_panel]
-    held = shared(arrays if table is None else [*arrays, table])
+    held = [aligned_copy(each) for each in (arrays if table is None else [*arrays, table])]
     places = [array.ctypes.data for array in held]
     tables = 0 if table is None else places[-1]
     parts = [panel.parts(places[4 * n : 4 * n + 4], tables) for n, panel in enumerate(packed)]

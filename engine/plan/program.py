@@ -88,6 +88,7 @@ class Plan:
     by_lengths: bool = False  # only the sums of masks count
     by_distance: bool = False  # attention counts the tokens between two
     numbered: str = ""  # the input that numbers tokens, where one does
+    left: str = ""  # what the reference is left with, and why: a sentence for people
 
     def refuses(self, mask: NDArray[Any] | None, feeds: Mapping[str, NDArray[Any]]) -> bool:
         """Whether kernels, which leave masked tokens out and number tokens by themselves, would not

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
-from ..pack.mapped import shared
+from ..kernels.record import aligned_copy
 from .choose import ElementwiseChoice, RotaryChoice
 from .elementwise import emit_elementwise, in_floats
 from .planner import Planner
@@ -47,5 +47,5 @@ def _table(planner: Planner, *names: str) -> Array:
     if names not in planner.tables:
         rows = np.concatenate([planner.array(name) for name in names], axis=1)
         padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % LINE)))
-        (planner.tables[names],) = shared([padded])
+        planner.tables[names] = aligned_copy(padded)
     return planner.tables[names]

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..formats import models
 from ..graph import Graph
 from ..ops import not_finite, reference
 from ..ops.elementwise import cast
-from ..plan import PACK_TOKENS, Plan, make_plan
+from ..plan import PACK_TOKENS, Plan, make_plan, ready_plan
 from .call import Caller
 from .inputs import Inputs, typed
 from .stepwise import check
@@ -95,9 +96,7 @@ class Session:
         self.graph, self.threads = graph, _checked_threads(threads)
         self.isa = isa.chosen()
         with loading:
-            self.plan: Plan | None = make_plan(
-                graph, self.isa, whole=self._whole, finite=_warned_of(graph)
-            )
+            self.plan: Plan | None = self._planned()
         self._check = bool(settings.current().check)
         if self.plan is not None:
             self._inputs = Inputs(graph, self.plan)
@@ -105,6 +104,12 @@ class Session:
             self._names = [result.name for result in self.plan.results]
             self._cast = {r.name: r.dtype for r in self.plan.results if r.dtype != "float32"}
         _sessions.add(self)
+
+    def _planned(self) -> Plan | None:
+        is_finite = partial(_warned_of, self.graph)
+        if self._whole:
+            return make_plan(self.graph, self.isa, whole=True, finite=is_finite())
+        return ready_plan(self.graph, self.isa, is_finite)
 
     @property
     def pack_tokens(self) -> int:
