@@ -23,9 +23,6 @@ from ..codegen.simd import (
     load_int,
     loads,
     loads_unaligned,
-    maximum,
-    minimum,
-    mul,
     pack_in_order,
     prefetch,
     splats,
@@ -39,7 +36,8 @@ from ..codegen.simd import (
 )
 from .buffers import tile_of
 from .context import CONTEXT, TILE
-from .params import EMBEDDING, ROUNDING, TRIGRAM
+from .params import EMBEDDING, TRIGRAM
+from .rounding import rounding
 
 f32 = nb.float32
 CHUNK, SOME = 64, 8  # floats at a time, and to find a number near the mean
@@ -94,27 +92,15 @@ def _near_mean(word, position, kind):
     return total(some) * f32(1 / SOME)
 
 
-def _rounded():
-    """A routine: to whole steps, clipped, and back, by the ROUNDING at an address."""
-
-    def there_and_back(v, rounding):
-        zero = splat(load_f32(rounding + ROUNDING.zero))
-        v = maximum(fma(v, splat(load_f32(rounding + ROUNDING.factor)), zero), splat(f32(MAGIC)))
-        v = sub(minimum(v, splat(f32(MAGIC + 255))), zero)
-        return mul(v, splat(load_f32(rounding + ROUNDING.scale)))
-
-    return routine(there_and_back)
-
-
 def _gathered(normalised):
     """A routine: rows of the tables (position and kind may be 0) -> their sum in `kept`, to be
     normalised less a number near its mean; sums of that and of its squares.  `ahead` is fetched for
     a later token.
     """
-    near_mean, rounded = routine(_near_mean), _rounded()
+    near_mean, (_, rounded) = routine(_near_mean), rounding(CHUNK)
 
     def gather(word, position, kind, ahead, kept, of_row):
-        row_bytes, last, rounding = of_row
+        row_bytes, last, how = of_row
         near = near_mean(word, position, kind) if normalised else f32(0)
         sums, squares, v = splat(f32(0)), splat(f32(0)), splat(f32(0))
         for n in range(0, row_bytes, 4 * CHUNK):
@@ -126,8 +112,8 @@ def _gathered(normalised):
             v = load_row(word + n)
             if kind:
                 v = add(v, load_row(kind + n))
-            if rounding:
-                v = rounded(v, rounding)
+            if how:
+                v = rounded(v, how)
             if position:
                 v = add(v, load_row(position + n))
             v = sub(v, splat(near))
@@ -167,7 +153,7 @@ def embedding(output, normalised):
         kinds, tokens = load_i64(context + CONTEXT.types), load_i64(context + CONTEXT.tokens)
         gamma, last = load_i64(params + EMBEDDING.norm), load_i64(params + EMBEDDING.last)
         epsilon, share = load_f32(params + EMBEDDING.epsilon), load_f32(params + EMBEDDING.share)
-        row_bytes, rounding = 4 * channels, load_i64(params + EMBEDDING.rounding)
+        row_bytes, how = 4 * channels, load_i64(params + EMBEDDING.rounding)
         rows = kept + row_bytes
         block_scratch = rows + size * TILE * channels
         beta = gamma + row_bytes
@@ -182,7 +168,7 @@ def embedding(output, normalised):
                     position += row_bytes * load_int(places + at)
                 if types:
                     kind += row_bytes * load_int(kinds + at)
-                of_row = row_bytes, last, rounding
+                of_row = row_bytes, last, how
                 sums, squares = gather(word, position, kind, ahead, kept, of_row)
                 rest, factor = f32(0), f32(1)
                 if normalised:

@@ -32,7 +32,6 @@ from ..codegen.simd import (
     load_i64,
     loads,
     maximum,
-    minimum,
     mul,
     pack,
     pack_in_order,
@@ -45,11 +44,11 @@ from ..codegen.simd import (
 )
 from .buffers import tile_of
 from .context import CONTEXT
-from .params import LAYER_NORM_BYTES, LAYER_NORM_FLOATS, LAYER_NORM_ROUNDED, ROUNDING
+from .params import LAYER_NORM_BYTES, LAYER_NORM_FLOATS, LAYER_NORM_ROUNDED
+from .rounding import ROUNDING_BYTES, rounding
 
 f32, i32 = nb.float32, nb.int32
 SOME = 8  # channels, evenly apart; a power of two
-ROUNDING_BYTES = ROUNDING.size  # Numba takes a record's offsets as constants, not its size
 
 
 def _emit(lanes, output, quad_order):
@@ -162,38 +161,18 @@ def _source(lanes, kind):
     return routine({"u8": from_bytes, "f32": from_floats, "none": nothing}[kind])
 
 
-def _rounded(lanes):
-    """Routines (v, address of a ROUNDING): to steps and MAGIC, clipped, of NaN the least; and back
-    to what they stand for.
-    """
-    splat = splats("f32", lanes)
-
-    def to_steps(v, rounding):
-        factor = splat(load_f32(rounding + ROUNDING.factor))
-        v = fma(v, factor, splat(load_f32(rounding + ROUNDING.zero)))
-        return minimum(maximum(v, splat(f32(MAGIC))), splat(f32(MAGIC + 255)))
-
-    to_steps = routine(to_steps)
-
-    def there_and_back(v, rounding):
-        steps = sub(to_steps(v, rounding), splat(load_f32(rounding + ROUNDING.zero)))
-        return mul(steps, splat(load_f32(rounding + ROUNDING.scale)))
-
-    return to_steps, routine(there_and_back)
-
-
 def _values(lanes, x_type, residual_type):
     """Routines (x, residual, bias, ..., how): a channel of v, and a number near the mean of all;
     how: the scales of x and the residual, and the address of v's ROUNDING or 0.
     """
-    splat, (_, rounded) = splats("f32", lanes), _rounded(lanes)
+    splat, (_, rounded) = splats("f32", lanes), rounding(lanes)
     take_x, take_residual = _source(lanes, x_type), _source(lanes, residual_type)
 
     def value(x, r, bias, n, how):
-        x_scale, r_scale, rounding = how
+        x_scale, r_scale, sum_how = how
         both = add(take_x(x, n, x_scale), take_residual(r, n, r_scale))
         v = add(both, splat(load_f32(bias + 4 * n)))
-        return rounded(v, rounding) if rounding else v
+        return rounded(v, sum_how) if sum_how else v
 
     value = routine(value)
 
@@ -253,7 +232,7 @@ def layer_norm_floats(lanes, x_type, residual_type, output, centred):
 
 def layer_norm_rounded(lanes, residual_type):
     """x and y are u8, as is the residual, with which the sum is rounded."""
-    load, splat, (to_steps, rounded) = loads("f32", lanes), splats("f32", lanes), _rounded(lanes)
+    load, splat, (to_steps, rounded) = loads("f32", lanes), splats("f32", lanes), rounding(lanes)
     value, near_mean = _values(lanes, "u8", residual_type)
 
     def root(sums, squares, params, roundings):

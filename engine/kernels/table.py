@@ -34,6 +34,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
     "y_type": ("f32", "u8"),
     "residual_type": ("f32", "u8", "none"),
     "centred": (True, False),
+    "rounds": (False, True),
     "operation": ("add", "mul"),
     "adds": (True, False),
     "rounded_residual": ("u8", "none"),
@@ -184,11 +185,12 @@ KERNELS: Mapping[str, Kernel] = {
         ),
         _attention("attention_f32_rows", "rows", ("depth",), "f32", scratch="float_rows"),
         _attention(
-            "attention_positions", "positions", ("depth", "width"), "f32",
+            "attention_positions", "positions", ("depth", "width", "rounds"), "f32",
             scratch="float_attention",
         ),
         _attention(
-            "attention_positions_rows", "positions", ("depth",), "f32", scratch="float_rows"
+            "attention_positions_rows", "positions", ("depth", "rounds"), "f32",
+            scratch="float_rows",
         ),
         _attention(
             "amx_attention_u8", "amx", ("depth", "softmax_of_tiles"), "tiles",

@@ -201,15 +201,19 @@ def attention(
     v: Array,  # [B, S, C]
     mask: Array | None = None,  # [B, S]
     bias: Array | None = None,  # [H, 2 P - 1]
-    key_positions: Array | None = None,  # [2 P - 1, C]
-    query_positions: Array | None = None,  # [2 P - 1, C]
+    of_keys: Array | None = None,  # [2 P - 1, C], the input key_positions
+    of_queries: Array | None = None,  # [2 P - 1, C], query_positions
     *,
     heads: int,
     scale: float,
     query: Quantization | None = None,
     key: Quantization | None = None,
     value: Quantization | None = None,
+    key_positions: Quantization | None = None,
+    query_positions: Quantization | None = None,
     scores: Quantization | None = None,
+    query_scores: Quantization | None = None,
+    key_scores: Quantization | None = None,
     scaled: Quantization | None = None,
     masked: Quantization | None = None,
     probabilities: Quantization | None = None,
@@ -225,11 +229,12 @@ def attention(
         q, k, v = (round_to_bfloat16(x) for x in (q, k, v))
     s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
     s = rounded(s, scores)
-    if key_positions is not None:
-        s = s + of_positions(_heads(q, heads), key_positions, k.shape[1])
-    if query_positions is not None:  # those of a key lie by how far a query stands behind it
-        turned = of_positions(_heads(k, heads), query_positions[::-1], q.shape[1])
-        s = s + np.swapaxes(turned, -1, -2)
+    if of_keys is not None:
+        added = of_positions(_heads(q, heads), query, of_keys, key_positions, k.shape[1])
+        s = s + rounded(added, query_scores)
+    if of_queries is not None:  # those of a key lie by how far a query stands behind it
+        turned = of_positions(_heads(k, heads), key, of_queries[::-1], query_positions, q.shape[1])
+        s = s + rounded(np.swapaxes(turned, -1, -2), key_scores)
     s = rounded(s * np.float32(scale), scaled)
     if bias is not None:
         s = s + by_distance(bias, q.shape[1], k.shape[1])
@@ -271,13 +276,20 @@ def by_distance(bias: Array, queries: int, keys: int) -> Array:
     return np.asarray(bias[:, _places(bias.shape[1] // 2, queries, keys)])
 
 
-def of_positions(x: Array, positions: Array, others: int) -> Array:
+def of_positions(
+    x: Array,
+    x_how: Quantization | None,
+    positions: Array,
+    how: Quantization | None,
+    others: int,
+) -> Array:
     """[B, H, S, others] of the products of x [B, H, S, D] with the row of positions [2 P - 1, C]
     that says how far another token stands behind.
     """
     rows = np.moveaxis(positions.reshape(len(positions), x.shape[1], -1), 0, -1)
     places = _places(len(positions) // 2, x.shape[2], others)
-    return np.asarray(np.take_along_axis(x @ rows, places[None, None], axis=-1))
+    products = _product(x, x_how, rows, how)
+    return np.asarray(np.take_along_axis(products, places[None, None], axis=-1))
 
 
 def _places(most: int, tokens: int, others: int) -> Array:
@@ -379,9 +391,10 @@ def _last(x: Array, kept: Array, fill: float | None) -> Array:
     return found if fill is None else np.where(some, found, np.float32(fill))
 
 
-def masked(x: Array, mask: Array) -> Array:
-    """x [B, S, C] where the mask [B, S] keeps a token, else 0."""
-    return np.asarray(np.where(mask_of_ones(mask)[..., None], x, np.zeros((), x.dtype)))
+def masked(x: Array, mask: Array, *, input: Quantization | None = None) -> Array:
+    """x [B, S, C], stored as it was, where the mask [B, S] keeps a token, else 0."""
+    nothing = np.array(0 if input is None else input.zero_point, x.dtype)
+    return np.asarray(np.where(mask_of_ones(mask)[..., None], x, nothing))
 
 
 KEPT: Mapping[str, Callable[[Array], Array]] = {  # by masking: a mask -> bool, keys that count

@@ -249,17 +249,22 @@ def turned_channels(found: Found) -> str | None:
     return f"{pairs} pairs of a head's {depth} channels" if depth and 2 * pairs > depth else None
 
 
-def positions_of_floats(found: Found) -> str | None:
-    """Rows for keys before a query and behind it; queries, keys and products are float32."""
-    names = [name for name in ("key_positions", "query_positions") if name in found]
-    rows, how = found.lengths.get("T", 1), found.attributes
+ROUNDED_BY = {"key_positions": "query_scores", "query_positions": "key_scores"}  # their products
+
+
+def positions_fit(found: Found) -> str | None:
+    """Rows for keys before a query and behind it; what is said of positions needs them."""
+    names, how = [name for name in ROUNDED_BY if name in found], found.attributes
+    rows = found.lengths.get("T", 1)
     if names and not rows % 2:
         return f"{names[0]} has {rows} rows, expected an odd number"
-    parts = ("query", "key", "scores", "scaled", "masked")
-    rounded = [name for name in parts if how.get(name) is not None]
-    if how.get("precision") == "bfloat16":
-        rounded.append("precision")
-    return f"{rounded[0]} is not float32, and there are {names[0]}" if names and rounded else None
+    if names and how.get("precision") == "bfloat16":
+        return f"precision is bfloat16, and there are {names[0]}"
+    for name, products in ROUNDED_BY.items():
+        given = [each for each in (name, products) if how.get(each) is not None]
+        if given and name not in found:
+            return f"{given[0]} is quantised, and there are no {name}"
+    return None
 
 
 def bfloat16_is_not_stored(found: Found) -> str | None:
@@ -380,8 +385,10 @@ ATTENTION = Declaration(
         Input("value", ("B", "S", "C"), stored="value"),
         Input("mask", ("B", "S"), MASKS, optional=True),
         constant("bias", "H", "R", optional=True),
-        constant("key_positions", "T", "C", optional=True),
-        constant("query_positions", "T", "C", optional=True),
+        *(
+            replace(constant(name, "T", "C", optional=True), stored=name)
+            for name in ("key_positions", "query_positions")
+        ),
     ),
     ("B", "Q", "C"),
     {
@@ -392,7 +399,11 @@ ATTENTION = Declaration(
                 "query",
                 "key",
                 "value",
+                "key_positions",
+                "query_positions",
                 "scores",
+                "query_scores",
+                "key_scores",
                 "scaled",
                 "masked",
                 "probabilities",
@@ -405,7 +416,7 @@ ATTENTION = Declaration(
         "masking": one_of("keys", "lengths"),
         "window": ROW_OR_NONE,
     },
-    (whole_heads, bias_of_heads, positions_of_floats, bfloat16_is_not_stored),
+    (whole_heads, bias_of_heads, positions_fit, bfloat16_is_not_stored),
     may_end=4,
 )
 LOOKUP = Declaration(
@@ -466,9 +477,9 @@ CHANNELS = Declaration(
 LOG1P = Declaration("Log1p", (Input("x", ("...",)),), ("...",), {}, follows="x")
 MASK = Declaration(
     "Mask",
-    (Input("x", ("B", "S", "C")), Input("mask", ("B", "S"), MASKS)),
+    (Input("x", ("B", "S", "C"), stored="input"), Input("mask", ("B", "S"), MASKS)),
     ("B", "S", "C"),
-    {},
+    {"input": STORED},
     follows="x",
 )
 DECLARED: Mapping[str, Declaration] = {  # by Node.kind

@@ -95,17 +95,21 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     mask = mask_of(match, facts, heads, levels)
     if isinstance(mask, str):
         return mask
-    if positions and not all_floats(match, query, key, scores, scaled):
-        return "scores by positions are quantised"
+    if positions and partly_rounded(match, positions, [query, key, scores], scaled):
+        return "scores by positions are partly quantised"
     if "emptied" in match and ("masked_where" not in match or mask.masking != "keys"):
         return f"'{match['emptied']}' is 0 elsewhere than where a token is masked"
     return Parts(query, key, value, scores, scaled, heads, mask, positions)
 
 
-def all_floats(match: Match, *how: Chain | Quantization | None) -> bool:
-    """Whether nothing before the softmax is quantised."""
-    given = [each.quantization if isinstance(each, Chain) else each for each in how]
-    return "rounded masked" not in match and not any(given)
+def partly_rounded(
+    match: Match, positions: Positions, chains: Sequence[Chain], scaled: Quantization | None
+) -> bool:
+    """Whether some is quantised of what stands before the softmax, and some is not; or the sum."""
+    how = [chain.quantization for chain in chains]
+    for table in (positions.of_keys, positions.of_queries):
+        how += [] if table is None else [table.how, table.rounding]
+    return scaled is not None or "rounded masked" in match or (any(how) and not all(how))
 
 
 def positions_added(
@@ -222,6 +226,7 @@ def build(match: Match) -> Sequence[Node]:
         "query": None,
         "key": None,
         "value": None,
+        **rounded_positions(parts.positions),
         "scores": divided(parts.scores.quantization, before),
         "scaled": parts.scaled,
         "masked": match.node("rounded masked").attributes["quantization"]
@@ -246,6 +251,21 @@ def build(match: Match) -> Sequence[Node]:
     return nodes
 
 
+def rounded_positions(positions: Positions | None) -> dict[str, Quantization | None]:
+    """How they are stored, and their products rounded."""
+    if positions is None:
+        return {}
+    found: dict[str, Quantization | None] = {}
+    for name, table, products in (
+        ("key_positions", positions.of_keys, "query_scores"),
+        ("query_positions", positions.of_queries, "key_scores"),
+    ):
+        found[name], found[products] = (
+            (None, None) if table is None else (table.how, table.rounding)
+        )
+    return found
+
+
 def added_constants(match: Match, parts: Parts) -> Sequence[str]:
     """The bias and the positions, as far as there are any; layers share the bias."""
     name, positions = match.get("bias") or match.get("mask"), parts.positions
@@ -254,7 +274,7 @@ def added_constants(match: Match, parts: Parts) -> Sequence[str]:
     if positions is not None:
         tables = {"keys": positions.of_keys, "queries": positions.of_queries}
         names += [
-            "" if table is None else match.constant(f"{name}.of_{what}", table)
+            "" if table is None else match.constant(f"{name}.of_{what}", table.rows)
             for what, table in tables.items()
         ]
     return names if any(names) else ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..graph import Graph, Node, Quantization
-from ..ops import Trait, kinds
+from ..ops import Trait, is_quantization, kinds
+from ..ops.numbers import dequantized, quantized
 from ..ops.reference import MOST_ELEMENTS, evaluate
 from .match import Search
 from .shapes import Fact
@@ -73,23 +74,38 @@ def scaling(node: Node, search: Search) -> float | None:
 def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
     """Scalings multiplied together; a quantisation after a factor c has its scale divided by c.
 
-    A chain has one quantisation: where there are two it starts after the first.
+    A chain has one quantisation: where there are two it starts after the first, unless the second
+    keeps all bytes of it, which then stand for something else.
     """
-    factor, how = 1.0, None
-    for i, node in reversed(list(enumerate(nodes))):
+    factor, how, place = 1.0, None, 0
+    for i, node in enumerate(nodes):
         if node.kind == "engine.FakeQuantize":
-            if how is not None:
-                return folded(nodes[i].outputs[0], nodes[i + 1 :], search)
-            how = node
-    quantization = None
-    for node in nodes:
-        if node.kind == "engine.FakeQuantize":
-            given = node.attributes["quantization"]
-            quantization = Quantization(given.scale / factor, given.zero_point, given.dtype)
+            given = divided(node.attributes["quantization"], factor)
+            if how is None:
+                how, place = given, i
+            elif keeps_bytes(how, given):
+                factor *= given.scale / how.scale
+            else:
+                return folded(nodes[place].outputs[0], nodes[place + 1 :], search)
         factor *= scaling(node, search) or 1.0
     if factor <= 0:  # a quantised range cannot be turned round
         return Chain(nodes[-1].outputs[0] if nodes else source, (), 1.0, None, source)
-    return Chain(source, nodes, factor, quantization, nodes[-1].outputs[0] if nodes else source)
+    return Chain(source, nodes, factor, how, nodes[-1].outputs[0] if nodes else source)
+
+
+def divided(how: Quantization, factor: float) -> Quantization:
+    """Of what is multiplied by the factor before: that of the number itself."""
+    return replace(how, scale=how.scale / factor)
+
+
+def keeps_bytes(first: Quantization, second: Quantization) -> bool:
+    """Whether what is rounded by one is as many steps from 0 when the other rounds it again."""
+    if first.dtype != second.dtype or not (is_quantization(first) and is_quantization(second)):
+        return False
+    least = np.iinfo(first.dtype).min
+    steps = np.arange(least, least + 256).astype(first.dtype)
+    again = quantized(dequantized(steps, first), second)
+    return first.zero_point == second.zero_point and np.array_equal(again, steps)
 
 
 def lengths(facts: Mapping[str, Fact], values: Sequence[str]) -> dict[str, int] | None:

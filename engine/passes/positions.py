@@ -11,18 +11,21 @@ pair.  Of what makes the vectors and the places nothing is matched: they are fou
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..graph import Quantization
 from ..ops.fused import by_distance
+from ..ops.numbers import quantized
 from .distances import Terms, added_by_distance
 from .match import Search
 from .movement import Chain, chain_above, lengths, moved, size, splits_heads
 from .probe import USUAL, Part, part_above, probe, sentences
 from .shapes import Fact
+from .simulate import quantization_of
 
 __all__ = ["Attended", "Positions", "positions_of"]
 
@@ -40,20 +43,34 @@ class Attended:
 
 
 @dataclass(frozen=True)
-class Positions:
-    """float32 [2 P - 1, C], by how far a key stands behind a query: what queries are multiplied
-    with, and what keys are; None where they are not.
+class Table:
+    """[2 P - 1, C], by how far a key stands behind a query: what queries or keys are multiplied
+    with, float32 or stored as `how` says; rounding: of the products.
     """
 
-    of_keys: Array | None
-    of_queries: Array | None
+    rows: Array
+    how: Quantization | None
+    rounding: Quantization | None
+
+    def reaching(self, most: int) -> Table:
+        """With as many rows; beyond the last ones it is the same."""
+        rows = np.pad(self.rows, [(most - len(self.rows) // 2,) * 2, (0, 0)], "edge")
+        return replace(self, rows=rows)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What queries are multiplied with, and what keys are; None where they are not."""
+
+    of_keys: Table | None
+    of_queries: Table | None
 
 
 def positions_of(
     value: str, of: Attended, search: Search, facts: Mapping[str, Fact]
 ) -> Positions | str:
     """Those that the value, which is added to scores, is made with, or a sentence."""
-    found: dict[bool, Array] = {}
+    found: dict[bool, Table] = {}
     for name in addends(value, search):
         term = term_of(name, of, search, facts)
         if isinstance(term, str):
@@ -62,9 +79,9 @@ def positions_of(
         if turned in found:
             return f"'{name}' is added twice"
         found[turned] = table
-    most = max(len(table) for table in found.values()) // 2
+    most = max(len(table.rows) for table in found.values()) // 2
     of_keys, of_queries = (
-        None if table is None else np.pad(table, [(most - len(table) // 2,) * 2, (0, 0)], "edge")
+        None if table is None else table.reaching(most)
         for table in (found.get(False), found.get(True))
     )
     return Positions(of_keys, of_queries)
@@ -82,34 +99,62 @@ def addends(value: str, search: Search) -> Iterator[str]:
 
 def term_of(
     name: str, of: Attended, search: Search, facts: Mapping[str, Fact]
-) -> tuple[bool, Array] | str:
+) -> tuple[bool, Table] | str:
     """Whether a term is turned, so that keys are multiplied, and with what, by distance."""
     chain = chain_above(name, search)
     gather = search.producer.get(chain.source)
-    product = None if gather is None else search.producer.get(gather.inputs[0])
     if gather is None or gather.kind != "GatherElements":
         return f"'{chain.source}' is not gathered by places"
+    products = chain_above(gather.inputs[0], search)
+    product = search.producer.get(products.source)
     if product is None or product.kind != "MatMul":
-        return f"'{gather.inputs[0]}' is not a product"
+        return f"'{products.source}' is not a product"
+    if {node.kind for node in products.nodes} - {"engine.FakeQuantize"}:
+        return f"'{products.source}' is rearranged or scaled"
     if gather.attributes.get("axis", 0) not in (-1, (facts[chain.source].rank or 0) - 1):
         return f"{gather} does not gather along the last axis"
     turned, x = turns(chain, search, facts), chain_above(product.inputs[0], search)
     owner = of.key if turned else of.query
     names = lengths(facts, [x.source])
-    if turned is None or x.source != owner.source or names is None:
+    if turned is None or names is None or not same_operand(x, owner):
         return f"'{product.inputs[0]}' is not what is attended with"
     if not splits_heads(x, (0, 2, 1, 3), of.heads, search.graph, facts, names):
         return f"'{x.result}' is not '{x.source}' split into {of.heads} heads"
-    if chain.quantization or x.quantization or not of.scale:
+    if chain.quantization or not of.scale:
         return f"'{name}' is quantised"
     vectors = vectors_of(product.inputs[1], x, of, search, facts)
     places = places_of(gather.inputs[1], of, search, facts)
     if vectors is None or places is None or not fits(places, vectors.shape[-1]):
         return f"'{gather.inputs[1]}' does not go by distances, or '{product.inputs[1]}' by tokens"
     places = places[:, ::-1] if turned else places  # a key's lie by how far the query is behind
-    table = np.take_along_axis(vectors, places[:, None] % vectors.shape[-1], axis=-1)
-    table = table * np.float32(chain.factor * x.factor / of.scale)
-    return turned, np.ascontiguousarray(np.moveaxis(table, -1, 0).reshape(places.shape[1], -1))
+    stored, how = in_steps(vectors, product.inputs[1], search)
+    table = np.take_along_axis(stored, places[:, None] % vectors.shape[-1], axis=-1)
+    outside = chain.factor / of.scale
+    factor, how = x.factor * outside, scaled(how, x.factor * outside)
+    if how is None:
+        table = table * np.float32(factor)
+    rows = np.ascontiguousarray(np.moveaxis(table, -1, 0).reshape(places.shape[1], -1))
+    return turned, Table(rows, how, scaled(products.quantization, outside))
+
+
+def same_operand(x: Chain, owner: Chain) -> bool:
+    """Whether both are of one value, which is rounded the same or not at all."""
+    return x.source == owner.source and x.quantization == owner.quantization
+
+
+def scaled(how: Quantization | None, factor: float) -> Quantization | None:
+    return None if how is None else replace(how, scale=how.scale * factor)
+
+
+def in_steps(vectors: Array, value: str, search: Search) -> tuple[Array, Quantization | None]:
+    """What vectors are stored as, where they are dequantised; else themselves."""
+    chain = chain_above(value, search)
+    source = search.producer.get(chain.source)
+    how = chain.quantization
+    if how is None and source is not None and source.kind == "DequantizeLinear":
+        how = quantization_of(search.graph, source)
+    how = scaled(how, chain.factor)
+    return quantized(vectors, how), how
 
 
 def turns(chain: Chain, search: Search, facts: Mapping[str, Fact]) -> bool | None:

@@ -25,6 +25,7 @@ from .simulate import quantization_constants, spelled_out
 __all__ = ["quantize"]
 
 STORING = {kind for kind, row in DECLARED.items() if "output" in row.attributes}
+PASSING = ("engine.Select", "engine.Mask")  # what they make is stored as what they read
 
 
 def quantize(graph: Graph) -> Graph:
@@ -54,8 +55,8 @@ def stored(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.kind == "engine.FakeQuantize":
             nodes.extend(unfolded(node, storage, constants, floats))
-        elif node.kind == "engine.Select" and node.outputs[0] in storage.stored:
-            nodes.extend(selected(node, storage, constants, floats))
+        elif node.kind in PASSING and node.outputs[0] in storage.stored:
+            nodes.extend(passed_on(node, storage, constants, floats))
         else:
             nodes.append(reading_stored(storing(node, storage), storage))
     return graph.changed(nodes=tuple(nodes), constants=constants).without_dead_nodes()
@@ -65,7 +66,7 @@ def storage_of(graph: Graph) -> Storage:
     consumers, producer = graph.consumers(), graph.producer()
     outputs, storage = {value.name for value in graph.outputs}, Storage()
     for node in graph.nodes:
-        if node.kind == "engine.Select" and node.x in storage.stored:
+        if node.kind in PASSING and node.x in storage.stored:
             how = storage.stored[node.inputs[0]][1]
             storage.stored[node.outputs[0]] = (f"{node.outputs[0]}.stored", how)
         if node.kind != "engine.FakeQuantize":
@@ -94,7 +95,7 @@ def slots(node: Node, storage: Storage) -> list[tuple[int, str]]:
     if node.kind == "engine.Select" and node.x in storage.stored:
         return [(0, "")]  # no attribute: a row is stored as the whole is
     declared = DECLARED[node.kind].inputs if node.kind in DECLARED else ()
-    stored = (i for i, each in enumerate(declared) if each.stored)
+    stored = (i for i, each in enumerate(declared[: len(node.inputs)]) if each.stored)
     return [(i, declared[i].stored) for i in stored if node.inputs[i] in storage.stored]
 
 
@@ -126,12 +127,14 @@ def unfolded(
     return nodes
 
 
-def selected(
+def passed_on(
     node: Node, storage: Storage, constants: dict[str, Any], floats: set[str]
 ) -> list[Node]:
-    """A Select of what is stored stores its row."""
+    """A Select of what is stored stores its row, a Mask what it leaves."""
     name, how = storage.stored[node.outputs[0]]
-    row = node.changed(inputs=(storage.stored[node.inputs[0]][0],), outputs=(name,))
+    inputs = (storage.stored[node.x][0], *node.inputs[1:])
+    more = {attribute: how for _, attribute in slots(node, storage) if attribute}
+    row = node.changed(inputs=inputs, outputs=(name,), attributes={**node.attributes, **more})
     if node.outputs[0] not in floats:
         return [row]
     parameters = quantization_constants(constants, how)

@@ -25,6 +25,7 @@ from .clean import clean, merge_twins, substitute
 from .fusion import Fusion, Match, fuse, per_channel
 from .match import Constant, Operators, Pattern, Tensor, either
 from .movement import MOVEMENTS
+from .stored_products import stored_products
 
 Array = NDArray[Any]
 STORED_OPERANDS = {"MatMul", "Gemm"} | MOVEMENTS
@@ -44,7 +45,7 @@ def simulate(graph: Graph) -> Graph:
         before = graph.nodes
         graph = stored_constants(raised(joined(raised_dequantize(graph))))
         graph = merge_twins(drop_repeated(graph))
-        graph = computed(graph)
+        graph = stored_products(computed(graph))
     return graph.without_dead_nodes()
 
 

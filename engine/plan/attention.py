@@ -14,10 +14,10 @@ from ..kernels.context import TILE
 from ..kernels.record import aligned_copy
 from .choose import AttentionChoice, ElementwiseChoice
 from .dead_channels import constant_scores
-from .elementwise import emit_elementwise, in_floats
+from .elementwise import emit_elementwise, in_floats, in_steps
 from .memory import Buffer
 from .planner import Planner
-from .quantized import FLIP, attention_constants, key_factors
+from .quantized import FLIP, attention_constants, key_factors, score_roundings
 
 __all__ = ["bias_entries", "emit_attention", "fours_of", "position_entries"]
 
@@ -79,10 +79,12 @@ def _floats(
     planner: Planner, node: Node, choice: AttentionChoice, made: Array, fours: Array
 ) -> None:
     """In float32 or bfloat16; what is stored in bytes is converted before and after."""
+    rounds = node.attributes.get("scores") is not None
+    of_floats = in_steps if rounds else in_floats
     query, key, value = (
         planner.formed(each.buffer, form, each.buffer.lanes)
         if form
-        else in_floats(planner, node, each)
+        else of_floats(planner, node, each)
         for each, form in zip((choice.query, choice.key, choice.value), choice.forms, strict=True)
     )
     y = (choice.floats or choice.y).buffer
@@ -100,9 +102,10 @@ def _floats(
         ),
         "window": _window(node),
         **position_entries(
-            [planner.optional(name) for name in (node.key_positions, node.query_positions)],
+            steps_of_positions(planner, node),
             node.attributes["heads"],
             rows=query.domain == "rows",
+            roundings=score_roundings(node) if rounds else None,
         ),
     }
     _emit(planner, node, choice, params, made, fours)
@@ -130,7 +133,23 @@ def _window(node: Node) -> int:
     return NO_WINDOW if window is None else int(window)
 
 
-def position_entries(tables: Sequence[Array | None], heads: int, *, rows: bool) -> dict[str, Any]:
+def steps_of_positions(planner: Planner, node: Node) -> list[Array | None]:
+    """float32 tables for keys and for queries; in steps where they are quantised."""
+    tables: list[Array | None] = []
+    for name, part in (
+        (node.key_positions, "key_positions"),
+        (node.query_positions, "query_positions"),
+    ):
+        table, how = planner.optional(name), node.attributes.get(part)
+        if table is not None and how is not None:
+            table = table.astype(np.float32) - np.float32(how.zero_point)
+        tables.append(table)
+    return tables
+
+
+def position_entries(
+    tables: Sequence[Array | None], heads: int, *, rows: bool, roundings: Array | None = None
+) -> dict[str, Any]:
     """The rest of ATTENTION_POSITIONS, of [2 P - 1, C] for keys and for queries; nothing without:
     by q - k where queries are in lanes; rows: keys are, and it lies by k - q.
     """
@@ -144,7 +163,12 @@ def position_entries(tables: Sequence[Array | None], heads: int, *, rows: bool) 
         entries = entries if rows else entries[::-1]
         lying.append(entries.T.reshape(heads, -1, len(entries)))
     of_keys, of_queries = map(aligned_copy, lying)
-    return {"of_keys": of_keys, "of_queries": of_queries, "far": shape[0] // 2 + TILE}
+    return {
+        "of_keys": of_keys,
+        "of_queries": of_queries,
+        "far": shape[0] // 2 + TILE,
+        "roundings": 0 if roundings is None else aligned_copy(roundings),
+    }
 
 
 def _emit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..codegen.elements import MAGIC
@@ -18,7 +20,14 @@ from .memory import Buffer
 from .planner import Planner, float32
 from .quantized import FLIP
 
-__all__ = ["emit_affine", "emit_combine", "emit_elementwise", "emit_lookup", "in_floats"]
+__all__ = [
+    "emit_affine",
+    "emit_combine",
+    "emit_elementwise",
+    "emit_lookup",
+    "in_floats",
+    "in_steps",
+]
 
 
 def emit_elementwise(planner: Planner, node: Node, choice: ElementwiseChoice) -> None:
@@ -71,9 +80,19 @@ def emit_lookup(planner: Planner, node: Node, choice: LookupChoice) -> None:
 
 def in_floats(planner: Planner, node: Node, x: Activation) -> Buffer:
     """x as float32 for a node; itself where it is so already.  Made once."""
-    if x.buffer.dtype == "f32":
-        return x.buffer
-    name, domain = f"{x.buffer.name}.float", x.buffer.domain
+    return x.buffer if x.buffer.dtype == "f32" else _converted(planner, node, x, "float")
+
+
+def in_steps(planner: Planner, node: Node, x: Activation) -> Buffer:
+    """Bytes as whole numbers in float32, their zero point taken off.  Made once."""
+    assert x.quantization is not None, "it is bytes"
+    return _converted(
+        planner, node, replace(x, quantization=replace(x.quantization, scale=1.0)), "steps"
+    )
+
+
+def _converted(planner: Planner, node: Node, x: Activation, kind: str) -> Buffer:
+    name, domain = f"{x.buffer.name}.{kind}", x.buffer.domain
     if name not in planner.made:
         y = Buffer(name, domain, -(-x.channels // 4) * 4, "f32")
         planner.made[name] = y

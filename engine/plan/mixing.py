@@ -172,7 +172,9 @@ def masked(p: Place) -> Rows:
     x, mask = p.inputs
     if x.stale - {-2} or x.batch != -3 or mask.batch != -2 or not mask.zero(-1):
         return mixed_unless_clean(p)
-    return Rows(x.batch, NONE, {-2: np.zeros((), np.float32)}, NONE, False)
+    how = p.node.attributes.get("input")
+    held = np.array(0 if how is None else how.zero_point, np.float32)
+    return Rows(x.batch, NONE, {-2: held}, NONE, False)
 
 
 def l2_norm(p: Place) -> Rows:

@@ -33,11 +33,13 @@ __all__ = [
     "of_bytes",
     "operand_quantizations",
     "roundings",
+    "score_roundings",
     "stored",
 ]
 
 Array = NDArray[Any]
 LARGEST_RATIOS = (8000, 4000, 2000, 1000)  # A and B of layer_norm_bytes: 255 times each is 22 bits
+UNITS = Quantization(1.0, 0)
 FLIP = -0x7F7F7F80  # int32 0x80808080: turns four u8 into s8 less 128
 
 
@@ -242,6 +244,22 @@ def _fill_roundings(constants: Array, node: Node, scores: Quantization, scale: f
     constants["third_factor"] = np.float64(first.scale) / last.scale
     constants["third_zero"] = last.zero_point + MAGIC
     constants["third_scale"] = last.scale
+
+
+def score_roundings(node: Node) -> Array:
+    """ROUNDING [4] of attention_positions, whose operands are whole steps: of queries with keys,
+    with positions, of keys with positions, and of probabilities, whose scale is that of their
+    steps times that of values.
+    """
+    how = node.attributes
+    pairs = [("query", "key"), ("query", "key_positions"), ("key", "query_positions")]
+    names = ("scores", "query_scores", "key_scores", "probabilities")
+    found = roundings([how.get(name) or UNITS for name in names])
+    for row, operands in zip(found, pairs, strict=False):
+        given = [how.get(name) or UNITS for name in operands]  # no positions: their product is 0
+        row["factor"] *= np.float64(given[0].scale) * given[1].scale
+    found[3]["scale"] *= np.float64(how["value"].scale)
+    return found
 
 
 # --- layer norm

@@ -16,6 +16,7 @@ __all__ = [
     "softmax_of",
     "sums_in_range",
     "why_not_bytes",
+    "why_not_rounded",
 ]
 
 Array = NDArray[Any]
@@ -48,7 +49,11 @@ def sums_in_range(
 
 
 def attention_is_bytes(node: Node) -> bool:
-    """Whether everything attention_u8 needs is quantised; scores may be or not."""
+    """Whether everything attention_u8 needs is quantised; scores may be or not.  It knows nothing
+    of positions.
+    """
+    if node.key_positions or node.query_positions:
+        return False
     a = node.attributes
     probabilities = stored(a.get("probabilities"))
     needed = ("query", "key", "value", "probabilities", "output")
@@ -100,4 +105,23 @@ def why_not_bytes(node: Node, depth: int) -> str:
     most = 255 * float(value.scale) / float(output.scale)  # a probability may be rounded to twice
     if 2 * most + 256 > MOST_ROUNDED:
         return f"a step of values is {value.scale}, one of the result {output.scale}"
+    return ""
+
+
+def why_not_rounded(node: Node) -> str:
+    """Why the kernels that round scores by positions would not be right; empty where they are."""
+    how = node.attributes
+    needed = ["query", "key", "value", "scores", "probabilities", "output"]
+    needed += ["key_positions", "query_scores"] if node.key_positions else []
+    needed += ["query_positions", "key_scores"] if node.query_positions else []
+    again = [name for name in ("scaled", "masked") if how.get(name) is not None]
+    if not (node.key_positions or node.query_positions) or again:
+        return "partly quantised attention"
+    if floats := [name for name in needed if how.get(name) is None]:
+        return f"partly quantised attention: {floats[0]} is not"
+    probabilities = stored(how["probabilities"])
+    if probabilities is None or probabilities.zero_point:
+        return "a probability of 0 is not stored as 0"
+    if how.get("product") not in (None, how["output"]):
+        return "the weighted sum is rounded twice"
     return ""

@@ -53,7 +53,7 @@ def _bytes_rows(step: Step, tokens: int) -> int:
 
 def _float_attention(step: Step, tokens: int) -> int:
     """Scores of keys, for the queries of a register block."""
-    _, width = step.variant
+    width = step.variant[1]
     return FLOATS * int(width) * (tokens + 6)
 
 

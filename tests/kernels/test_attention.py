@@ -19,7 +19,7 @@ from engine.kernels.linear.records import REARRANGE
 from engine.ops.fused import attention
 from engine.plan.attention import bias_entries, fours_of, position_entries
 from engine.plan.operands import aligned_copy
-from engine.plan.quantized import attention_constants, key_factors
+from engine.plan.quantized import attention_constants, key_factors, score_roundings
 from engine.plan.ranges import softmax_of
 
 from .fixtures import SETS, rows_of, sets
@@ -88,9 +88,12 @@ def run_floats(
     bias: Array | None = None,
     window: int = NO_WINDOW,
     positions: Sequence[Array | None] = (),
+    roundings: Array | None = None,
+    scale: float | None = None,
 ) -> Array:
     """varying, read: as in run_bytes; what is in other channels nobody may read; bias: by distance,
-    [heads, 2 P - 1]; positions: of keys and of queries, [2 P - 1, channels].
+    [heads, 2 P - 1]; positions: of keys and of queries, [2 P - 1, channels]; roundings: of whole
+    steps, as score_roundings makes them.
     """
     lanes, channels = (64 if width else 16), q.shape[1]
     depth = channels // heads
@@ -110,17 +113,17 @@ def run_floats(
         "y": y,
         "y_tile": 4 * lanes * channels,
         "heads": heads,
-        "scale": depth**-0.5,
+        "scale": depth**-0.5 if scale is None else scale,
         "window": window,
     }
     entries = bias_params(harness, bias, not width, depth**-0.5)
-    entries |= position_entries(positions, heads, rows=not width)
-    entries |= {
-        each: harness.address(entries[each]) for each in ("of_keys", "of_queries") if positions
-    }
+    entries |= position_entries(positions, heads, rows=not width, roundings=roundings)
+    addressed = ("of_keys", "of_queries", *([] if roundings is None else ["roundings"]))
+    entries |= {each: harness.address(entries[each]) for each in addressed if positions}
     record = KERNELS[name].params
     block = harness.params(record, **operands, **entries, made=made, fours=fours)
-    variant = (depth, width) if width else (depth,)
+    variant: tuple[Any, ...] = (depth, width) if width else (depth,)
+    variant += (roundings is not None,) if positions else ()
     harness.run(kernel(isa, name, *variant), block, 0, heads * len(result))
     return from_tiles(result, len(q))
 
@@ -201,11 +204,58 @@ def test_positions(name: str, width: int, far: int) -> None:
         tables = random.normal(size=(2, 2 * far + 1, heads * depth)).astype(np.float32)
         q = q if width else q[: len(lengths)]
         positions = [tables[0], None if far == 3 else tables[1]]
-        named = dict(zip(("key_positions", "query_positions"), positions, strict=True))
+        named = dict(zip(("of_keys", "of_queries"), positions, strict=True))
         wanted = meaning(lengths, q, k, v, {"heads": heads, "scale": depth**-0.5, **named})
         for isa in sets(slow=False):
             got = run_floats(name, isa, lengths, q, k, v, heads, width, positions=positions)
             np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=f"{isa.name} {lengths}")
+
+
+POSITIONS = {
+    **{name: QUANTISED[name] for name in ("query", "key", "value", "probabilities")},
+    "key_positions": Quantization(0.015, 3, "int8"),
+    "query_positions": Quantization(0.017, 119),
+    "scores": Quantization(0.09, 125),
+    "query_scores": Quantization(0.08, 130),
+    "key_scores": Quantization(0.07, -4, "int8"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "far"),
+    [("attention_positions", 64, 90), ("attention_positions", 16, 3),
+     ("attention_positions_rows", 0, 90)],
+)  # fmt: skip
+def test_rounded_positions(name: str, width: int, far: int) -> None:
+    """Sums are exact: what differs is a score, or a probability, in the middle of two steps."""
+    heads, depth, how = 2, 16, dict(POSITIONS)
+    if far == 3:
+        del how["query_positions"], how["key_scores"]
+    node = Node("Attention", (), ("y",), {"heads": heads, "scale": 0.3, **how}, "", "engine")
+
+    def steps(x: Array | None, part: str) -> Any:
+        return x if x is None else x.astype(np.float32) - how[part].zero_point
+
+    for lengths in PACKS:
+        random = np.random.default_rng(len(lengths))
+        q, k, v = random.integers(0, 256, (3, sum(lengths), heads * depth)).astype(np.uint8)
+        q = q if width else q[: len(lengths)]
+        tables = random.integers(-120, 120, (2, 2 * far + 1, heads * depth))
+        given = [tables[0].astype(np.int8), None if far == 3 else (tables[1] + 128).astype("u1")]
+        named = dict(zip(("of_keys", "of_queries"), given, strict=True))
+        wanted = meaning(lengths, q, k, v, {**node.attributes, **named})
+        qkv = [steps(x, name) for x, name in ((q, "query"), (k, "key"), (v, "value"))]
+        names = ("key_positions", "query_positions")
+        positions = [steps(x, name) for x, name in zip(given, names, strict=True)]
+        for isa in sets(slow=False):
+            if width and isa.block_width() != width:
+                continue
+            got = run_floats(
+                name, isa, lengths, *qkv, heads, width, positions=positions,
+                roundings=score_roundings(node), scale=0.3,
+            )  # fmt: skip
+            apart = np.abs(got - wanted)
+            assert apart.max() < 0.05 and (apart > 1e-5).mean() < 0.02, f"{isa.name} {lengths}"
 
 
 def run_bytes(

@@ -12,6 +12,7 @@ from engine.passes.attention import FUSION
 from engine.passes.clean import clean
 from engine.passes.dead_rows import dead_rows
 from engine.passes.fusion import why
+from engine.passes.simulate import simulate
 from tests.passes.sketch import Sketch, assert_same, normal, only, operators
 from tests.passes.test_attention import FEEDS, HIDDEN, LOWEST, MASK, fused, heads, joined, whole
 from tests.passes.test_distances import longer, places
@@ -92,11 +93,16 @@ def taken_out(s: Sentences, *, queries: bool) -> str:
 
 
 def attended(
-    added: Callable[[Sentences], str], *, queries: bool = True, emptied: str = "masked"
+    added: Callable[[Sentences], str],
+    *,
+    queries: bool = True,
+    emptied: str = "masked",
+    rounded: bool = False,
 ) -> Graph:
+    """added: to scores; rounded: they are all of it."""
     s = Sentences()
     keys = s.Div(s.Transpose(s.split("k"), perm=(0, 2, 1)), 2.0)
-    scores = s.Add(s.MatMul(s.split("q"), keys), added(s))
+    scores = added(s) if rounded else s.Add(s.MatMul(s.split("q"), keys), added(s))
     apart = s.Concat(whole(-1, 2), s.length, s.length, axis=0)
     absent = taken_out(s, queries=queries)
     scores = s.Reshape(scores, apart)
@@ -132,6 +138,44 @@ def test_positions(name: str) -> None:
     assert node.attributes["scale"] == 0.5
     assert_same(graph, after, **FEEDS)
     assert_same(graph, after, **longer(37))
+
+
+def rounded_sums(s: Sentences, products: float | None = 0.0613) -> str:
+    """Scores of a key that is rounded twice, and of queries and keys with vectors that are stored;
+    products: the steps of the latter, None where they are not rounded.
+    """
+
+    def added(x: str, vectors: str, of: str, scale: float) -> str:
+        vectors = s.Tile(vectors, s.Concat(s.batch, whole(1, 1), axis=0))
+        found = s.MatMul(x, s.round_trip(s.Transpose(vectors, perm=(0, 2, 1)), 0.03))
+        found = found if products is None else s.round_trip(found, products, 120)
+        return str(s.Mul(s.GatherElements(found, s.pairs(clipped(s, of)), axis=-1), scale))
+
+    q, k = s.round_trip(s.split("q"), 0.0207), s.round_trip(s.split("k"), 0.03, 120)
+    keys = s.round_trip(s.Div(s.Transpose(k, perm=(0, 2, 1)), 2.0), 0.01501, 120)
+    scores = s.round_trip(s.MatMul(q, keys), 0.0417, 110)
+    weight = s.round_trip(s.constant(normal(4, 4, seed=3)), 0.02)  # as the vectors' own layer
+    vectors = s.Add(s.MatMul(s.round_trip(s.constant(KEYS), 0.02), weight), s.constant(normal(4)))
+    of_keys = added(q, vectors, behind(s), 0.5)
+    of_queries = added(k, s.constant(QUERIES), s.Neg(behind(s)), 0.25)
+    return str(s.Add(scores, s.Add(of_keys, s.Transpose(of_queries, perm=(0, 2, 1)))))
+
+
+def test_all_is_quantised() -> None:
+    graph = attended(rounded_sums, rounded=True)
+    after = fused(graph)
+    how = only(after, "Attention").attributes
+    steps = {name: how[name] and round(how[name].scale, 3) for name in how if "score" in name}
+    assert steps == {"scores": 0.083, "query_scores": 0.061, "key_scores": 0.031}
+    assert after.constants[only(after, "Attention").key_positions].dtype == np.uint8
+    assert_same(graph, after, **FEEDS)
+    assert_same(graph, after, **longer(37))
+
+
+def test_some_is_quantised() -> None:
+    graph = attended(lambda s: rounded_sums(s, None), rounded=True)
+    assert "Attention" not in operators(fused(graph))
+    assert "partly" in why(simulate(clean(graph)), FUSION)
 
 
 REFUSED: dict[str, Callable[[Sentences], str]] = {

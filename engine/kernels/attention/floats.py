@@ -242,12 +242,25 @@ def four_sums_of_pairs(lanes):
     return routine(sums)
 
 
-def block(kind, four_scores, lanes):
+def exact_shares(lanes):
+    """A routine: `count` rows of exps and their sums -> what is multiplied with values, in place of
+    the exps, and the factor of that.
+    """
+    splat = splats("f32", lanes)
+
+    def shares(exps, count, sums, table):
+        return div(splat(f32(1)), sums)
+
+    return routine(shares)
+
+
+def block(kind, four_scores, shares_of, lanes):
     """A routine: one sentence for `lanes` queries, of which only its own are stored."""
     make_scores = score(four_scores(kind, lanes), lanes)
     make_exps = exps_of(kind, lanes)
     sums_of = four_sums_of_pairs(lanes) if kind == "bf16" else four_sums_of_floats(lanes)
-    splat, v_row = splats("f32", lanes), V_ROW[kind]
+    splat, v_row, row = splats("f32", lanes), V_ROW[kind], 4 * lanes
+    shares = shares_of(lanes)
 
     def attend(operands, start, end, at, first, last):
         (queries, fours), (keys, k_tile), (values, v_tile), (out, made), how = operands
@@ -257,7 +270,8 @@ def block(kind, four_scores, lanes):
         greatest = make_scores(
             queries + 4 * at, keys, k_tile, start, end, scratch, fours, table, view, places
         )
-        factor = div(splat(f32(1)), make_exps(scratch, start, end, greatest, splat(scale)))
+        sums = make_exps(scratch, start, end, greatest, splat(scale))
+        factor = shares(scratch + row * (start & 3), end - start, sums, table)
         for four in range(load_int(made + CHANNELS.count)):
             channel = load_int(made + CHANNELS.first + 4 * four)
             a, b, c, d = sums_of(values + v_row * channel, v_tile, start, end, scratch)
@@ -276,11 +290,13 @@ def bias_table(params, head):
     return bias_of(params + FLOATS.bias, params + FLOATS.reach, head)
 
 
-def attention(kind, depth, width, four_scores=four_products, table_of=bias_table):
+def attention(
+    kind, depth, width, four_scores=four_products, table_of=bias_table, shares=exact_shares
+):
     """Every token is a query; width: greatest register block (64 on 512 bits, 16 on fewer);
     table_of: a routine (params, head), what four_scores adds.
     """
-    visit = for_each_sentence(partial(block, kind, four_scores), width)
+    visit = for_each_sentence(partial(block, kind, four_scores, shares), width)
     key_bytes = ROW * depth // PER_WORD[kind]  # of a head in a tile
     value_bytes, result_bytes = V_ROW[kind] * depth, ROW * depth
 

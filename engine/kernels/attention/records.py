@@ -91,4 +91,5 @@ ATTENTION_POSITIONS = record(  # of keys: what queries are multiplied with
     Field("of_keys", ADDRESS, "of float32 [heads][depth][2 * far + 1]: positions.py"),
     Field("of_queries", ADDRESS, "of as many"),
     Field("far", WHOLE, "entries either way of distance 0"),
+    Field("roundings", ADDRESS, "of ROUNDING [4], or 0: positions.py"),
 )

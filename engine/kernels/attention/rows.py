@@ -255,9 +255,20 @@ def weighted_sum():
     return routine(sum_)
 
 
-def attention(depth, scores_of_a_tile, table_of):
+def exact_shares():
+    """A routine: tiles of exps and their sum -> what is multiplied with values, in place of the
+    exps, and the factor of that.
+    """
+
+    def shares(exps, tiles, sum_of_exps, table):
+        return f32(1) / sum_of_exps
+
+    return routine(shares)
+
+
+def attention(depth, scores_of_a_tile, table_of, shares_of=exact_shares):
     """In float32; table_of: a routine (params, head), what scores_of_a_tile adds."""
-    scores = scores_of_floats(scores_of_a_tile())
+    scores, shares = scores_of_floats(scores_of_a_tile()), shares_of()
     exps, sum_of = exps_of_floats(), weighted_sum()
 
     def kernel(params, context, begin, end):
@@ -280,7 +291,7 @@ def attention(depth, scores_of_a_tile, table_of):
                 first_tile, tiles = start // TILE, (stop + TILE - 1) // TILE - start // TILE
                 query = (queries + 4 * lane, fours)
                 most = scores(query, (keys, k_tile), start, stop, scratch, table)
-                factor = f32(1) / exps(scratch, tiles, most, scale)
+                factor = shares(scratch, tiles, exps(scratch, tiles, most, scale), table)
                 for n in range(4 * load_int(made + CHANNELS.count)):
                     channel = load_int(made + CHANNELS.first + 4 * (n // 4)) + n % 4
                     value = values + v_tile * first_tile + ROW * channel

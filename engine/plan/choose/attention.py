@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...graph import Node
 from ..heads import WHOLE
-from ..ranges import attention_is_bytes, softmax_of, why_not_bytes
+from ..ranges import attention_is_bytes, softmax_of, why_not_bytes, why_not_rounded
 from ..steps import Unplanned
 from .facts import Activation, Choice, Facts
 from .rows import RenamingChoice
@@ -138,8 +138,9 @@ def _floats(
     """In float32 or bfloat16; what is stored in bytes is converted before and after."""
     query, key, value = operands
     attributes, name = node.attributes, node.outputs[0]
-    if any(attributes.get(each) is not None for each in PARTS):
-        raise Unplanned("partly quantised attention")
+    rounds = any(attributes.get(each) is not None for each in PARTS)
+    if rounds and (reason := why_not_rounded(node)):
+        raise Unplanned(reason)
     if attributes["scale"] < 0 or (node.bias and attributes["scale"] == 0):
         # the greatest score would be the least probable, and kernels divide a bias by the scale
         raise Unplanned(f"scores are multiplied by {attributes['scale']}")
@@ -152,9 +153,10 @@ def _floats(
         floats = facts.result(f"{name}.float", query.buffer.domain, query.buffer.channels, None)
     kernel = "attention_bf16" if forms[0] else "attention_f32"
     kernel = "attention_positions" if positions else kernel
-    variant: tuple[int, ...] = (depth, facts.isa.block_width(query.buffer.lanes))
+    variant: tuple[int | bool, ...] = (depth, facts.isa.block_width(query.buffer.lanes))
     if query.buffer.domain == "rows":
         kernel, variant = f"{kernel}_rows", (depth,)
+    variant += (rounds,) if positions else ()
     live = _live(facts, node, y) if floats is None else None
     varying = facts.varying.get(name)
     return AttentionChoice(
