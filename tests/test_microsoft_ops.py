@@ -103,6 +103,7 @@ MICROSOFT: list[tuple[str, list[np.ndarray | None], dict[str, Any], float]] = [
                np.zeros(4, np.int8), whole("int16", 4).astype(np.int32), scalar(0.5),
                scalar(99, "uint8")], {}, 0),
     ("QLinearAdd", [*ADDENDS, scalar(0.3), scalar(11, "uint8")], {}, 1),
+    ("QLinearConcat", [scalar(0.3), scalar(11, "uint8"), *ADDENDS], {"axis": 0}, 0),
     ("QLinearMul", [*ADDENDS, scalar(3.0), scalar(11, "uint8")], {}, 1),
     ("QLinearSigmoid", [A, scalar(0.05), scalar(99, "uint8"), scalar(1 / 256), scalar(0, "uint8")],
      {}, 1),

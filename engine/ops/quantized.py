@@ -190,6 +190,14 @@ def qlinear_binary(
     return quantize(y, y_scale, np.zeros((), a.dtype) if y_zero is None else y_zero)
 
 
+def qlinear_concat(y_scale: Array, y_zero: Array, *operands: Array, axis: int) -> Array:
+    """operands: stored numbers, their scale and zero point, three for each part."""
+    if not operands or len(operands) % 3:
+        raise UnsupportedError(f"{len(operands)} inputs after y's; expected three for each part")
+    parts = (dequantize(*operands[i : i + 3]) for i in range(0, len(operands), 3))
+    return quantize(np.concatenate(list(parts), axis), y_scale, y_zero)
+
+
 def qlinear_sigmoid(
     x: Array, x_scale: Array, x_zero: Array | None, y_scale: Array, y_zero: Array | None = None
 ) -> Array:
@@ -226,6 +234,7 @@ OPERATORS = [
             ("MatMulNBits", matmul_nbits, growth.of_blocks),
             ("QGemm", qgemm, growth.quantized_product),
             ("QLinearAdd", partial(qlinear_binary, np.add), growth.broadcast),
+            ("QLinearConcat", qlinear_concat, growth.concatenated),
             ("QLinearMul", partial(qlinear_binary, np.multiply), growth.broadcast),
             ("QLinearSigmoid", qlinear_sigmoid, None),
             ("QLinearSoftmax", qlinear_softmax, None),

@@ -53,10 +53,16 @@ def _squeezed(x: str, axes: str, y: str, axis: int, opset: int) -> Node:
 
 def _parts(graph: Graph, node: Node, facts: Mapping[str, Fact]) -> Sequence[Part] | None:
     """What the node takes out of the last axis of [..., channels]; None where it does another
-    thing.
+    thing, or what it takes is stored in bytes.
     """
-    shape = facts[node.inputs[0]].shape
-    if shape is None or len(shape) < 2 or not isinstance(shape[-1], int) or node.domain:
+    shape, dtype = facts[node.inputs[0]].shape, facts[node.inputs[0]].dtype
+    if (
+        dtype not in (None, "float32")
+        or shape is None
+        or len(shape) < 2
+        or not isinstance(shape[-1], int)
+        or node.domain
+    ):
         return None
     rule = RULES.get(node.kind)
     return None if rule is None else rule(graph, node, facts, len(shape), shape[-1])

@@ -79,11 +79,25 @@ def with_float_operators(graph: Graph) -> Graph:
 
 def between_bytes(op: str, count: int, node: Node) -> list[Node]:
     """An operator on so many stored values that has nothing more to it."""
-    attributes = {name: value for name, value in node.attributes.items() if name != "opset"}
-    operands = [node.inputs[3 * i : 3 * i + 3] for i in range(count)]
-    result = node.inputs[3 * count :]
-    if len(result) < 2 or not all(result) or node.attributes.get("opset", 13) < 13:
+    if len(node.inputs) < 3 * count + 2 or node.attributes.get("opset", 13) < 13:
         return [node]
+    return between(op, node, node.inputs[: 3 * count], node.inputs[3 * count :])
+
+
+def joined_bytes(node: Node) -> list[Node]:
+    """A Concat of stored values, whose result comes first."""
+    parts = node.inputs[2:]
+    return (
+        [node] if not parts or len(parts) % 3 else between("Concat", node, parts, node.inputs[:2])
+    )
+
+
+def between(op: str, node: Node, stored: Sequence[str], result: Sequence[str]) -> list[Node]:
+    """DequantizeLinear of each three of `stored`, the operator, QuantizeLinear."""
+    if not all(result):
+        return [node]
+    attributes = {name: value for name, value in node.attributes.items() if name != "opset"}
+    operands = [tuple(stored[i : i + 3]) for i in range(0, len(stored), 3)]
     out, names, nodes = node.outputs[0], [], []
     for i, operand in enumerate(operands):
         names.append(f"{out}.operand{i}")
@@ -94,6 +108,7 @@ def between_bytes(op: str, count: int, node: Node) -> list[Node]:
 
 BETWEEN_BYTES: dict[str, Callable[[Node], list[Node]]] = {
     "com.microsoft.QLinearAdd": partial(between_bytes, "Add", 2),
+    "com.microsoft.QLinearConcat": joined_bytes,
     "com.microsoft.QLinearMul": partial(between_bytes, "Mul", 2),
     "com.microsoft.QLinearSigmoid": partial(between_bytes, "Sigmoid", 1),
     "com.microsoft.QLinearSoftmax": partial(between_bytes, "Softmax", 1),

@@ -13,6 +13,7 @@ from tests.passes.sketch import Sketch, assert_same, normal, operators
 
 Taken = Callable[[Sketch, str], tuple[str, ...]]
 AT = {name: np.array([n]) for name, n in (("one", 1), ("two", 2), ("three", 3), ("last", -1))}
+HOW = (np.float32(0.1), np.uint8(120))
 TAKEN: dict[str, Taken] = {
     "split": lambda s, x: s.Split(x, np.array([1, 3]), axis=-1, outputs=2),
     "split evenly": lambda s, x: s.Split(x, axis=2, outputs=2),
@@ -27,6 +28,9 @@ OTHERS: dict[str, Taken] = {
     "every other": lambda s, x: (s.Slice(x, AT["one"], np.array([4]), AT["two"], AT["two"]),),
     "in another order": lambda s, x: (s.Gather(x, np.array([1, 0]), axis=2),),
     "none": lambda s, x: (s.Slice(x, AT["two"], AT["two"], AT["two"]),),
+    "bytes": lambda s, x: (
+        s.DequantizeLinear(s.Gather(s.QuantizeLinear(x, *HOW), AT["one"], axis=-1), *HOW),
+    ),
     "sentences": lambda s, x: s.Split(x, np.array([1, 1]), axis=0, outputs=2),
 }
 

@@ -114,13 +114,22 @@ def test_operators_on_stored_values() -> None:
     sketch, more = Sketch(x=HIDDEN, y=HIDDEN), (np.float32(0.05), np.uint8(110))
     x, y = sketch.QuantizeLinear("x", *HOW), sketch.QuantizeLinear("y", *more)
     total = sketch.QLinearAdd(x, *HOW, y, *more, *more, domain="com.microsoft")
-    half = sketch.QLinearMul(total, *more, np.uint8(127), *HOW, *more, domain="com.microsoft")
+    both = sketch.QLinearConcat(*more, total, *more, x, *HOW, domain="com.microsoft", axis=-1)
+    half = sketch.QLinearMul(both, *more, np.uint8(127), *HOW, *more, domain="com.microsoft")
     share = sketch.QLinearSoftmax(
         half, *more, np.float32(1 / 256), np.uint8(0), domain="com.microsoft", axis=-1, opset=13
     )
     graph = sketch.graph(sketch.DequantizeLinear(share, np.float32(1 / 256), np.uint8(0)))
     after = simulate(graph)
-    rounding = ["FakeQuantize", "FakeQuantize", "Add", "FakeQuantize", "Mul"]
+    rounding = [
+        "FakeQuantize",
+        "FakeQuantize",
+        "Add",
+        "FakeQuantize",
+        "Concat",
+        "FakeQuantize",
+        "Mul",
+    ]
     assert operators(after) == [*rounding, "FakeQuantize", "Softmax", "FakeQuantize"]
     assert_same(graph, after, x=X, y=X[::-1])
 
