@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import params
-from .attention.records import ATTENTION_BYTES, ATTENTION_FLOATS, ATTENTION_POSITIONS, KEYS
+from .attention.records import (
+    ATTENTION_BYTES,
+    ATTENTION_FLOATS,
+    ATTENTION_POSITIONS,
+    KEYS,
+    PROBABILITIES,
+)
 from .linear.records import DYNAMIC_LINEAR, FEW_ROWS, LINEAR, REARRANGE
 
 __all__ = ["AXES", "KERNELS", "OPEN", "PRODUCTS", "Kernel"]
@@ -195,6 +201,10 @@ KERNELS: Mapping[str, Kernel] = {
         _attention(
             "amx_attention_u8", "amx", ("depth", "softmax_of_tiles"), "tiles",
             needs=_AMX_BYTES, scratch="tile_attention",
+        ),
+        Kernel(
+            "output_probabilities", "attention.probabilities", ("depth", "width"), PROBABILITIES,
+            multiplies="f32", of_pairs=True, scratch="probabilities", only_reads=True,
         ),
         # rows, what is made of all channels, and what is handed over
         Kernel("l2_norm", "along_channels", ("lanes",), params.L2_NORM),

@@ -253,6 +253,36 @@ def attention(
     return quantized(dequantized(quantized(y, product), product), output)
 
 
+def probabilities(
+    q: Array,  # [B, Q, C]
+    k: Array,  # [B, S, C]
+    mask: Array | None = None,  # [B, S]
+    bias: Array | None = None,  # [H, 2 P - 1]
+    *,
+    heads: int,
+    scale: float,
+    query: Quantization | None = None,
+    key: Quantization | None = None,
+    scores: Quantization | None = None,
+    scaled: Quantization | None = None,
+    masked: Quantization | None = None,
+    probabilities: Quantization | None = None,
+    precision: str = "float32",
+    masking: str = "keys",
+) -> Array:
+    """[B, H, Q, S]: what an attention multiplies values with."""
+    if precision == "bfloat16":
+        q, k = round_to_bfloat16(q), round_to_bfloat16(k)
+    s = _product(_heads(q, heads), query, np.swapaxes(_heads(k, heads), -1, -2), key)
+    s = rounded(rounded(s, scores) * np.float32(scale), scaled)
+    if bias is not None:
+        s = s + by_distance(bias, q.shape[1], k.shape[1])
+    s = rounded(s, masked)
+    if mask is not None:
+        s = np.where(KEPT[masking](mask)[:, None, None], s, np.finfo(np.float32).min)
+    return np.asarray(rounded(softmax(s), probabilities), np.float32)
+
+
 def within(window: int, queries: int, keys: int) -> Array:
     """bool [queries, keys]: those whose places are at most `window` apart."""
     return np.asarray(np.abs(np.arange(queries)[:, None] - np.arange(keys)) <= window)
@@ -439,6 +469,7 @@ OPERATORS = [
     Operator("Lookup", lookup, domain="engine", traits=SAME | EACH | TAME),
     Operator("Mask", masked, domain="engine", traits=HEAVY),
     Operator("Pool", pool, domain="engine", traits=HEAVY),
+    Operator("Probabilities", probabilities, domain="engine", traits=HEAVY),
     Operator("Rotary", rotary, domain="engine", traits=HEAVY),
     Operator("Select", select, domain="engine", traits=MOVES),
     Operator("Trigram", trigram, domain="engine", traits=HEAVY, lookups=((0, 2), (1, 4))),

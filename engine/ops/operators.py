@@ -419,6 +419,25 @@ ATTENTION = Declaration(
     (whole_heads, bias_of_heads, positions_fit, bfloat16_is_not_stored),
     may_end=4,
 )
+PROBABILITIES = Declaration(
+    "Probabilities",
+    (
+        Input("query", ("B", "Q", "C"), stored="query"),
+        Input("key", ("B", "S", "C"), stored="key"),
+        Input("mask", ("B", "S"), MASKS, optional=True),
+        constant("bias", "H", "R", optional=True),
+    ),
+    ("B", "H", "Q", "S"),
+    {
+        "heads": whole(1, required=True),
+        "scale": number(required=True),
+        **dict.fromkeys(("query", "key", "scores", "scaled", "masked", "probabilities"), STORED),
+        "precision": one_of("float32", "bfloat16"),
+        "masking": one_of("keys", "lengths"),
+    },
+    (whole_heads, bias_of_heads, bfloat16_is_not_stored),
+    may_end=2,
+)
 LOOKUP = Declaration(
     "Lookup",
     (Input("x", ("...", "C"), stored="input"), constant("table", "L")),
@@ -486,7 +505,7 @@ DECLARED: Mapping[str, Declaration] = {  # by Node.kind
     f"engine.{row.name}": row
     for row in (
         EMBEDDING, LINEAR, LAYER_NORM, ATTENTION, LOOKUP, ROTARY, SELECT, POOL, L2_NORM, CHANNELS,
-        LOG1P, MASK, AFFINE, TRIGRAM,
+        LOG1P, MASK, AFFINE, TRIGRAM, PROBABILITIES,
     )
 }  # fmt: skip
 for _kind, _row in DECLARED.items():
@@ -494,6 +513,8 @@ for _kind, _row in DECLARED.items():
 
 
 def counts_distances(node: Node) -> bool:
-    """Whether it is an Attention whose scores depend on how many tokens are between two."""
+    """Whether scores depend on how many tokens are between two."""
+    if node.kind == "engine.Probabilities":
+        return bool(node.bias)
     tables = ("bias", "key_positions", "query_positions")
     return node.kind == "engine.Attention" and any(getattr(node, name) for name in tables)

@@ -19,6 +19,7 @@ from . import layer_norm as _layer_norm
 from . import linear as _linear
 from . import mask as _mask
 from . import pool as _pool
+from . import probabilities as _probabilities
 from . import select as _select
 from . import trigram as _trigram
 from .affine import affine
@@ -36,6 +37,7 @@ from .linear import linear
 from .lookup import lookup
 from .mask import mask
 from .pool import pool
+from .probabilities import probabilities
 from .quantize import quantize
 from .rotary import rotary
 from .run import run_pipeline
@@ -63,6 +65,7 @@ PIPELINE: list[Callable[[Graph], Graph]] = [
     affine,  # what scales and shifts channels without a norm
     rotary,  # what turns the results of linear layers
     attention,  # needs the linear layers' results as [batch, sequence, channels]
+    probabilities,  # what an attention multiplies values with, where it is given out, too
     mask,  # tokens times their mask
     pool,  # rows made of a sentence's tokens, which look through it
     l2_norm,
@@ -83,6 +86,7 @@ FUSIONS_OF: dict[Callable[[Graph], Graph], list[Fusion]] = {
     residual: [_layer_norm.RESIDUAL],
     affine: _affine.FUSIONS,
     attention: [_attention.FUSION],
+    probabilities: [_probabilities.FUSION],
     pool: _pool.FUSIONS,
     mask: _mask.FUSIONS,
     l2_norm: [_l2_norm.FUSION],

@@ -27,14 +27,21 @@ from .probe import part_above
 from .shapes import Fact
 from .simulate import every_byte, fake_quantize
 
-__all__ = ["FUSION", "attention"]
+__all__ = [
+    "FUSION",
+    "attention",
+    "chain_of_scores",
+    "divided",
+    "levels_of",
+    "of_shares",
+    "rearranged",
+    "softmax_of",
+]
 
 Array = NDArray[Any]
 
 
-def scaled_dot_product(
-    op: Operators, value: Tensor, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar
-) -> Pattern:
+def softmax_of(op: Operators, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar) -> Pattern:
     added = either(scores, scores + bias, Viewed((scores + bias).named("sum"), {"Reshape"}))
     masked = either(
         added + mask,
@@ -43,7 +50,13 @@ def scaled_dot_product(
         scores,
     )
     masked = either(masked, op.engine.FakeQuantize(masked).named("rounded masked"))
-    softmax = either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
+    return either(op.Softmax(masked, axis=-1), op.Softmax(masked, axis=3)).named("softmax")
+
+
+def scaled_dot_product(
+    op: Operators, value: Tensor, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar
+) -> Pattern:
+    softmax = softmax_of(op, scores, bias, mask, low)
     emptied = op.Where(mask, 0.0, softmax).named("emptied")
     softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax), emptied)
     probabilities = either(op.engine.FakeQuantize(softmax).named("probabilities"), softmax)
@@ -92,7 +105,7 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     positions = positions_added(match, facts, attended)
     if isinstance(positions, str):
         return positions
-    mask = mask_of(match, facts, heads, levels)
+    mask = mask_of(match, facts, heads, levels, shape)
     if isinstance(mask, str):
         return mask
     if positions and partly_rounded(match, positions, [query, key, scores], scaled):
@@ -189,12 +202,21 @@ def shape_of_scores(scores: Chain, match: Match, facts: Mapping[str, Fact]) -> s
         return f"the shape of '{scores.source}' is not known"
     shape = size(facts[scores.source].shape or (), names)
     numbered = np.arange(np.prod(shape)).reshape(shape)
-    result = moved(scores.nodes, numbered, match.graph, facts, names)
-    if result is None or result.shape[-2:] != shape[-2:] or differs(result, numbered):
-        return f"'{scores.result}' rearranges the scores"
+    if reason := rearranged(scores, numbered, match, names):
+        return reason
     before, after = (facts[match[name]].shape or () for name in ("softmax", "weights"))
     if before[-2:] != after[-2:]:
         return f"'{match['weights']}' rearranges the probabilities"
+    return None
+
+
+def rearranged(
+    scores: Chain, numbered: Array, match: Match, names: Mapping[str, int]
+) -> str | None:
+    """A sentence where the chain moves scores, which are numbered."""
+    result = moved(scores.nodes, numbered, match.graph, match.search.facts, names)
+    if result is None or result.shape[-2:] != numbered.shape[-2:] or differs(result, numbered):
+        return f"'{scores.result}' rearranges the scores"
     return None
 
 

@@ -20,8 +20,7 @@ from ..ops.fused import KEPT, by_distance, within
 from ..ops.reference import MOST_ELEMENTS
 from .distances import Terms, added_by_distance
 from .fusion import Match
-from .lengths import alike
-from .movement import chain_above
+from .lengths import Shape, alike
 from .probe import USUAL, Part, kinds_tried, part_above, probe, sentences
 from .shapes import Fact
 from .simulate import rounded
@@ -49,10 +48,14 @@ class Mask:
 
 
 def mask_of(
-    match: Match, facts: Mapping[str, Fact], heads: int, levels: Array | None
+    match: Match,
+    facts: Mapping[str, Fact],
+    heads: int,
+    levels: Array | None,
+    hidden: Shape,
 ) -> Mask | str:
     """The mask behind what is added to the scores, or a sentence; levels: of scores, where they are
-    quantised.
+    quantised; hidden: lengths [batch, tokens, channels].
     """
     if "rounded masked" in match and levels is None:
         return f"{match.node('rounded masked')} rounds scores that are not quantised"
@@ -70,7 +73,6 @@ def mask_of(
     if given and len(given[0].shape) != 2:
         shape = list(given[0].shape)
         return f"the mask '{given[0].name}' is {shape}, expected [batch, sequence]"
-    hidden = facts[chain_above(match["value"], match.search).source].shape or ()
     if given and not alike(given[0].shape, hidden[:2]):
         return f"the mask '{given[0].name}' is {list(given[0].shape)} for tokens {list(hidden[:2])}"
     bias, seen = None, windows(match, facts, mask)

@@ -6,7 +6,7 @@ twice: once for the output, once for what follows, which may then become an Atte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..graph import Graph, Node
 from ..ops import Trait, kinds
@@ -18,26 +18,37 @@ INSIDE = ".inside"
 
 
 def outputs_apart(graph: Graph) -> Graph:
-    """Every output that a Softmax makes and other nodes read is made a second time for these."""
+    """Every output that a Softmax makes, rounded or not, and other nodes read is made a second time
+    for these; so is one that goes out in another type.
+    """
     producer, consumers = graph.producer(), graph.consumers()
     given = [value.name for value in graph.outputs]
-    wanted = [
-        name
-        for name in given
-        if name in producer and producer[name].kind == "Softmax" and name in consumers
-    ]
-    for name in wanted:
-        graph = made_twice(graph, name)
+    casts = (producer[name] for name in given if name in producer)
+    given += [node.inputs[0] for node in casts if node.kind == "Cast"]
+    for name in given:
+        others = [node for node in consumers.get(name, ()) if node.outputs[0] not in given]
+        if others and is_softmax(name, producer):
+            graph = made_twice(graph, name, given)
     return graph
 
 
-def made_twice(graph: Graph, name: str) -> Graph:
-    """The value is the graph's output alone; what read it reads another that is the same."""
+def is_softmax(name: str, producer: Mapping[str, Node]) -> bool:
+    node = producer.get(name)
+    if node is not None and node.kind == "engine.FakeQuantize":
+        node = producer.get(node.inputs[0])
+    return node is not None and node.kind == "Softmax"
+
+
+def made_twice(graph: Graph, name: str, given: Sequence[str]) -> Graph:
+    """The value is the graph's output alone, or what that is cast from, `given`; what else read it
+    reads another that is the same.
+    """
     copies = {id(node): copied(node) for node in above(graph, name)}
     inside = {made for node in copies.values() for made in node.outputs}
     nodes: list[Node] = []
     for node in graph.nodes:
-        reads = tuple(f"{each}{INSIDE}" if each == name else each for each in node.inputs)
+        goes_out = node.kind == "Cast" and node.outputs[0] in given
+        reads = tuple(f"{n}{INSIDE}" if n == name and not goes_out else n for n in node.inputs)
         nodes.append(node.changed(inputs=reads))
         if id(node) in copies:
             copy = copies[id(node)]

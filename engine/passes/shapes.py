@@ -177,6 +177,13 @@ def attention(node: Node, inputs: list[Fact]) -> Fact:
     return Fact(query, None, result_type(node))
 
 
+def probabilities(node: Node, inputs: list[Fact]) -> Fact:
+    query, key = (fact.shape for fact in inputs[:2])
+    if query is None or key is None or query[2:] != key[2:] or query[0] != key[0]:
+        return Fact(None, None, "float32")
+    return Fact((query[0], node.attributes["heads"], query[1], key[1]), None, "float32")
+
+
 def linear(node: Node, inputs: list[Fact]) -> Fact:
     x, weight = inputs[0].shape, inputs[1].shape
     if x is None or weight is None:
@@ -249,6 +256,7 @@ RULES: dict[str, Rule] = {
     "engine.Mask": same_as_input,
     "engine.Pool": select,
     "engine.Rotary": rotary,
+    "engine.Probabilities": probabilities,
     "engine.Select": select,
     "engine.Trigram": trigram,
 }

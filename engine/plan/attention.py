@@ -12,14 +12,21 @@ from ..graph import Node
 from ..kernels.attention.records import NO_WINDOW
 from ..kernels.context import TILE
 from ..kernels.record import aligned_copy
-from .choose import AttentionChoice, ElementwiseChoice
+from .choose import AttentionChoice, ElementwiseChoice, ProbabilitiesChoice
+from .choose.attention import ROUNDED
 from .dead_channels import constant_scores
 from .elementwise import emit_elementwise, in_floats, in_steps
 from .memory import Buffer
 from .planner import Planner
-from .quantized import FLIP, attention_constants, key_factors, score_roundings
+from .quantized import FLIP, attention_constants, key_factors, roundings, score_roundings
 
-__all__ = ["bias_entries", "emit_attention", "fours_of", "position_entries"]
+__all__ = [
+    "bias_entries",
+    "emit_attention",
+    "emit_probabilities",
+    "fours_of",
+    "position_entries",
+]
 
 Array = NDArray[Any]
 LEAST_BIAS = -1e38  # nothing is left of a probability, and no infinity made
@@ -111,6 +118,29 @@ def _floats(
     _emit(planner, node, choice, params, made, fours)
     if choice.floats is not None:
         emit_elementwise(planner, node, ElementwiseChoice(choice.y, choice.floats, "none"))
+
+
+def emit_probabilities(planner: Planner, node: Node, choice: ProbabilitiesChoice) -> None:
+    """Where queries and keys are there: these need not stay until the results are handed over."""
+    if node.outputs[0] not in planner.results:
+        return  # a Cast of it is
+    how = choice.node.attributes
+    rounded = [how.get(name) for name in ROUNDED]
+    params = {
+        "q": in_floats(planner, node, choice.query),
+        "k": in_floats(planner, node, choice.key),
+        "number": planner.results.index(node.outputs[0]),
+        "heads": choice.heads,
+        "scale": float(how["scale"]),
+        "fours": fours_of(None, choice.heads, choice.depth),
+        **bias_entries(planner.optional(choice.node.bias), how["scale"], rows=False),
+        "roundings": aligned_copy(roundings(rounded)) if any(rounded) else 0,
+    }
+    channels = choice.query.buffer.channels
+    size = {"units": choice.heads, "macs": channels, "own_tiles": False}
+    planner.emit(node, "output_probabilities", choice.variant, params, "tokens", **size)
+    dtype = choice.query.buffer.dtype
+    planner.layer(node, shape=(choice.heads, choice.depth), dtype=dtype, bytes=0)
 
 
 def bias_entries(table: Array | None, scale: float, *, rows: bool) -> dict[str, Any]:

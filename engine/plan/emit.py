@@ -10,7 +10,7 @@ from ..graph import Graph, Node, Value
 from ..ops.operators import counts_distances
 from ..passes.distances import MOST_DISTANCE
 from .along_channels import emit_along_channels, emit_concat, emit_l2_norm
-from .attention import emit_attention
+from .attention import emit_attention, emit_probabilities
 from .choose import (
     AffineChoice,
     AlongChannelsChoice,
@@ -27,6 +27,7 @@ from .choose import (
     LookupChoice,
     NormChoice,
     PoolChoice,
+    ProbabilitiesChoice,
     RenamingChoice,
     RotaryChoice,
     RoundedNormChoice,
@@ -48,11 +49,12 @@ from .steps import Refusal
 __all__ = ["emit_steps", "plan_of"]
 
 log = logging.getLogger(__name__)
-EMITTERS: dict[type[Choice], Callable[[Planner, Node, Any], None]] = {
+EMITTERS: dict[type[Choice | ProbabilitiesChoice], Callable[[Planner, Node, Any], None]] = {
     EmbeddingChoice: emit_embedding,
     TrigramChoice: emit_trigram,
     LinearChoice: emit_linear,
     AttentionChoice: emit_attention,
+    ProbabilitiesChoice: emit_probabilities,
     NormChoice: emit_layer_norm,
     RotaryChoice: emit_rotary,
     RoundedNormChoice: emit_rounded_norm,
@@ -100,7 +102,7 @@ def plan_of(choices: Choices) -> Plan:
 
 def emit_steps(choices: Choices) -> Planner:
     """The steps of all nodes that kernels make."""
-    planner = Planner(choices.graph, choices.isa)
+    planner = Planner(choices.graph, choices.isa, choices.outputs)
     for node in choices.graph:
         choice = choices.of[node.outputs[0]]
         if isinstance(choice, ThroughFloats):
@@ -113,6 +115,9 @@ def emit_steps(choices: Choices) -> Planner:
 
 
 def _output(planner: Planner, choices: Choices, number: int, name: str) -> Result:
+    if name in choices.probabilities:  # its own step has handed it over
+        pairs = choices.probabilities[name]
+        return Result(name, "pairs", pairs.heads, dtype=pairs.returned)
     value = choices.values[name]
     buffer = value.buffer
     shape = (buffer.domain, value.channels, value.kept_axis, value.flat)
@@ -141,7 +146,11 @@ def _fallback(choices: Choices, results: list[Result]) -> Graph | None:
 
 def _mixes(choices: Choices, fallback: Graph | None, results: list[Result]) -> str:
     """How a row of all tokens, or the fallback, would read what kernels leave out, or nothing."""
-    tokens = {result.name: len(result.shape) for result in results if result.domain == "tokens"}
+    tokens = {
+        result.name: (len(result.shape), 2 if result.domain == "pairs" else 1)
+        for result in results
+        if result.domain != "rows"
+    }
     if not choices.mask:
         return ""
     whole = (

@@ -62,7 +62,8 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     made, result = list(dict.fromkeys((node.query, node.key, node.value))), node.outputs[0]
     makers = [producer.get(name) for name in made]
     readers = [other for other in graph if result in other.inputs]
-    alone = all(other is node or not set(made) & set(other.inputs) for other in graph)
+    others = [other for other in graph if other is not node and not _shares(other, node)]
+    alone = not any(set(made) & set(other.inputs) for other in others)
     if (
         not alone
         or wanted & {*made, result}
@@ -75,6 +76,14 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     if len(outputs) > 1 or min(outputs) % heads or min(outputs) // heads % WHOLE == 0:
         return None
     return linears, readers
+
+
+def _shares(other: Node, node: Node) -> bool:
+    """Whether it is of the same queries and keys, for which more channels of 0 change nothing."""
+    if other.kind != "engine.Probabilities":
+        return False
+    same = other.query in (node.query, node.key) and other.key in (node.query, node.key)
+    return bool(same and other.attributes["heads"] == node.attributes["heads"])
 
 
 def _is_linear(graph: Graph) -> Callable[[Node | None], bool]:

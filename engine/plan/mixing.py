@@ -215,14 +215,15 @@ RULES: dict[str, Callable[[Place], Rows]] = {
 }
 
 
-def mixes_tokens(fallback: Graph, handed: Mapping[str, int], mask: str) -> str | None:
+def mixes_tokens(fallback: Graph, handed: Mapping[str, tuple[int, int]], mask: str) -> str | None:
     """A sentence about the first node that masked tokens' values would reach; None where there is
-    none.  handed: values [batch, tokens, ...] that kernels make, and their ranks; mask: the input
-    they go by.
+    none.  handed: values [batch, ..., tokens, ...] that kernels make, their ranks and which
+    axis that of tokens is; mask: the input they go by.
     """
     dtype = next((value.dtype for value in fallback.inputs if value.name == mask), "int64")
     rows = {mask: Rows(-2, at={-1: np.zeros((), dtype)})}
-    rows.update((name, Rows(-rank, frozenset([1 - rank]))) for name, rank in handed.items())
+    for name, (rank, axis) in handed.items():
+        rows[name] = Rows(-rank, frozenset([axis - rank]))
     facts = infer(fallback)
     for node in fallback:
         inputs = [rows.get(name, CLEAN) for name in node.inputs]

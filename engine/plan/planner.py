@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ Array = NDArray[Any]
 class Planner:
     """The steps that have been emitted so far."""
 
-    def __init__(self, graph: Graph, isa: Isa) -> None:
-        self.graph, self.isa = graph, isa
+    def __init__(self, graph: Graph, isa: Isa, results: Sequence[str] = ()) -> None:
+        """results: names of the call's results, in their order."""
+        self.graph, self.isa, self.results = graph, isa, tuple(results)
         self.steps: list[Step] = []
         self.layers: list[dict[str, Any]] = []
         self.made: dict[str, Buffer] = {}  # values rounded, interleaved or in another type

@@ -34,8 +34,10 @@ class Result:
     """An array the program makes: an output of the graph, or an input of the fallback subgraph."""
 
     name: str
-    domain: str  # "tokens": [batch, length, channels]; "rows": [batch, channels]
-    channels: int
+    domain: (
+        str  # "tokens": [batch, length, channels]; "rows": [batch, channels]; "pairs": of tokens
+    )
+    channels: int  # of pairs: heads
     keep_row_axis: bool = False  # [batch, 1, channels]
     flat: bool = False  # of one channel, which is no axis
     dtype: str = "float32"  # in which a call returns it; the program makes float32
@@ -43,6 +45,8 @@ class Result:
     @property
     def shape(self) -> tuple[int | str, ...]:
         """Of the array, with names for what a call decides."""
+        if self.domain == "pairs":
+            return ("batch", self.channels, "sequence", "sequence")
         one: list[int | str] = [1] if self.keep_row_axis else []
         tokens = ["sequence"] if self.domain == "tokens" else one
         return ("batch", *tokens, *([] if self.flat else [self.channels]))

@@ -57,6 +57,12 @@ def _float_attention(step: Step, tokens: int) -> int:
     return FLOATS * int(width) * (tokens + 6)
 
 
+def _probabilities(step: Step, tokens: int) -> int:
+    """Three blocks of 16 x 16; scores, and what is read behind the last of them."""
+    _, width = step.variant
+    return 3 * FLOATS * 16 * 16 + FLOATS * int(width) * (tokens + 6 + 16)
+
+
 def _float_rows(step: Step, tokens: int) -> int:
     """Scores and masks of tiles."""
     return 2 * FLOATS * TILE * _tiles(tokens)
@@ -126,6 +132,7 @@ USES: Mapping[str, Callable[[Step, int], int]] = {  # Kernel.scratch -> what tha
     "byte_rows": _bytes_rows,
     "float_attention": _float_attention,
     "float_rows": _float_rows,
+    "probabilities": _probabilities,
     "tile_attention": _amx_attention,
     "turned_keys": _amx_transposition,
     "tile_products": _amx_product,

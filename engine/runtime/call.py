@@ -143,7 +143,7 @@ class Caller:
         ways = self.ways(length)
         room = self._room_for(ways, batch)
         results = [_shape(result, batch, length) for result in self.plan.results]
-        of_tokens = any(result.domain == "tokens" for result in self.plan.results)
+        of_tokens = any(result.domain != "rows" for result in self.plan.results)
         filled = _filled(self.plan, room, ways, batch, length)
         known = _Known(filled, results, of_tokens)
         if len(room.known) >= MOST_SHAPES:

@@ -20,6 +20,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
 from tests.runtime.crowds import graph_of  # noqa: E402
+from tests.runtime.test_probabilities import giving  # noqa: E402
 from tests.tiny import tiny_graph  # noqa: E402
 
 BEHIND, BITS = 1 << 16, 0xA5
@@ -58,6 +59,10 @@ def test_kernels_keep_to_their_scratch(form: str, span: int) -> None:
 def test_what_waits_between_panels_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "panel_count", lambda *_: 2)
     check(tiny_graph("1x4"), (1, 64))
+
+
+def test_probabilities_keep_to_it_too() -> None:
+    check(giving(), (1, 31, 64))
 
 
 def test_tiles_keep_to_it_too(amx: object) -> None:

@@ -13,6 +13,7 @@ __all__ = [
     "CONSTANTS",
     "KEYS",
     "NO_WINDOW",
+    "PROBABILITIES",
 ]
 
 NO_WINDOW = -1
@@ -92,4 +93,19 @@ ATTENTION_POSITIONS = record(  # of keys: what queries are multiplied with
     Field("of_queries", ADDRESS, "of as many"),
     Field("far", WHOLE, "entries either way of distance 0"),
     Field("roundings", ADDRESS, "of ROUNDING [4], or 0: positions.py"),
+)
+PROBABILITIES = record(
+    "PROBABILITIES",
+    *buffer("q", "queries"),
+    *buffer("k", "keys"),
+    Field("number", WHOLE, "of the call's result"),
+    Field("heads", WHOLE, "of the attention"),
+    Field("scale", FLOAT, "of scores"),
+    Field("fours", ADDRESS, "of CHANNELS [heads]: all of q and k"),
+    *BIAS,
+    Field(
+        "roundings",
+        ADDRESS,
+        "of ROUNDING [4]: of products, scaled, with the mask, and of probabilities; or 0",
+    ),
 )

@@ -32,7 +32,13 @@ from .along_channels import (
     choose_l2_norm,
     choose_softmax,
 )
-from .attention import AttentionChoice, MaskChoice, choose_attention, choose_mask
+from .attention import (
+    AttentionChoice,
+    MaskChoice,
+    choose_attention,
+    choose_mask,
+    choose_probabilities,
+)
 from .elementwise import (
     ELEMENTWISE,
     NUMBERS,
@@ -46,7 +52,7 @@ from .elementwise import (
     choose_elementwise,
     choose_lookup,
 )
-from .facts import Activation, Choice, Facts, Handed, LinearKernel, row_values
+from .facts import Activation, Choice, Facts, Handed, LinearKernel, ProbabilitiesChoice, row_values
 from .linear import LinearChoice, block_read, choose_linear, float_kernels
 from .normalize import (
     EmbeddingChoice,
@@ -87,6 +93,7 @@ __all__ = [
     "LookupChoice",
     "NormChoice",
     "PoolChoice",
+    "ProbabilitiesChoice",
     "RenamingChoice",
     "RoundedNormChoice",
     "RotaryChoice",
@@ -96,12 +103,14 @@ __all__ = [
     "choices_of",
 ]
 
-CHOOSERS: dict[str, Callable[[Facts, Node], Choice]] = {
+Chosen = Choice | Refusal | Handed | ProbabilitiesChoice
+CHOOSERS: dict[str, Callable[[Facts, Node], Choice | ProbabilitiesChoice]] = {
     "engine.Embedding": choose_embedding,
     "engine.Trigram": choose_trigram,
     "engine.Affine": choose_affine,
     "engine.Linear": choose_linear,
     "engine.Attention": choose_attention,
+    "engine.Probabilities": choose_probabilities,
     "engine.LayerNorm": choose_layer_norm,
     "engine.Lookup": choose_lookup,
     "engine.Rotary": choose_rotary,
@@ -129,7 +138,7 @@ class Choices:
 
     graph: Graph
     isa: Isa
-    of: Mapping[str, Choice | Refusal | Handed]
+    of: Mapping[str, Chosen]
     values: Mapping[str, Activation]  # what kernels make
     embedding: Node | None
     mask: str  # the input that says which tokens count, or ""
@@ -155,7 +164,12 @@ class Choices:
         """The values that the fallback subgraph reads or the graph gives."""
         wanted = {name for node in self.fallback for name in node.inputs}
         wanted.update(value.name for value in self.graph.outputs)
-        return [name for name in self.values if name in wanted]
+        return [name for name in (*self.values, *self.probabilities) if name in wanted]
+
+    @property
+    def probabilities(self) -> dict[str, ProbabilitiesChoice]:
+        """Results that lie in no buffer."""
+        return {name: how for name, how in self.of.items() if isinstance(how, ProbabilitiesChoice)}
 
     @property
     def inputs(self) -> tuple[str, str, str]:
@@ -172,7 +186,8 @@ class Choices:
         # kernels read ids, types and mask as [batch, length]; in ONNX they may broadcast
         if not all(len(shape) == 2 and alike(shape, shapes[0]) for shape in shapes):
             return Refusal("ids, types and mask have other shapes")
-        if any(self.values[name].buffer.dtype != "f32" for name in self.outputs):
+        lying = [self.values[name] for name in self.outputs if name in self.values]
+        if any(value.buffer.dtype != "f32" for value in lying):
             return Refusal("the fallback subgraph reads bytes")
         return None
 
@@ -208,7 +223,7 @@ def choices_of(
         facts.varying = varying_fours(graph, in_bytes=not isa.has("amx-int8"))
         blocks = {name: block_read(how) for name, how in facts.kernels.items()}
         facts.live = live_channels(graph, facts.varying, blocks)
-    of: dict[str, Choice | Refusal | Handed] = {}
+    of: dict[str, Chosen] = {}
     fallback: dict[str, Node] = {}  # value -> the refused node that makes it
     for node in graph:
         needed = next((fallback[name] for name in node.inputs if name in fallback), None)
@@ -216,12 +231,14 @@ def choices_of(
         of[node.outputs[0]] = choice
         if isinstance(choice, Refusal):
             fallback.update(dict.fromkeys(filter(None, node.outputs), node))
+        elif isinstance(choice, ProbabilitiesChoice):
+            facts.probabilities[node.outputs[0]] = choice
         elif isinstance(choice, Choice):
             facts.values[node.outputs[0]] = choice.y
     return Choices(graph, isa, of, facts.values, facts.embedding, facts.mask or "")
 
 
-def _chosen(facts: Facts, node: Node) -> Choice | Refusal | Handed:
+def _chosen(facts: Facts, node: Node) -> Chosen:
     if node.kind == "Identity" and _is_handed(facts.graph, node):
         return Handed(node.inputs[0])
     try:
@@ -235,7 +252,7 @@ def _chosen(facts: Facts, node: Node) -> Choice | Refusal | Handed:
     for each in (choice, choice.made if isinstance(choice, ThroughFloats) else None):
         if isinstance(each, EmbeddingChoice | TrigramChoice):
             facts.embedding = node
-        elif isinstance(each, AttentionChoice | MaskChoice):
+        elif isinstance(each, AttentionChoice | MaskChoice | ProbabilitiesChoice):
             facts.mask = each.mask
     return choice
 

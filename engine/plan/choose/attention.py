@@ -13,13 +13,21 @@ from ...graph import Node
 from ..heads import WHOLE
 from ..ranges import attention_is_bytes, softmax_of, why_not_bytes, why_not_rounded
 from ..steps import Unplanned
-from .facts import Activation, Choice, Facts
+from .facts import Activation, Choice, Facts, ProbabilitiesChoice
 from .rows import RenamingChoice
 
-__all__ = ["AttentionChoice", "MaskChoice", "choose_attention", "choose_mask", "forms_read"]
+__all__ = [
+    "AttentionChoice",
+    "MaskChoice",
+    "choose_attention",
+    "choose_mask",
+    "choose_probabilities",
+    "forms_read",
+]
 
 Array = NDArray[Any]
 LEAST_SCALE = 1e-30  # of scores that are to be far below
+ROUNDED = ("scores", "scaled", "masked", "probabilities")  # ROUNDINGs of PROBABILITIES
 PARTS = ("scores", "scaled", "masked", "probabilities", "product")
 TILE_DEPTHS = (16, 32, 64, 128)  # of heads, for kernels/attention/amx.py
 
@@ -82,6 +90,30 @@ def choose_attention(facts: Facts, node: Node) -> AttentionChoice:
         _check_window(facts, node, query)
     choose = _bytes if in_bytes else _floats
     return choose(facts, node, (query, key, value), mask, depth)
+
+
+def choose_probabilities(facts: Facts, node: Node) -> ProbabilitiesChoice:
+    """In float32, whatever the attention beside it computes in.
+
+    Raises:
+        Unplanned: no kernel does this.
+    """
+    query, key = (facts.value(name) for name in (node.query, node.key))
+    how, heads = node.attributes, node.attributes["heads"]
+    _check_mask(facts, node.mask)
+    depth = query.buffer.channels // heads
+    if query.channels != key.channels or depth % WHOLE:
+        raise Unplanned(f"heads of {depth} channels")
+    if {query.buffer.domain, key.buffer.domain} != {"tokens"}:
+        raise Unplanned("not of every token")
+    rounded = any(how.get(each) is not None for each in ROUNDED)
+    if how["scale"] < 0 or (node.bias and (how["scale"] == 0 or rounded)):
+        raise Unplanned(f"scores are multiplied by {how['scale']}, or rounded, and have a bias")
+    if rounded and not facts.finite:
+        raise Unplanned("some constants are not finite")
+    facts.optional(node.bias)
+    variant = (depth, facts.isa.block_width())
+    return ProbabilitiesChoice(node, query, key, node.mask, heads, depth, variant)
 
 
 def _check_mask(facts: Facts, mask: str) -> None:

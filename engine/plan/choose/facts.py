@@ -16,7 +16,15 @@ from ..memory import FORMS, LINE, Buffer
 from ..quantized import stored
 from ..steps import Refusal, Unplanned
 
-__all__ = ["Activation", "Choice", "Facts", "Handed", "LinearKernel", "row_values"]
+__all__ = [
+    "Activation",
+    "Choice",
+    "Facts",
+    "Handed",
+    "LinearKernel",
+    "ProbabilitiesChoice",
+    "row_values",
+]
 
 Array = NDArray[Any]
 MOST_CHANNELS = (1 << 23) - LINE  # of a value: places in a tile and tables of outputs are int32
@@ -60,6 +68,20 @@ class Handed:
 
 
 @dataclass(frozen=True)
+class ProbabilitiesChoice:
+    """How a Probabilities is made, where it is handed over: it lies in no buffer."""
+
+    node: Node
+    query: Activation
+    key: Activation
+    mask: str  # the input of the graph that says which keys count, or ""
+    heads: int
+    depth: int  # channels of a head
+    variant: tuple[int, int]
+    returned: str = "float32"  # the type in which a call returns it
+
+
+@dataclass(frozen=True)
 class LinearKernel:
     """A kernel, the form (memory.FORMS) in which it reads x or "", and how its weights are packed;
     width: tokens of its register block; panels: of the inputs.
@@ -96,6 +118,7 @@ class Facts:
     varying: Mapping[str, Array] = field(default_factory=dict)  # dead_channels.varying_fours
     live: Mapping[str, Array] = field(default_factory=dict)  # dead_channels.live_channels
     values: dict[str, Activation] = field(default_factory=dict)
+    probabilities: dict[str, ProbabilitiesChoice] = field(default_factory=dict)
     embedding: Node | None = None
     mask: str | None = None  # that of all attentions; None before the first
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...graph import Node
 from ..steps import Unplanned
-from .facts import Activation, Choice, Facts
+from .facts import Activation, Choice, Facts, ProbabilitiesChoice
 
 __all__ = [
     "PoolChoice",
@@ -108,14 +108,17 @@ def choose_channels(facts: Facts, node: Node) -> RenamingChoice:
     return RenamingChoice(replace(x, buffer=buffer, channels=count))
 
 
-def choose_cast(facts: Facts, node: Node) -> RenamingChoice:
+def choose_cast(facts: Facts, node: Node) -> RenamingChoice | ProbabilitiesChoice:
     """Cast of a result, which is float32 until the call returns it.
 
     Raises:
         Unplanned: it is no such Cast.
     """
-    x, to = facts.value(node.inputs[0], plain=False), node.attributes["to"]
+    made, to = facts.probabilities.get(node.inputs[0]), node.attributes["to"]
     is_last = node.outputs[0] not in facts.graph.consumers()
+    if made is not None and to in RETURNED and is_last and made.returned == "float32":
+        return replace(made, returned=to)
+    x = facts.value(node.inputs[0], plain=False)
     if x.buffer.dtype != "f32" or to not in RETURNED or not is_last or x.returned != "float32":
         raise Unplanned(f"kernels compute with no {to}")
     return RenamingChoice(replace(x, returned=to))
