@@ -6,6 +6,7 @@
 # models: which models run wholly in kernels, how near and how fast -> docs/models.md; resumable
 # docs: the pages of docs/ as a site, in site/; every link is checked
 # pages: those of docs/ and results/ that are made of code, again
+# plugins: those of Snakemake for S3, Kubernetes, AWS Batch, LSF, Grid Engine, in .venv/plugins
 # bench: engines side by side, kernels, profile -> docs/performance.md (docs/performance.md says how)
 # The environment is made on first use; `make run VENV=/path` uses another.
 
@@ -22,7 +23,7 @@ PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: run test smoke fuzz soak crowds check format size models bench report archive graph pages \
-	docs clean
+	docs plugins clean
 
 run: $(VENV)/.installed
 	snakemake $(TARGETS)
@@ -94,6 +95,15 @@ $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
 $(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
 	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -r requirements-docs.txt
 	touch $@
+
+$(VENV)/.installed-plugins: $(VENV)/.installed requirements-plugins.txt
+	$(VENV)/bin/python -m venv $(VENV)/plugins
+	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(VENV)/plugins/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth
+	$(VENV)/plugins/bin/python -m pip install --quiet $(PIP_FLAGS) -c requirements.txt -r requirements-plugins.txt
+	touch $@
+
+plugins: $(VENV)/.installed-plugins
 
 clean:
 	git clean --quiet -ffdX results

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from workflow.rulebook import imports
+
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "workflow", "config", "profiles", "envs", "engine", "requirements.txt")
 WORDS = "a an the film story is was not very good bad great dull warm cold , . [PAD]"
@@ -18,6 +20,8 @@ WORDS = "a an the film story is was not very good bad great dull warm cold , . [
 
 class Clone:
     """The workflow in a folder of its own, with a configuration of its own."""
+
+    python = sys.executable  # that runs snakemake
 
     def __init__(self, folder, programs=None, here=None):
         """programs: a folder whose programs are found before this Python's own; here: a working
@@ -30,6 +34,9 @@ class Clone:
                 copy(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 copy(source, folder / part)
+        if imports.KEPT.exists():  # of the repository: nothing has to be read again
+            (folder / imports.KEPT.parent).mkdir()
+            shutil.copy(imports.KEPT, folder / imports.KEPT)
 
     def configure(self, **changes):
         """Write config/test.yaml, which `snakemake` is told to read."""
@@ -42,7 +49,7 @@ class Clone:
         if self.here != self.folder:
             extra += ["--snakefile", str(self.folder / "Snakefile")]
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments, *extra],
+            [self.python, "-m", "snakemake", *arguments, *extra],
             cwd=self.here,
             env=self.environment(**environment),
             stdout=subprocess.PIPE,

@@ -5,6 +5,7 @@ Archiving is quick and needs nothing but files, so that is really done.
 
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ if "workflow.scripts.measure.archive" in sys.argv:
 content = hashlib.sha256(" ".join(sys.argv[1:]).encode()).hexdigest()
 for word in sys.argv[1:]:
     path = Path(word)
-    if not word.startswith("results/") or path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if not re.match(r"(\.snakemake/storage/s3/\w+/)?results/", word) or path.is_file():
+        continue
+    if path.is_dir() and any(path.iterdir()):
         continue
     files = [path]
     if path.name.startswith("ir_"):

@@ -117,6 +117,12 @@ def test_a_touch_runs_nothing(made):
 # --- what fails ---
 
 
+@pytest.fixture
+def tiny_clone(tiny_clone, forked):
+    tiny_clone.programs = forked
+    return tiny_clone
+
+
 def test_an_interrupted_step_leaves_nothing(tiny_clone):
     path = tiny_clone.folder / "workflow/scripts/convert/export.py"
     code = path.read_text()

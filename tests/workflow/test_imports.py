@@ -74,6 +74,23 @@ def test_packages_of_others_stand_with_their_versions(tmp_path, monkeypatch):
     assert imports.other_packages(tmp_path, ["engine/a.py"]) == "numpy 1.26, scikit-learn 1.9"
 
 
+def test_what_was_read_is_kept_and_what_is_kept_may_be_anything(tmp_path, monkeypatch):
+    write(tmp_path, engine__a="import torch\nfrom . import b\n", engine__b="x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    found, reads, read = [], [], imports._read
+    monkeypatch.setattr(imports, "_read", lambda *file: reads.append(file) or read(*file))
+    for kept in (None, None, "{", '{"a": 1}', "[]"):
+        for each in (imports._contents, imports._kept, imports._asked, imports._imports):
+            each.cache_clear()
+        if kept:
+            imports.KEPT.write_text(kept)
+        found.append((code_fingerprint(tmp_path, ["engine/a.py"]), len(reads)))
+        imports.keep_what_was_read()
+    same, numbers = zip(*found, strict=True)
+    assert len(set(same)) == 1 and numbers == (2, 2, 4, 6, 8)
+    assert "torch" in imports.KEPT.read_text()
+
+
 # --- what the code does ---
 
 BEFORE = "import numpy\n\n\ndef f(x):\n    return x + 1\n"

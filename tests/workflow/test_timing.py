@@ -36,5 +36,5 @@ def test_two_processes_take_turns(tmp_path):
 def test_one_run_has_one_timed_step_at_a_time(clone):
     text = clone.snakemake("results/sst2_sweep.csv", "--dry-run", "--cores", "1").stdout
     assert text.count("timing=1") == text.count("rule sweep_point:") == 12
-    common = (clone.folder / "Snakefile").read_text()
+    common = (clone.folder / "workflow/Snakefile").read_text()
     assert 'workflow.global_resources.setdefault("timing", 1)' in common

@@ -1,9 +1,18 @@
-"""What is in a file or folder, as one short string: names and contents count, times do not."""
+"""What is in a file or folder, as one short string: names and contents count, times do not; and
+which version of a package is here.
+"""
 
 import hashlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+# what others made and results depend on: the module that is imported -> what pip calls it
+OTHERS = {
+    **{name: name for name in ("numpy", "numba", "llvmlite", "onnx", "onnxruntime", "torch")},
+    **{name: name for name in ("transformers", "scipy", "seqeval")},
+    "sklearn": "scikit-learn",
+}
 
 
 def sha256(path: Path) -> str:

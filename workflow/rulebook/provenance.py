@@ -15,8 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.measure.placement import usable
-from workflow.rulebook.fingerprint import sha256
-from workflow.rulebook.imports import OTHERS
+from workflow.rulebook.fingerprint import OTHERS, sha256
 from workflow.rulebook.place import ROOT
 
 NONE: Mapping[str, Any] = MappingProxyType({})

@@ -10,7 +10,11 @@ sys.path.insert(0, str(Path(workflow.current_basedir).parents[1]))
 from workflow.rulebook.checked_config import ConfigError, checked, typed
 from workflow.rulebook.command_line import options
 from workflow.rulebook.fingerprint import fingerprint, installed
-from workflow.rulebook.imports import code_fingerprint, other_packages
+from workflow.rulebook.imports import (
+    code_fingerprint,
+    keep_what_was_read,
+    other_packages,
+)
 from workflow.rulebook.names import (
     PRECISIONS,
     PUBLISHED,
