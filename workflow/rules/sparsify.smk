@@ -69,7 +69,7 @@ rule finetune_teacher:
         corpus="results/sparsify/corpus.tsv",
         development="results/sparsify/development.tsv",
     output:
-        "results/sparsify/teacher/model.safetensors",
+        model="results/sparsify/teacher/model.safetensors",
         metrics="results/sparsify/teacher.csv",
     log:
         "logs/sparsify/finetune_teacher.log",
@@ -85,7 +85,7 @@ rule finetune_teacher:
         "python -m workflow.scripts.sparsify.teacher --corpus {input.corpus}"
         " --development {input.development} --model {params.model} {params.learning}"
         " {params.training} {params.intervals} --metrics {output.metrics}"
-        " --checkpoint $(dirname {output[0]}).pt --output $(dirname {output[0]}) >> {log} 2>&1"
+        " --checkpoint $(dirname {output.model}).pt --output $(dirname {output.model}) >> {log} 2>&1"
 
 
 rule teacher_targets:
@@ -117,7 +117,7 @@ rule distil_dense:
         targets="results/sparsify/targets/targets.json",
         development="results/sparsify/development.tsv",
     output:
-        "results/sparsify/dense/model.safetensors",
+        model="results/sparsify/dense/model.safetensors",
         metrics="results/sparsify/dense.csv",
     log:
         "logs/sparsify/distil_dense.log",
@@ -133,7 +133,7 @@ rule distil_dense:
         "python -m workflow.scripts.sparsify.distil --teacher $(dirname {input.teacher})"
         " --targets $(dirname {input.targets}) --development {input.development} {params.sizes}"
         " {params.learning} {params.training} {params.intervals} --metrics {output.metrics}"
-        " --checkpoint $(dirname {output[0]}).pt --output $(dirname {output[0]}) >> {log} 2>&1"
+        " --checkpoint $(dirname {output.model}).pt --output $(dirname {output.model}) >> {log} 2>&1"
 
 
 rule prune:
@@ -144,7 +144,7 @@ rule prune:
         targets="results/sparsify/targets/targets.json",
         development="results/sparsify/development.tsv",
     output:
-        "results/sparsify/sparse/model.safetensors",
+        model="results/sparsify/sparse/model.safetensors",
         metrics="results/sparsify/sparse.csv",
     log:
         "logs/sparsify/prune.log",
@@ -166,8 +166,8 @@ rule prune:
         " --teacher $(dirname {input.teacher}) --targets $(dirname {input.targets})"
         " --development {input.development} --pruning {params.pattern} {params.ramp}"
         " --layers {params.layers} {params.learning} {params.training} {params.intervals}"
-        " --metrics {output.metrics} --checkpoint $(dirname {output[0]}).pt"
-        " --output $(dirname {output[0]}) >> {log} 2>&1"
+        " --metrics {output.metrics} --checkpoint $(dirname {output.model}).pt"
+        " --output $(dirname {output.model}) >> {log} 2>&1"
 
 
 rule score_students:
@@ -213,9 +213,9 @@ rule plot_curves:
 rule ship_sparse:
     """The sparse student in float16 with its tokenizer: a model folder for `source: local`."""
     input:
-        "results/sparsify/sparse/model.safetensors",
-        "results/sparsify/scores.json",
-        "results/sparsify/curves.svg",
+        model="results/sparsify/sparse/model.safetensors",
+        scores="results/sparsify/scores.json",
+        curves="results/sparsify/curves.svg",
     output:
         "results/sparsify/shipped/model.safetensors",
     log:
@@ -228,6 +228,6 @@ rule ship_sparse:
         least=SPARSIFY["pruning"]["sparsity"]
         * (SPARSIFY["pruning"]["budget"] == "layer"),
     shell:
-        "python -m workflow.scripts.sparsify.ship --model $(dirname {input[0]})"
+        "python -m workflow.scripts.sparsify.ship --model $(dirname {input.model})"
         " --pattern {params.pattern} --sparsity {params.least}"
         " --output $(dirname {output}) > {log} 2>&1"
