@@ -42,7 +42,9 @@ Array = NDArray[Any]
 
 
 def softmax_of(op: Operators, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar) -> Pattern:
-    added = either(scores, scores + bias, Viewed((scores + bias).named("sum"), {"Reshape"}))
+    added = either(
+        scores, summed(op, scores, bias), Viewed(summed(op, scores, bias).named("sum"), {"Reshape"})
+    )
     masked = either(
         added + mask,
         op.Where(mask, low, added).named("masked_where"),
@@ -57,11 +59,16 @@ def scaled_dot_product(
     op: Operators, value: Tensor, scores: Tensor, bias: Tensor, mask: Tensor, low: Scalar
 ) -> Pattern:
     softmax = softmax_of(op, scores, bias, mask, low)
-    emptied = op.Where(mask, 0.0, softmax).named("emptied")
+    shares = either(softmax, op.engine.FakeQuantize(softmax).named("rounded shares"))
+    emptied = op.Where(mask, 0.0, shares).named("emptied")
     softmax = either(softmax, op.Where(op.IsNaN(softmax), 0.0, softmax), emptied)
     probabilities = either(op.engine.FakeQuantize(softmax).named("probabilities"), softmax)
     weights = Viewed(probabilities, {"Reshape"}).named("weights")
     return Viewed(op.MatMul(weights, value).named("context"), VIEWS | {"engine.FakeQuantize"})
+
+
+def summed(op: Operators, scores: Tensor, bias: Tensor) -> Pattern:
+    return either(scores + bias, op.engine.FakeQuantize(scores + bias).named("rounded sum"))
 
 
 @dataclass(frozen=True)
@@ -102,37 +109,67 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
         return reason
     levels = levels_of(match, query.factor * key.factor, scores, scaled)
     attended = Attended(query, key, heads, query.factor * key.factor * scores.factor)
-    positions = positions_added(match, facts, attended)
+    positions = positions_added(match, facts, attended, levels)
     if isinstance(positions, str):
         return positions
     mask = mask_of(match, facts, heads, levels, shape)
     if isinstance(mask, str):
         return mask
-    if positions and partly_rounded(match, positions, [query, key, scores], scaled):
+    parts = Parts(query, key, value, scores, scaled, heads, mask, positions)
+    return wrong_roundings(match, parts) or parts
+
+
+def wrong_roundings(match: Match, parts: Parts) -> str | None:
+    """A sentence where something is rounded, or set to 0, as no Attention has it."""
+    if parts.positions and partly_rounded(match, parts.positions, parts):
         return "scores by positions are partly quantised"
-    if "emptied" in match and ("masked_where" not in match or mask.masking != "keys"):
+    inner = rounding(match, "rounded shares")
+    if inner not in (None, rounding(match, "probabilities")):
+        return f"'{match['rounded shares']}' is rounded again"
+    if "emptied" in match and ("masked_where" not in match or parts.mask.masking != "keys"):
         return f"'{match['emptied']}' is 0 elsewhere than where a token is masked"
-    return Parts(query, key, value, scores, scaled, heads, mask, positions)
+    return None
 
 
-def partly_rounded(
-    match: Match, positions: Positions, chains: Sequence[Chain], scaled: Quantization | None
-) -> bool:
+def rounding(match: Match, name: str) -> Quantization | None:
+    """Of a FakeQuantize of the match; None where it has none."""
+    return match.node(name).attributes["quantization"] if name in match else None
+
+
+def rounded_to_one(match: Match, levels: Array | None) -> bool:
+    """Whether all that scores with positions can be, and scores without, the mask's rounding makes
+    the same: quantize_static's steps reach from 0 to the least float32.
+    """
+    of_sum, of_mask = rounding(match, "rounded sum"), rounding(match, "rounded masked")
+    if of_sum is None or of_mask is None or levels is None:
+        return False
+    every = np.concatenate([every_byte(of_sum), levels])
+    return len(np.unique(quantized(every, of_mask))) == 1
+
+
+def partly_rounded(match: Match, positions: Positions, parts: Parts) -> bool:
     """Whether some is quantised of what stands before the softmax, and some is not; or the sum."""
-    how = [chain.quantization for chain in chains]
+    how = [chain.quantization for chain in (parts.query, parts.key, parts.scores)]
     for table in (positions.of_keys, positions.of_queries):
         how += [] if table is None else [table.how, table.rounding]
-    return scaled is not None or "rounded masked" in match or (any(how) and not all(how))
+    some = any(how) and not all(how)
+    return parts.scaled is not None or "rounded masked" in match or some
 
 
 def positions_added(
-    match: Match, facts: Mapping[str, Fact], attended: Attended
+    match: Match, facts: Mapping[str, Fact], attended: Attended, levels: Array | None
 ) -> Positions | None | str:
     """What queries and keys themselves are multiplied with, before that is added; or a sentence."""
-    if "bias" not in match or part_above(match["bias"], match.search, facts) is not None:
-        return "the sum with a bias is rearranged" if "sum" in match else None
+    if "bias" not in match:
+        return None
+    if part_above(match["bias"], match.search, facts) is not None:
+        odd = "rounded" if "rounded sum" in match else "rearranged" if "sum" in match else ""
+        return f"the sum with a bias is {odd}" if odd else None
     if "sum" in match and last_two(match["sum"], facts) != last_two(match["softmax"], facts):
         return f"'{match['sum']}' is rearranged"
+    if "rounded sum" in match:
+        flat = rounded_to_one(match, levels)
+        return None if flat else "scores by positions are rounded again"
     return positions_of(match["bias"], attended, match.search, facts)
 
 
@@ -241,7 +278,7 @@ def build(match: Match) -> Sequence[Node]:
         *added_constants(match, parts),
     )
     before = parts.query.factor * parts.key.factor
-    softmax = match.node("probabilities") if "probabilities" in match else None
+    shares = rounding(match, "probabilities")
     attributes = {
         "heads": parts.heads,
         "scale": before * parts.scores.factor,
@@ -251,10 +288,8 @@ def build(match: Match) -> Sequence[Node]:
         **rounded_positions(parts.positions),
         "scores": divided(parts.scores.quantization, before),
         "scaled": parts.scaled,
-        "masked": match.node("rounded masked").attributes["quantization"]
-        if "rounded masked" in match
-        else None,
-        "probabilities": of_shares(softmax.attributes["quantization"]) if softmax else None,
+        "masked": rounding(match, "rounded masked"),
+        "probabilities": of_shares(shares) if shares else None,
         "product": None,
         "output": None,
         "precision": precision_of(match, parts),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Graph, Node
+from ..graph import Graph, Node, Quantization
 from ..ops.reference import evaluate
 from .fusion import Fusion, Match, fuse
 from .layer_norm import ROUNDINGS
@@ -25,7 +25,7 @@ from .match import Constant, Missing, Operators, Pattern, Search, Tensor, either
 from .names import layer_name
 from .probe import part_above, probe, sentences
 from .shapes import Fact
-from .simulate import rounded
+from .simulate import fake_quantize, quantization_of, rounded
 
 __all__ = ["FUSIONS", "embedding"]
 
@@ -309,10 +309,23 @@ def before_norm(match: Match, node: Node) -> list[Node]:
     norm, total = match.root, f"{match.root.outputs[0]}.sum"
     inputs = (*node.inputs[:5], "", "", *node.inputs[7:])
     parts, x = [node.changed(inputs=inputs, outputs=(total,))], total
+    how = steps_of_rows(match)
     if "rounded" in match:
         x = f"{total}.rounded"
         parts.append(match.node("rounded").changed(inputs=(total,), outputs=(x,)))
+    elif how is not None:  # which changes nothing
+        x = f"{total}.rounded"
+        parts.append(fake_quantize(total, x, how))
     return [*parts, norm.changed(inputs=(x, *norm.inputs[1:]))]
+
+
+def steps_of_rows(match: Match) -> Quantization | None:
+    """Those that all rows are made of, where words alone are looked up in a table of bytes."""
+    if any(name in match for name in ("places", "rows", "types")):
+        return None
+    source = match.search.producer.get(match["words"])
+    stored = source is not None and source.kind == "DequantizeLinear"
+    return quantization_of(match.graph, source) if source is not None and stored else None
 
 
 # --- words alone, as T5 has them ---

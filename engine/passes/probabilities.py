@@ -77,7 +77,9 @@ def positions_by_channels(match: Match) -> bool:
     """Whether what is added does not follow from lengths and masks, or is rearranged."""
     if "bias" not in match:
         return False
-    return "sum" in match or part_above(match["bias"], match.search, match.search.facts) is None
+    if "sum" in match or "rounded sum" in match:
+        return True
+    return part_above(match["bias"], match.search, match.search.facts) is None
 
 
 def heads_of_shares(match: Match, query: Chain, key: Chain, scores: Chain) -> int | str:

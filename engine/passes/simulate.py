@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..graph import Graph, Node, Quantization
 from ..ops.numbers import dequantized, quantized
 from ..ops.reference import evaluate
-from .clean import clean, merge_twins, substitute
+from .clean import clean, fold, merge_twins, substitute
 from .fusion import Fusion, Match, fuse, per_channel
 from .match import Constant, Operators, Pattern, Tensor, either
 from .movement import MOVEMENTS
@@ -45,7 +45,7 @@ def simulate(graph: Graph) -> Graph:
         before = graph.nodes
         graph = stored_constants(raised(joined(raised_dequantize(graph))))
         graph = merge_twins(drop_repeated(graph))
-        graph = stored_products(computed(graph))
+        graph = fold(stored_products(computed(graph)))
     return graph.without_dead_nodes()
 
 

@@ -98,17 +98,25 @@ def attended(
     queries: bool = True,
     emptied: str = "masked",
     rounded: bool = False,
+    steps: float = 0.0,
 ) -> Graph:
-    """added: to scores; rounded: they are all of it."""
+    """added: to scores; rounded: they are all of it; steps: of a rounding of scores with their
+    mask, behind which probabilities are rounded before and after they are set to 0.
+    """
     s = Sentences()
+
+    def round_trip(x: str, scale: float, zero: int) -> str:
+        return s.round_trip(x, scale, zero) if steps else x
+
     keys = s.Div(s.Transpose(s.split("k"), perm=(0, 2, 1)), 2.0)
     scores = added(s) if rounded else s.Add(s.MatMul(s.split("q"), keys), added(s))
     apart = s.Concat(whole(-1, 2), s.length, s.length, axis=0)
     absent = taken_out(s, queries=queries)
-    scores = s.Reshape(scores, apart)
+    scores = s.Reshape(round_trip(scores, 0.1, 140), apart)
     chosen = (scores, LOWEST) if emptied == "kept" else (LOWEST, scores)
-    p = s.Softmax(s.Where(absent, *chosen), axis=3)
-    p = s.Where(absent, np.float32(0), p) if emptied else p
+    p = s.Softmax(round_trip(s.Where(absent, *chosen), steps, 255), axis=3)
+    p = round_trip(p, 1 / 255, 0)
+    p = round_trip(s.Where(absent, np.float32(0), p), 1 / 255, 0) if emptied else p
     together = s.Concat(whole(-1), s.length, s.length, axis=0)
     context = s.MatMul(s.Reshape(p, together), s.split("v"))
     apart = s.Concat(whole(-1, 2), s.length, whole(4), axis=0)
@@ -176,6 +184,17 @@ def test_some_is_quantised() -> None:
     graph = attended(lambda s: rounded_sums(s, None), rounded=True)
     assert "Attention" not in operators(fused(graph))
     assert "partly" in why(simulate(clean(graph)), FUSION)
+
+
+@pytest.mark.parametrize(("steps", "fits"), [(1.334e36, True), (0.3, False)])
+def test_scores_that_their_mask_rounds_to_nothing(steps: float, fits: bool) -> None:
+    """All tokens that count are attended to alike."""
+    graph = attended(rounded_sums, rounded=True, steps=steps)
+    after = fused(graph)
+    assert ("Attention" in operators(after)) == fits
+    if fits:
+        assert not only(after, "Attention").key_positions
+        assert_same(graph, after, **FEEDS)
 
 
 REFUSED: dict[str, Callable[[Sentences], str]] = {
