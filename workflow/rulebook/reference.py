@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -33,15 +33,6 @@ ones. What the columns of data are: `config/README.md`; how a sparse model is ma
 | key | type, and what it is without | what it means |
 |---|---|---|
 """
-
-
-def pages() -> dict[Path, str]:
-    """Each page that is made, by its place in the repository."""
-    return {
-        Path("docs/commands.md"): commands(),
-        Path("docs/configuration.md"): configuration(),
-        Path("results/README.md"): targets.page((*PRECISIONS, *PUBLISHED)),
-    }
 
 
 # --- commands ---
@@ -156,10 +147,17 @@ def _sentence(lines: list[str]) -> str:
     return " ".join(kept).replace("|", ";").replace("<", "&lt;")
 
 
+PAGES: dict[Path, Callable[[], str]] = {  # by their places in the repository
+    Path("docs/commands.md"): commands,
+    Path("docs/configuration.md"): configuration,
+    Path("results/README.md"): lambda: targets.page((*PRECISIONS, *PUBLISHED)),
+}
+
+
 def main(arguments: argparse.Namespace) -> None:
-    for name, text in pages().items():
+    for name, text in PAGES.items():
         with whole(arguments.root / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text(), encoding="utf-8")
 
 
 if __name__ == "__main__":
