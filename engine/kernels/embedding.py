@@ -1,6 +1,6 @@
-"""Embeddings: up to three gathers, (word + type) + position as BERT adds them up, LayerNorm along
-the row, then a transposition into tiles with tokens in lanes.  Where `rounding` is not 0, word +
-type is rounded to a byte in between.
+"""Embeddings: up to three gathers, (word + type) + position as BERT adds them up, or (word +
+position) + type, LayerNorm along the row, then a transposition into tiles with tokens in lanes.
+Where `rounding` is not 0 the first sum is rounded to a byte.
 
 The variance is that of deviations from the mean of SOME channels, the first, as in normalize.py.
 A trigram's row has the words of three neighbours (MobileBERT): those that stand beside a token in
@@ -100,7 +100,9 @@ def _gathered(normalised):
     near_mean, (_, rounded) = routine(_near_mean), rounding(CHUNK)
 
     def gather(word, position, kind, ahead, kept, of_row):
-        row_bytes, last, how = of_row
+        row_bytes, last, how, swapped = of_row
+        if swapped:
+            position, kind = kind, position
         near = near_mean(word, position, kind) if normalised else f32(0)
         sums, squares, v = splat(f32(0)), splat(f32(0)), splat(f32(0))
         for n in range(0, row_bytes, 4 * CHUNK):
@@ -156,7 +158,7 @@ def embedding(output, normalised):
         row_bytes, how = 4 * channels, load_i64(params + EMBEDDING.rounding)
         rows = kept + row_bytes
         block_scratch = rows + size * TILE * channels
-        beta = gamma + row_bytes
+        beta, swapped = gamma + row_bytes, load_i64(params + EMBEDDING.positions_first)
         for tile in range(begin, end):
             for t in range(min(tokens - TILE * tile, TILE)):
                 at = 4 * (TILE * tile + t)
@@ -168,7 +170,7 @@ def embedding(output, normalised):
                     position += row_bytes * load_int(places + at)
                 if types:
                     kind += row_bytes * load_int(kinds + at)
-                of_row = row_bytes, last, how
+                of_row = row_bytes, last, how, swapped
                 sums, squares = gather(word, position, kind, ahead, kept, of_row)
                 rest, factor = f32(0), f32(1)
                 if normalised:

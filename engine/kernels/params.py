@@ -157,7 +157,8 @@ EMBEDDING = record(
     Field("epsilon", FLOAT, "of LayerNorm"),
     Field("share", FLOAT, "1 / channels that count"),
     Field("last", WHOLE, "channels of the last 64 that count; the others are 0 in all tables"),
-    Field("rounding", ADDRESS, "of ROUNDING, or 0 where word + type is not rounded"),
+    Field("rounding", ADDRESS, "of ROUNDING, or 0 where the first sum is not rounded"),
+    Field("positions_first", WHOLE, "whether a word's position is added before its type"),
 )
 
 

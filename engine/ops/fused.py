@@ -57,20 +57,23 @@ def embedding(
     position_offset: int = 0,
     padding_id: int | None = None,
     sum: Quantization | None = None,
+    first: str = "types",
     output: Quantization | None = None,
 ) -> Array:
-    """y [B, S, C] from input_ids [B, S]."""
+    """y [B, S, C] from input_ids [B, S]; first: what is added to words before the other is."""
     places = np.arange(input_ids.shape[1])[None] + position_offset
     if position_ids is not None:
         places = position_ids
     if padding_id is not None:  # RoBERTa counts only real tokens, from padding_id + 1
         real = (input_ids != padding_id).astype(np.int64)
         places = np.cumsum(real, axis=1) * real + padding_id
+    kinds = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+    parts = [None if types is None else types[kinds], None]
+    parts[1] = None if positions is None else positions[places]
+    one, other = parts if first == "types" else parts[::-1]
     total = words[input_ids]
-    if types is not None:
-        kinds = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        total = rounded(total + types[kinds], sum)
-    total = total if positions is None else total + positions[places]
+    total = total if one is None else rounded(total + one, sum)
+    total = total if other is None else total + other
     if gamma is not None:
         total = layer_normalization(total, gamma, beta, epsilon=epsilon)[0]
     return quantized(total, output)

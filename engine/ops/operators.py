@@ -171,9 +171,11 @@ def types_with_table(found: Found) -> str | None:
     return "token_type_ids need the table types" if lacking else None
 
 
-def sum_with_types(found: Found) -> str | None:
-    lacking = found.attributes.get("sum") is not None and "types" not in found
-    return "the sum of words and types is rounded, and there are no types" if lacking else None
+def sum_of_parts(found: Found) -> str | None:
+    first = found.attributes.get("first", "types")
+    if found.attributes.get("sum") is not None and first not in found:
+        return f"the sum of words and {first} is rounded, and there are no {first}"
+    return None
 
 
 def positions_left(found: Found) -> str | None:
@@ -304,9 +306,10 @@ EMBEDDING = Declaration(
         "position_offset": ROW,
         "padding_id": ROW_OR_NONE,
         "sum": STORED,
+        "first": one_of("types", "positions"),
         "output": STORED,
     },
-    (gamma_with_beta, types_with_table, sum_with_types, positions_left, numbered_once),
+    (gamma_with_beta, types_with_table, sum_of_parts, positions_left, numbered_once),
     may_end=1,
 )
 TRIGRAM = Declaration(

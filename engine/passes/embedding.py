@@ -42,11 +42,13 @@ def looked_up(
     word, place, kind = row(op, words, ids), row(op, positions, places), row(op, types, kinds)
     rows = Constant().named("rows")  # of a model with one fixed length
     first = op.engine.FakeQuantize(word + kind).named("rounded sum")
+    placed = [op.engine.FakeQuantize(word + p).named("rounded places") for p in (place, rows)]
     total = either(
         *(sum_of(word, p, kind) for p in (place, rows)),
         *(sum_of(word, p) for p in (place, rows, kind)),
         word,
         *(op.engine.FakeQuantize(first + p).named("rounded") for p in (place, rows)),
+        *(op.engine.FakeQuantize(p + kind).named("rounded") for p in placed),
         *(op.engine.FakeQuantize(sum_of(word, p, kind)).named("rounded") for p in (place, rows)),
         *(op.engine.FakeQuantize(word + p).named("rounded") for p in (place, rows)),
     )
@@ -155,6 +157,8 @@ def with_types(match: Match, found: Tables, inputs: set[str], most: int) -> Tabl
     if "rounded sum" in match:
         words = rounded(found.words + types[always], match.node("rounded sum"))
         return replace(found, words=words)
+    if "rounded places" in match:
+        return replace(found, types=types[always : always + 1])
     assert found.positions is not None, "there are some, to number"
     return replace(found, positions=found.positions + types[always])
 
@@ -277,10 +281,14 @@ def build(match: Match) -> Sequence[Node]:
         "position_offset": found.offset,
         "padding_id": found.padding,
         "sum": None,
+        "first": "types",
         "output": None,
     }
     if "rounded sum" in match and found.types is not None:
         attributes["sum"] = match.node("rounded sum").attributes["quantization"]
+    if "rounded places" in match:
+        attributes["sum"] = match.node("rounded places").attributes["quantization"]
+        attributes["first"] = "positions"
     kept = {id(array): name for name, array in match.graph.constants.items()}
 
     def constant(array: Array | None, name: str) -> str:

@@ -37,6 +37,7 @@ def emit_embedding(planner: Planner, node: Node, choice: EmbeddingChoice) -> Non
         "epsilon": epsilon,
         "share": 1 / channels,
         "last": CHANNELS - rest,
+        "positions_first": node.attributes.get("first") == "positions",
     }
     how = node.attributes.get("sum")
     params["rounding"] = roundings([how]) if how else 0

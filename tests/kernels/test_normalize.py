@@ -301,8 +301,9 @@ def embedding(
     norm: Array | None,
     output: str,
     total: Quantization | None = None,
+    first: str = "types",
 ) -> Array:
-    """columns: word, type and position of each token; norm: gamma and beta; total: word + type is
+    """columns: word, type and position of each token; norm: gamma and beta; total: word + first is
     rounded.
     """
     tokens, channels = columns.shape[1], tables[0].shape[1]
@@ -330,6 +331,7 @@ def embedding(
         share=1 / channels,
         last=64 - rest,
         rounding=harness.address(roundings([total])) if total else 0,
+        positions_first=first == "positions",
     )
     harness.run(kernel(isa, "embedding", output, norm is not None), params, 0, tiles)
     return from_tiles(result, tokens)[:, :channels]
@@ -371,14 +373,15 @@ def test_embedding_of_words_alone(normalised: bool) -> None:
         close(got, wanted, isa.name)
 
 
-def test_embedding_of_a_rounded_sum() -> None:
+@pytest.mark.parametrize("first", ["types", "positions"])
+def test_embedding_of_a_rounded_sum(first: str) -> None:
     random = np.random.default_rng(0)
     tables = [random.normal(size=(rows, 72)).astype(np.float32) for rows in (50, 37, 2)]
     ids, kinds = random.integers(0, 50, (1, 37)), random.integers(0, 2, (1, 37))
-    wanted = fused.embedding(ids, kinds, *tables, sum=SUM, output=OUTPUT)[0]
+    wanted = fused.embedding(ids, kinds, *tables, sum=SUM, first=first, output=OUTPUT)[0]
     columns = np.stack([ids[0], kinds[0], np.arange(37)])
     for isa in sets(slow=False):
-        close(embedding(isa, columns, tables, None, "u8", SUM), wanted, isa.name)
+        close(embedding(isa, columns, tables, None, "u8", SUM, first), wanted, isa.name)
 
 
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 2), (3, 37)])

@@ -326,3 +326,24 @@ def test_a_norm_that_is_not_centred_is_no_embeddings() -> None:
     graph = fused(s.graph(s.RMSNormalization(s.Gather(WORDS, "ids", axis=0), normal(8), axis=-1)))
     assert operators(graph) == ["Embedding", "LayerNorm"]
     assert only(graph, "Embedding").inputs[5:] == ("", "")
+
+
+@pytest.mark.parametrize("types", [True, False])
+@pytest.mark.parametrize("first", ["types", "positions"])
+def test_sums_that_are_rounded_one_after_the_other(first: str, types: bool) -> None:
+    """As BERT adds them, and SqueezeBERT; types are an input, or always the same."""
+    s = Sketch(ids=IDS, types=IDS)
+    kinds = "types" if types else s.Mul(s.Shape("ids"), np.int64(0))
+    kinds = kinds if types else s.Expand(s.Gather(kinds, whole(0)), s.Shape("ids"))
+    parts = {
+        "types": s.Gather(TYPES, kinds, axis=0),
+        "positions": s.Gather(POSITIONS, counted(s), axis=0),
+    }
+    total = s.Gather(s.constant(WORDS, "words"), "ids", axis=0)
+    for name in sorted(parts, key=lambda each: each != first):
+        total = s.round_trip(s.Add(total, parts[name]), 0.037)
+    graph = normalised(s, total)
+    after = embedding(layer_norm(simulate(clean(graph))))
+    node = only(after, "Embedding")
+    assert node.attributes["first"] == (first if types or first == "positions" else "types")
+    assert_same(graph, after, **FEEDS)

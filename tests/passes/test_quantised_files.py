@@ -28,12 +28,15 @@ STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> model, how
     "own pairs": ("bert", {**ONE_SCALE, "DedicatedQDQPair": True}),
     "distilbert": ("distilbert", ONE_SCALE),
     "a GELU behind the selected row": ("electra", ONE_SCALE),
+    "positions before types": ("squeezebert", ONE_SCALE),
     "LayerNormalization": ("bert_opset17", ONE_SCALE),
     "tokens": ("tokens", ONE_SCALE),
     "scores by positions": ("deberta_tokens", {}),
     "products beside floats": ("squeezebert", {}),
     "not the sums": ("bert_opset17", {"operators": ("MatMul", "Gather", "LayerNormalization")}),
 }
+SLOW = {"positions before types"}  # its passes and kernels have quick tests of their own
+WAYS = [pytest.param(way, marks=pytest.mark.slow) if way in SLOW else way for way in STATIC]
 DYNAMIC: dict[str, dict[str, Any]] = {
     "uint8": {"weight": QuantType.QUInt8, "per_channel": False},
     "uint8 per channel": {"weight": QuantType.QUInt8},
@@ -57,7 +60,7 @@ def differences(path: Path, theirs: Callable[..., Any]) -> np.ndarray:
     return np.concatenate(found)
 
 
-@pytest.mark.parametrize("way", STATIC)
+@pytest.mark.parametrize("way", WAYS)
 def test_fixed_ranges(model: Models, way: str, tmp_path: Path) -> None:
     from tests.passes import exported
 
