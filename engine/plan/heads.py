@@ -7,8 +7,8 @@ what an attention means changes.  Kernels on bytes leave most of them out again 
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,8 @@ def with_whole_heads(graph: Graph) -> tuple[Graph, dict[str, Array]]:
             changed[name] = _with_outputs(changed[name], constants, where, heads * whole)
         for name in (reader.outputs[0] for reader in readers):
             changed[name] = _with_inputs(changed[name], constants, where, heads * whole)
-        places.update(dict.fromkeys((node.query, node.key, node.value, node.outputs[0]), where))
+        wider = (*_operands(node), node.outputs[0], *(maker.outputs[0] for maker in makers))
+        places.update(dict.fromkeys(wider, where))
     if not places:
         return graph, {}
     nodes = tuple(changed[node.outputs[0]] for node in graph)
@@ -59,14 +60,16 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     if node.kind != "engine.Attention" or node.key_positions or node.query_positions:
         return None
     producer, wanted = graph.producer(), {value.name for value in graph.outputs}
-    made, result = list(dict.fromkeys((node.query, node.key, node.value))), node.outputs[0]
-    makers = [producer.get(name) for name in made]
+    rows = [each for name in _operands(node) if _is_select(each := producer.get(name))]
+    of_rows = {row.outputs[0]: row.x for row in rows}
+    made = list(dict.fromkeys(of_rows.get(name, name) for name in _operands(node)))
+    makers, result = [producer.get(name) for name in made], node.outputs[0]
     readers = [other for other in graph if result in other.inputs]
-    others = [other for other in graph if other is not node and not _shares(other, node)]
-    alone = not any(set(made) & set(other.inputs) for other in others)
+    known = set(map(id, (node, *rows, *(each for each in graph if _shares(each, made, node)))))
+    read = {name for other in graph if id(other) not in known for name in other.inputs}
     if (
-        not alone
-        or wanted & {*made, result}
+        read & {*made, *of_rows}
+        or wanted & {*made, *of_rows, result}
         or not all(map(_is_linear(graph), (*makers, *readers)))
     ):
         return None
@@ -78,12 +81,21 @@ def _around(graph: Graph, node: Node) -> tuple[list[Node], list[Node]] | None:
     return linears, readers
 
 
-def _shares(other: Node, node: Node) -> bool:
-    """Whether it is of the same queries and keys, for which more channels of 0 change nothing."""
-    if other.kind != "engine.Probabilities":
+def _operands(node: Node) -> tuple[str, ...]:
+    return node.query, node.key, node.value
+
+
+def _is_select(node: Node | None) -> TypeGuard[Node]:
+    return node is not None and node.kind == "engine.Select"
+
+
+def _shares(other: Node, made: Sequence[str], node: Node) -> bool:
+    """Whether it is of queries and keys that are made so, for which more channels of 0 change
+    nothing.
+    """
+    if other.kind != "engine.Probabilities" or not {other.query, other.key}.issubset(made):
         return False
-    same = other.query in (node.query, node.key) and other.key in (node.query, node.key)
-    return bool(same and other.attributes["heads"] == node.attributes["heads"])
+    return bool(other.attributes["heads"] == node.attributes["heads"])
 
 
 def _is_linear(graph: Graph) -> Callable[[Node | None], bool]:
