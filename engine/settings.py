@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import SettingError
 
-__all__ = ["DESCRIPTIONS", "Settings", "cpus_of_slurm", "current", "override"]
+__all__ = ["DESCRIPTIONS", "Settings", "cap_as_set", "cpus_of_slurm", "current", "override"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ ONEDNN_ISAS = {  # DNNL_MAX_CPU_ISA -> ENGINE_ISA
     "ALL": "",
     "DEFAULT": "",
 }
+ONEDNN_VARIABLES = ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA")
 ALWAYS = {  # what they switched on is how this engine works
     "UNIFIED_BUFFER": "activations always lie in one arena",
     "WEIGHT_SHARING": "instances always share the weights: model.bin is mapped, not read",
@@ -132,12 +133,22 @@ def _of_the_original(settings: Settings) -> Settings:
 
 
 def _capped_as_onednn(settings: Settings) -> Settings:
-    for name in ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"):
+    for name in ONEDNN_VARIABLES:
         cap = os.environ.get(name, "").upper()
         if cap and cap not in ONEDNN_ISAS:
             raise SettingError(f"{name}={cap}: expected one of {', '.join(ONEDNN_ISAS)}")
         settings = replace(settings, isa=ONEDNN_ISAS.get(cap, settings.isa))
     return settings
+
+
+def cap_as_set() -> str:
+    """The cap on the instruction set, by the variable that it was set by."""
+    cap = current().isa
+    for name in ONEDNN_VARIABLES if "ENGINE_ISA" not in os.environ else ():
+        theirs = os.environ.get(name, "").upper()
+        if cap and ONEDNN_ISAS.get(theirs) == cap:
+            return f"{name}={theirs} ({cap})"
+    return f"ENGINE_ISA={cap}"
 
 
 def cpus_of_slurm() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.commands.cli import COMMANDS, main
+from engine.commands.waiting import told
 from engine.formats import models, store
 from engine.ops import reference
 
@@ -191,3 +193,17 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], name:
         main([name, "--help"])
     assert stop.value.code == 0
     assert COMMANDS[name].split()[0] in capsys.readouterr().out
+
+
+def test_who_waits_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with told("at work", seconds=0.01):
+        time.sleep(0.1)
+    with told("not worth a line"):
+        pass
+    assert capsys.readouterr().err == "at work\n"
+
+
+def test_help_has_its_example_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert '\nimport engine\nsession = engine.load("int8.onnx"' in capsys.readouterr().out

@@ -38,9 +38,9 @@ def test_instances_share_the_tables(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert found["weights"] > words.nbytes
         assert len(found["instances"]) == len(found["interpreters"]) == 2
         assert all(arena > 0 for arena in found["arenas"])
-        if found["shared"] < 1.3:
+        if -0.3 < found["shared"] < 1.3:
             break
-    assert found["shared"] < 1.3
+    assert -0.3 < found["shared"] < 1.3, "whatever other processes share libraries with them"
 
 
 @needs_pss

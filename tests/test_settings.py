@@ -126,3 +126,17 @@ def test_a_plan_shows_its_steps_to_a_program_without_logging(debug: str, shown: 
     )
     for name in ast.literal_eval(done.stdout):
         assert (f"{name} for " in done.stderr) == shown, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"ENGINE_ISA": "avx2"}, "ENGINE_ISA=avx2"),
+        ({"DNNL_MAX_CPU_ISA": "avx2"}, "DNNL_MAX_CPU_ISA=AVX2 (avx2)"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, "ONEDNN_MAX_CPU_ISA=AVX512_CORE (avx512)"),
+        ({"DNNL_MAX_CPU_ISA": "AVX2", "ENGINE_ISA": "avx512"}, "ENGINE_ISA=avx512"),
+    ],
+)
+def test_a_cap_is_named_by_who_set_it(read, variables, said) -> None:  # type: ignore[no-untyped-def]
+    with settings.override(isa=read(**variables).isa):
+        assert settings.cap_as_set() == said

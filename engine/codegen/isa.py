@@ -286,18 +286,21 @@ def chosen() -> Isa:
     best = [isa for isa in detected() if _rank(isa.name) <= _rank(cap)][-1]
     found = emulated(named(shape), best) if emulates else best
     if why := missing(found):
-        raise IsaError(f"ENGINE_ISA={setting}: tiles are not emulated, and there are none: {why}")
+        raise IsaError(
+            f"{settings.cap_as_set()}: tiles are not emulated, and there are none: {why}"
+        )
     if best.name != cap and setting not in _warned:
         _warned.add(setting)
         why = missing(named(cap))
-        log.warning("ENGINE_ISA=%s is not available here (%s); using %s", setting, why, found)
+        named_so = settings.cap_as_set()
+        log.warning("%s is not available here (%s); using %s", named_so, why, found)
     return found
 
 
 # --- for people
 def report() -> list[str]:
     """Lines for `engine isa`: what is there, what is used, and why not more."""
-    here, cap = {isa.name for isa in detected()}, settings.current().isa
+    here, cap = {isa.name for isa in detected()}, settings.cap_as_set()
     used, _, code = chosen().name.partition("@")
     lines = [cpu_model()]
     for isa in LADDER:
@@ -306,7 +309,7 @@ def report() -> list[str]:
             state = f"in use, in instructions of {code}" if code else "in use"
         elif isa.name in here:
             above = _rank(isa.name) > _rank(used)
-            state = f"available, but ENGINE_ISA={cap} caps it" if above else "available"
+            state = f"available, but {cap} caps it" if above else "available"
         lines.append(f"  {isa.name:<12} {isa.width:>3} bit  {state}")
     return lines
 

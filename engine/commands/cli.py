@@ -10,13 +10,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 
 from .. import __version__, settings
 from ..errors import EngineError
+from .waiting import told
 
 __all__ = ["COMMANDS", "main"]
 
+SILENT: AbstractContextManager[None] = nullcontext()
 LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 COMMANDS = {  # name of the command and of its module in commands/ -> help
     "accuracy": "classify labelled sentences and count what is right",
@@ -36,7 +39,11 @@ COMMANDS = {  # name of the command and of its module in commands/ -> help
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, 2 for an EngineError or a wrong command line."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="engine", description=import_module("engine").__doc__)
+    parser = argparse.ArgumentParser(
+        prog="engine",
+        description=import_module("engine").__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # its example stays as written
+    )
     parser.add_argument("--version", action="version", version=f"engine {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, text in COMMANDS.items():
@@ -52,7 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         chosen = settings.current()
         logging.getLogger().setLevel(LEVELS[chosen.log])
-        status: int = import_module(f"engine.commands.{arguments.command}").main(arguments)
+        command = arguments.command
+        with told(f"engine {command}, at work: {COMMANDS[command]}") if chosen.log < 2 else SILENT:
+            status: int = import_module(f"engine.commands.{command}").main(arguments)
         sys.stdout.flush()
         return status
     except EngineError as error:

@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _text(found: Memory) -> str:
     count = len(found.instances)
     return (
-        f"{count} instances      {sum(found.instances) / MIB:8.1f} MiB PSS\n"
+        f"{count} instances      {sum(found.instances) / MIB:8.1f} MiB PSS, beside\n"
         f"{count} interpreters   {sum(found.interpreters) / MIB:8.1f} MiB\n"
         f"{count} arenas         {sum(found.arenas) / MIB:8.1f} MiB\n"
         f"weights          {found.weights / MIB:8.1f} MiB, of which the rest is"

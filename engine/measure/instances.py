@@ -40,6 +40,10 @@ Report = Callable[[str], None]
 START_DELAY_NS = (
     100_000_000  # from the word to the common start: enough for every worker to read it
 )
+NO_JEMALLOC = (
+    "jemalloc was asked for and not found: the system's allocator is measured. `apt install"
+    " libjemalloc2` or `conda install jemalloc` brings it, allocator.path names one elsewhere"
+)
 LOCK = Path(tempfile.gettempdir()) / "engine-timing.lock"
 
 
@@ -163,7 +167,7 @@ def measure(
     """Run the load on every instance of the split at the same time; one that fails fails all."""
     library = find_jemalloc(jemalloc_places) if jemalloc else None
     if jemalloc and library is None:
-        report("jemalloc was asked for and not found: the system's allocator is measured")
+        report(NO_JEMALLOC)
     for line in filter(None, (*split.limits, split.note)):
         report(line)
     with _machine_to_itself(report), _Workers(load, split, library) as workers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Memory:
 
 
 def measure(model: str, *, instances: int, batch_size: int = 1, seq_len: int = 128) -> Memory:
-    """Start the processes, wait until all have run once, ask each for its PSS; then the same empty.
+    """Start the processes, and as many empty ones, wait until all have run once, and ask each for
+    its PSS while all are there: pages of other programs count alike for both.
 
     Raises:
         EngineError: a process failed; its message.
@@ -48,8 +50,9 @@ def measure(model: str, *, instances: int, batch_size: int = 1, seq_len: int = 1
     """
     if not ROLLUP.exists():
         raise InputError(f"{ROLLUP}: not here; memory is measured on Linux")
-    loaded = _ask({"model": model, "batch_size": batch_size, "seq_len": seq_len}, instances)
-    empty = _ask({"model": ""}, instances)
+    job = {"model": model, "batch_size": batch_size, "seq_len": seq_len}
+    found = _ask([*[job] * instances, *[{"model": ""}] * instances])
+    loaded, empty = found[:instances], found[instances:]
     path = Path(model)
     files = [path / "model.bin"] if path.is_dir() else [path]
     return Memory(
@@ -61,10 +64,12 @@ def measure(model: str, *, instances: int, batch_size: int = 1, seq_len: int = 1
     )
 
 
-def _ask(job: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", __name__, json.dumps(job)]
-    pipe = subprocess.PIPE
-    started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
+def _ask(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    pipe, command = subprocess.PIPE, [sys.executable, "-m", __name__]
+    started = [
+        subprocess.Popen([*command, json.dumps(job)], stdin=pipe, stdout=pipe, text=True)
+        for job in jobs
+    ]
     try:
         for process in started:
             _line(process)

@@ -53,9 +53,10 @@ class Inputs:
             if shape is None:
                 shape = array.shape
             if array.ndim != 2 or array.shape != shape:
+                first = self._plan.inputs[0]
                 raise InputError(
                     f"input '{name}' is {list(array.shape)}: expected [batch, length]"
-                    f"{_like(self._plan.inputs[0], shape)}"
+                    f"{'' if name == first else _like(first, shape)}"
                 )
             arrays.append(array)
         assert shape is not None, "a plan reads ids"

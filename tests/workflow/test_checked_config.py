@@ -21,12 +21,16 @@ def test_config_yaml_shows_every_key_with_its_default():
 
 
 def test_hub_yaml_differs_in_its_sources_alone():
+    """And has a task of its own, which leaves the embedded one's results alone."""
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     hub = yaml.safe_load((ROOT / "config/hub.yaml").read_text())
     assert list(hub) == ["tasks"]
-    for part in ("model", "dataset"):
-        config["tasks"]["sst2"][part].update(hub["tasks"]["sst2"][part])
-    assert checked(config, SCHEMA)["tasks"]["sst2"]["model"]["source"] == "hub"
+    (name, own), embedded = *hub["tasks"].items(), config["tasks"]["sst2"]
+    assert name not in config["tasks"]
+    config["tasks"][name] = {**embedded, **own}
+    found = checked(config, SCHEMA)["tasks"]
+    assert found["sst2"] == checked(config, SCHEMA)["tasks"]["sst2"]
+    assert (found[name]["model"]["source"], found["sst2"]["model"]["source"]) == ("hub", "embedded")
 
 
 def test_data_sets_of_the_hub_that_are_listed_fit():
