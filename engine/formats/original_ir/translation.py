@@ -117,10 +117,10 @@ class Translation:
 
     def with_storage(self, node: Node) -> Node:
         """The node with the quantisation of what it reads and makes."""
-        places = STORAGE.get(node.kind, {})
+        read = dict(enumerate(node.inputs))  # without optional ones at the end
         how = {
-            key: self.stored.get(node.outputs[0] if place is None else node.inputs[place])
-            for key, place in places.items()
+            key: self.stored.get(node.outputs[0] if place is None else read.get(place, ""))
+            for key, place in STORAGE.get(node.kind, {}).items()
         }
         return node.changed(attributes={**node.attributes, **how})
 
