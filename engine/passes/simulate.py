@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from ..graph import Graph, Node, Quantization
 from ..ops.numbers import dequantized, quantized
 from ..ops.reference import evaluate
-from .clean import clean, fold, merge_twins, substitute
+from .clean import clean, fold, merge_twins
 from .fusion import Fusion, Match, fuse, per_channel
 from .match import Constant, Operators, Pattern, Tensor, either
 from .movement import MOVEMENTS
+from .repeated import drop_repeated, quantization_of
 from .stored_products import stored_products
 
 Array = NDArray[Any]
@@ -47,22 +48,6 @@ def simulate(graph: Graph) -> Graph:
         graph = merge_twins(drop_repeated(graph))
         graph = fold(stored_products(computed(graph)))
     return graph.without_dead_nodes()
-
-
-def quantization_of(graph: Graph, node: Node) -> Quantization | None:
-    """Of a QuantizeLinear or DequantizeLinear with one constant scale, in 8 bits."""
-    reads, made = node.kind == "DequantizeLinear", node.attributes.get("output_dtype")
-    scale = graph.constants.get(node.inputs[1])
-    zero: Array | None = np.zeros((), "uint8" if reads else made or "uint8")
-    if len(node.inputs) > 2 and node.inputs[2]:
-        zero = graph.constants.get(node.inputs[2])
-    if scale is None or zero is None or np.size(scale) != 1 or np.size(zero) != 1:
-        return None
-    if scale.dtype != np.float32 or (reads and made not in (None, "float32")):
-        return None
-    if zero.dtype not in (np.uint8, np.int8) or node.attributes.get("block_size"):
-        return None
-    return Quantization(float(np.reshape(scale, ())), int(zero.reshape(())), str(zero.dtype))
 
 
 def fake_quantize(x: str, y: str, how: Quantization, name: str = "") -> Node:
@@ -324,16 +309,6 @@ def exchanged(graph: Graph, kind: str, fits: Callable[[Node], bool]) -> Graph:
     return graph.changed(nodes=tuple(nodes)).without_dead_nodes()
 
 
-def drop_repeated(graph: Graph) -> Graph:
-    """Quantising what has just been quantised the same way changes nothing."""
-    producer, idle = graph.producer(), {}
-    for node in graph.nodes:
-        source = producer.get(node.inputs[0]) if node.kind == "engine.FakeQuantize" else None
-        if source is not None and rounding_of(graph, source) == node.attributes["quantization"]:
-            idle[node.outputs[0]] = node.inputs[0]
-    return substitute(graph, idle).without_dead_nodes() if idle else graph
-
-
 def stored_constants(graph: Graph) -> Graph:
     """FakeQuantize of a constant is DequantizeLinear of the 8 bits it becomes.
 
@@ -361,14 +336,6 @@ def constant_behind(name: str, producer: Mapping[str, Node], graph: Graph) -> Ar
         if all(part is not None for part in parts):
             array = evaluate(node, parts, graph.opset)[0]
     return array if array is not None and array.dtype == np.float32 else None
-
-
-def rounding_of(graph: Graph, node: Node) -> Quantization | None:
-    """The one scale in steps of which a node's result is."""
-    if node.kind == "engine.FakeQuantize":
-        how: Quantization | None = node.attributes["quantization"]
-        return how
-    return quantization_of(graph, node) if node.kind == "DequantizeLinear" else None
 
 
 def computed(graph: Graph) -> Graph:

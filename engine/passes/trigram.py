@@ -10,6 +10,7 @@ moves them on numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,19 @@ def without_types(
     return either(*(sum_of(layer, p) for p in (row(op, positions, places), rows)))
 
 
+def rounded_one_by_one(
+    op: Operators,
+    words: Tensor, ids: Tensor, weight: Constant,
+    positions: Tensor, places: Tensor, types: Tensor, kinds: Tensor,
+) -> Pattern:  # fmt: skip
+    """As quantize_static leaves it: no two of layer, position and type are added beforehand."""
+    layer, rows = layer_of(op, words, ids, weight), Constant().named("rows")
+    layer = op.engine.FakeQuantize(layer).named("rounded layer")
+    place, kind = row(op, positions, places), row(op, types, kinds)
+    sums = (op.engine.FakeQuantize(layer + p).named("placed") for p in (place, rows))
+    return either(*(placed + kind for placed in sums))
+
+
 def layer_of(op: Operators, words: Tensor, ids: Tensor, weight: Constant) -> Pattern:
     own = row(op, words, ids).named("own")
     after, before = beside(op, own).named("after"), beside(op, own).named("before")
@@ -73,6 +87,8 @@ def tables(match: Match) -> Tables | str:
     channels = len(match.array("weight"))
     wide = np.broadcast_to(np.float32(0), (len(words), channels))  # as what is added to positions
     found = with_positions(match, wide, inputs)
+    if "placed" in match and isinstance(found, Tables) and found.types is None:
+        return "types are always the same, and added apart"
     if isinstance(found, Tables) and (found.positions is None or found.padding is not None):
         return "tokens are not numbered from the first on"
     return found
@@ -116,43 +132,64 @@ def build(match: Match) -> Sequence[Node]:
     out, layer, width = match.root.outputs[0], match.node("layer"), found.words.shape[1]
     words = table(match["words"], match.search)
     assert words is not None, "the guard has seen it"
-    names = ("embedded", "words", "rounded", "layer", "rest")
-    embedded, near, rounded, made, rest = (f"{out}.{name}" for name in names)
+    if apart := "placed" in match:
+        found = side_by_side(found)
     kept = {id(array): name for name, array in match.graph.constants.items()}
 
-    def constant(array: Array, name: str) -> str:
-        return kept.get(id(array)) or match.constant(f"{name}.table", array)
+    def constant(array: Array | None, name: str) -> str:
+        known = "" if array is None else kept.get(id(array), "")
+        return known or ("" if array is None else match.constant(f"{name}.table", array))
 
     inputs = (
         match["ids"],
         found.kinds,
         constant(words, match["words"]),
         constant(found.positions, match.get("positions") or match.get("rows")),
-        "" if found.types is None else constant(found.types, match.get("types")),
+        constant(found.types, match.get("types")),
         *filter(None, [found.numbered]),
     )
-    name = layer_name([match.node("near")])
+    name, embedded = layer_name([match.node("near")]), f"{out}.embedded"
     nodes = [
-        Node("Trigram", inputs, (embedded,), {"position_offset": found.offset}, name, "engine"),
-        some_of(embedded, near, 0, 3 * words.shape[1]),
-    ]
-    if match["x"] != match["near"]:
-        nodes.append(match.node("x").changed(inputs=(near,), outputs=(rounded,)))
-    x = near if match["x"] == match["near"] else rounded
-    return [
-        *nodes,
-        layer.changed(inputs=(x, *layer.inputs[1:]), outputs=(made,)),
-        some_of(embedded, rest, 3 * words.shape[1], width),
-        Node("Add", (made, rest), (out,), {}, match.root.name),
+        Node("Trigram", inputs, (embedded,), {"position_offset": found.offset}, name, "engine")
     ]
 
+    def some(name: str, first: int) -> str:
+        count = width if first else 3 * words.shape[1]
+        how = {"first": first, "count": count}
+        nodes.append(Node("Channels", (embedded,), (f"{out}.{name}",), how, "", "engine"))
+        return f"{out}.{name}"
 
-def some_of(x: str, y: str, first: int, count: int) -> Node:
-    return Node("Channels", (x,), (y,), {"first": first, "count": count}, "", "engine")
+    def then(node: Node, x: str, name: str) -> str:
+        nodes.append(node.changed(inputs=(x, *node.inputs[1:]), outputs=(f"{out}.{name}",)))
+        return f"{out}.{name}"
+
+    x = some("words", 0)
+    x = x if match["x"] == match["near"] else then(match.node("x"), x, "rounded")
+    x, rest = then(layer, x, "layer"), 3 * words.shape[1]
+    if apart:
+        x = then(match.node("rounded layer"), x, "made")
+        nodes.append(Node("Add", (x, some("place", rest)), (f"{out}.sum",), {}, match.root.name))
+        x, rest = then(match.node("placed"), f"{out}.sum", "placed"), rest + width
+    nodes.append(Node("Add", (x, some("rest", rest)), (out,), {}, match.root.name))
+    return nodes
+
+
+def side_by_side(found: Tables) -> Tables:
+    """Positions in the first channels and types in as many behind them."""
+    assert found.positions is not None and found.types is not None, "the guard has seen it"
+    positions, types = (
+        np.pad(array, ((0, 0), pads))
+        for array, pads in (
+            (found.positions, (0, found.types.shape[1])),
+            (found.types, (found.positions.shape[1], 0)),
+        )
+    )
+    return replace(found, positions=positions, types=types)
 
 
 FUSIONS = [
     Fusion("trigram", with_types, build, objection),
+    Fusion("trigram_rounded", rounded_one_by_one, build, objection),
     Fusion("trigram_without_types", without_types, build, objection),
 ]
 

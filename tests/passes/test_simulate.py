@@ -121,15 +121,7 @@ def test_operators_on_stored_values() -> None:
     )
     graph = sketch.graph(sketch.DequantizeLinear(share, np.float32(1 / 256), np.uint8(0)))
     after = simulate(graph)
-    rounding = [
-        "FakeQuantize",
-        "FakeQuantize",
-        "Add",
-        "FakeQuantize",
-        "Concat",
-        "FakeQuantize",
-        "Mul",
-    ]
+    rounding = ["FakeQuantize", "FakeQuantize", "Add", "Concat", "FakeQuantize", "Mul"]
     assert operators(after) == [*rounding, "FakeQuantize", "Softmax", "FakeQuantize"]
     assert_same(graph, after, x=X, y=X[::-1])
 
@@ -204,3 +196,21 @@ def test_weights_transposed_after_dequantising() -> None:
     after = simulate(graph)
     assert operators(after) == ["DequantizeLinear", "MatMul"]
     assert_same(graph, after, x=X)
+
+
+def test_what_is_moved_is_rounded_once() -> None:
+    """Where it is made, if all that is joined is in the same steps; else where it was joined."""
+    s = Sketch(x=HIDDEN)
+    parts = [s.round_trip("x", 0.1), s.round_trip(s.Neg("x"), 0.1)]
+    cut = (np.array([1]), np.array([3]), np.array([-1]))
+    both = s.round_trip(s.Concat(*parts, axis=-1), 0.1)
+    graph = s.graph(s.Relu(s.Slice(both, *cut)), s.Exp(s.Slice(both, *cut)))
+    after = simulate(clean(graph))
+    assert operators(after)[:4] == ["FakeQuantize", "Neg", "FakeQuantize", "Concat"]
+    assert counts(after)["FakeQuantize"] == 2
+    assert_same(graph, after, x=X)
+    graph = s.graph(s.Relu(s.round_trip(s.Concat(parts[0], "x", axis=-1), 0.1)))
+    assert operators(simulate(clean(graph))) == ["Concat", "FakeQuantize", "Relu"]
+    assert_same(graph, simulate(clean(graph)), x=X)
+    other = s.graph(s.Relu(s.round_trip(s.Concat(*parts, axis=-1), 0.2)))
+    assert counts(simulate(clean(other)))["FakeQuantize"] == 3

@@ -13,6 +13,7 @@ import engine
 from engine.graph import Graph
 from engine.passes.clean import clean
 from engine.passes.linear import linear
+from engine.passes.simulate import simulate
 from engine.passes.trigram import trigram
 from tests.passes.sketch import Sketch, assert_same, normal, only, operators
 
@@ -39,17 +40,25 @@ def embedded(
     types: bool = True,
     axis: int = 2,
     bias: bool = True,
+    steps: float = 0.0,
     **how: Any,
 ) -> Graph:
+    """steps: of roundings between all operators."""
+
+    def rounded(x: Any) -> Any:
+        return s.round_trip(x, steps) if steps else x
+
     own = s.Gather(s.constant(WORDS), "ids")
-    near = s.Concat(beside(s, own, *after, **how), own, beside(s, own, *before, **how), axis=axis)
-    layer = s.MatMul(near, WEIGHT)
-    total = s.Add(layer, normal(8, seed=4)) if bias else layer
+    sides = [rounded(beside(s, own, *side, **how)) for side in (after, before)]
+    near = rounded(s.Concat(sides[0], own, sides[1], axis=axis))
+    weight = s.round_trip(s.constant(WEIGHT), 0.02) if steps else WEIGHT
+    layer = s.MatMul(near, weight)
+    total = rounded(s.Add(layer, normal(8, seed=4)) if bias else layer)
     length = s.Gather(s.Shape("ids"), np.int64(1), axis=0)
     places = s.Slice(whole(*range(20)), whole(0), s.Unsqueeze(length, whole(0)), whole(0))
-    total = s.Add(total, s.Gather(s.constant(POSITIONS), places))
-    total = s.Add(total, s.Gather(s.constant(TYPES), "kinds")) if types else total
-    return linear(clean(s.graph(s.Relu(total))))
+    total = rounded(s.Add(total, s.Gather(s.constant(POSITIONS), places)))
+    total = rounded(s.Add(total, s.Gather(s.constant(TYPES), "kinds"))) if types else total
+    return linear(simulate(clean(s.graph(s.Relu(total)))))
 
 
 def sentences(batch: int, tokens: int) -> dict[str, np.ndarray]:
@@ -66,6 +75,17 @@ def test_spellings(how: dict[str, Any]) -> None:
     after = trigram(graph)
     assert operators(after) == ["Trigram", "Channels", "Linear", "Channels", "Add", "Relu"]
     assert only(after, "Trigram").token_type_ids == ("kinds" if how.get("types", True) else "")
+    for shape in ((1, 1), (3, 2), (2, 20)):
+        assert_same(graph, after, atol=1e-5, **sentences(*shape))
+
+
+def test_everything_is_rounded() -> None:
+    """The rows beside a token are rounded with the token's own, and nothing is added beforehand."""
+    graph = embedded(Sketch(ids=IDS, kinds=IDS), steps=0.0417)
+    after = trigram(graph)
+    first = ["Trigram", "Channels", "FakeQuantize", "DequantizeLinear", "Linear", "FakeQuantize"]
+    added = ["Channels", "Add", "FakeQuantize"]
+    assert sorted(operators(after)) == sorted([*first[:3], *first[4:], *added, *added, "Relu"])
     for shape in ((1, 1), (3, 2), (2, 20)):
         assert_same(graph, after, atol=1e-5, **sentences(*shape))
 
