@@ -82,6 +82,15 @@ def test_timings_are_complete(made, mode):
     assert len(raw) == sum(int(row["iterations"]) for row in everyone)
 
 
+def test_results_name_sockets_cores_threads_and_quota(made):
+    names = {"sockets", "cores", "threads", "quota"}
+    (row, *_) = read(made, "tiny_int8_latency.csv")
+    assert int(row["sockets"]) == 1 and int(row["cores"]) == int(row["threads"]) >= 1
+    run = read(made, "tiny_int8_latency.run.json")
+    assert set(run["used"]) == names and isinstance(run["limits"], list)
+    assert names <= set(read(made, "tiny_int8_accuracy.json")["run"]["machine"])
+
+
 def test_progress_is_shown(made):
     assert "batch 2, length 8: " in made.log
     assert "sentences/s" in made.log

@@ -168,6 +168,7 @@ def main(arguments: argparse.Namespace) -> None:
         else:
             count, method = arguments.sentences, arguments.method
             quality = arguments.bias_parts, arguments.channel_decibels
+            print(f"{arguments.model}: calibrated on {count} sentences at most", flush=True)
             quantize_static(model, partial, arguments.calibration, count, method, *quality)
     print(f"{arguments.out}: {arguments.precision}, {arguments.out.stat().st_size} bytes")
 
