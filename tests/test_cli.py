@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.commands.cli import COMMANDS, main
 from engine.commands.waiting import told
-from engine.formats import models, store
+from engine.formats import models, onnx_reader, store
 from engine.ops import reference
 
 
@@ -101,7 +101,7 @@ def test_ir_means_what_the_model_means(
     run(capsys, "compile", model, tmp_path / "ir")
     feeds = {"x": np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)}
     found = reference.run(store.read(tmp_path / "ir"), feeds)["y"]
-    expected = reference.run(models.onnx_reader.read(model), feeds)["y"]
+    expected = reference.run(onnx_reader.read(model), feeds)["y"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

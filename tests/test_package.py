@@ -89,3 +89,9 @@ def test_importing_it_imports_none_of_what_runs_models() -> None:
     heavy = "onnx", "llvmlite", "numba", "numpy"
     code = f"import sys, engine; print([name for name in {heavy} if name in sys.modules])"
     assert run(sys.executable, "-c", code, folder=ROOT).stdout == "[]\n"
+
+
+def test_an_ir_is_loaded_without_onnx() -> None:
+    """14 MiB of each instance."""
+    code = "import sys; from engine import Session, load; print('onnx' in sys.modules)"
+    assert run(sys.executable, "-c", code, folder=ROOT).stdout == "False\n"

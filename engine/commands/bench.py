@@ -131,7 +131,7 @@ def _as_text(measured: Measurement) -> str:
     """Latency is that of the whole request; the original divided it by the batch."""
     times, worker = measured.milliseconds, measured.worker
     used = measured.split.all_used
-    quota = "" if used.quota is None else f", a quota of {used.quota:g} CPUs"
+    quota = "none" if used.quota is None else f"{used.quota:g} CPUs"
     named = zip(PERCENTILES, _percentiles(times), strict=True)
     return (
         f" Batch Size is {measured.load.batch_size}\n"
@@ -139,8 +139,8 @@ def _as_text(measured: Measurement) -> str:
         f" Latency is {times.mean():.4f} ms (min {times.min():.4f},"
         f" {', '.join(f'p{q} {value:.4f}' for q, value in named)})\n"
         f" Throughput is {measured.sentences_per_second:.2f} sentences/s\n"
-        f" {len(measured.samples)} x {measured.load.threads} threads: {used.cores} cores,"
-        f" {used.threads} threads, {used.sockets} sockets{quota}\n"
+        f" {len(measured.samples)} x {measured.load.threads} threads; sockets {used.sockets},"
+        f" cores {used.cores}, threads {used.threads}, quota {quota}\n"
         f" {worker['isa']}, {worker['allocator']}, {worker['cpu_model']}\n"
     )
 

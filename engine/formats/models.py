@@ -15,7 +15,7 @@ from ..files.replacing import standing
 from ..graph import Graph
 from ..passes import FUSIONS, PIPELINE, why
 from ..passes.run import run_pipeline
-from . import onnx_reader, store
+from . import store
 
 __all__ = ["OPTIONAL_PASSES", "add_options", "compiled", "left_out", "read", "reasons"]
 
@@ -35,6 +35,8 @@ def read(source: str | Path | bytes, weight: str | Path | None = None) -> Graph:
     if weight is None:
         return compiled(source)
     if isinstance(source, bytes) or not _is_ir(path := standing(source)):
+        from . import onnx_reader  # imports onnx
+
         name = onnx_reader.IN_MEMORY if isinstance(source, bytes) else source
         raise ModelError(f"{name}: weights in {weight} go with an IR's conf.yaml, not with ONNX")
     return store.read(path, weight)
@@ -52,6 +54,8 @@ def compiled(source: str | Path | bytes, left_out: Collection[str] = ()) -> Grap
         source = standing(source)
         if _is_ir(source):
             return store.read(source)
+    from . import onnx_reader  # imports onnx, 14 MiB that an IR needs not
+
     pipeline = [run for run in PIPELINE if run.__name__ not in left_out]
     return run_pipeline(onnx_reader.read(source), pipeline)
 
