@@ -20,7 +20,7 @@ from ..ops import Trait, kinds
 from ..ops.reference import MOST_ELEMENTS
 from .clean import MOST_FOLDED, substitute
 from .shapes import UNKNOWN, infer
-from .simulate import around
+from .simulate import around, between_floats
 
 __all__ = ["convolution"]
 
@@ -33,12 +33,15 @@ SPREAD = kinds(Trait.EACH | Trait.BROADCASTS) | kinds(Trait.EACH | Trait.COMPARE
 
 def convolution(graph: Graph) -> Graph:
     """The graph with such convolutions as products."""
+    if not any(node.kind in {*PRODUCTS, "QLinearConv"} for node in graph.nodes):
+        return graph
+    given, graph = graph, between_floats(graph)  # which transpositions go past
     weights = Weights(graph)
     opened = [part for node in graph.nodes for part in float_convolution(node, weights)]
     weights.producer = graph.changed(nodes=tuple(opened)).producer()
     nodes = tuple(part for node in opened for part in product_of(node, weights))
     if nodes == graph.nodes:
-        return graph
+        return given
     return Turning(graph.changed(nodes=nodes, constants=weights.constants)).result()
 
 

@@ -31,14 +31,20 @@ from .stored_products import stored_products
 Array = NDArray[Any]
 STORED_OPERANDS = {"MatMul", "Gemm"} | MOVEMENTS
 
-__all__ = ["every_byte", "fake_quantize", "quantization_of", "rounded", "simulate", "spelled_out"]
+__all__ = [
+    "between_floats",
+    "every_byte",
+    "fake_quantize",
+    "quantization_of",
+    "rounded",
+    "simulate",
+    "spelled_out",
+]
 
 
 def simulate(graph: Graph) -> Graph:
     """The graph in terms of FakeQuantize."""
-    if any(node.kind in BETWEEN_BYTES for node in graph.nodes):
-        graph = clean(with_float_operators(graph))  # of theirs no shapes are known
-    graph = transposed_weights(with_float_operators(graph))
+    graph = transposed_weights(with_float_operators(between_floats(graph)))
     for fusion in INTEGER_PRODUCTS:
         graph = fuse(graph, fusion)
     before: tuple[Node, ...] = ()
@@ -55,6 +61,14 @@ def fake_quantize(x: str, y: str, how: Quantization, name: str = "") -> Node:
 
 
 # --- QOperator and MatMulInteger ---
+def between_floats(graph: Graph) -> Graph:
+    """The same as with_float_operators where it has sums and the like of bytes, of which no shapes
+    are known.
+    """
+    some = any(node.kind in BETWEEN_BYTES for node in graph.nodes)
+    return clean(with_float_operators(graph)) if some else graph
+
+
 def with_float_operators(graph: Graph) -> Graph:
     """QLinearMatMul and its like as DequantizeLinear, the float operator, QuantizeLinear."""
     constants = dict(graph.constants)

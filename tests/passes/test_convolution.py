@@ -152,6 +152,21 @@ def test_qlinear_conv() -> None:
     check(s, y, [read[0], read[1], read[1], "MatMul", "Add", *read])
 
 
+def test_a_sum_of_bytes_behind_it() -> None:
+    """Transpositions go past it as past any sum, once it is one of floats."""
+    s, how = Sketch(x=HIDDEN), (np.float32(0.05), np.uint8(120))
+
+    def layer(x: str) -> str:
+        stored = s.QuantizeLinear(x, *how)
+        y = s.QLinearConv(stored, *how, WHOLE, SCALE, np.zeros(4, np.int8), *how, group=2)
+        return str(s.QLinearAdd(y, *how, y, *how, *how, domain="com.microsoft"))
+
+    graph = s.graph(s.DequantizeLinear(between(s, layer), *how))
+    after = convolution(clean(graph))
+    assert not {"Transpose", "QLinearAdd", "QLinearConv"}.intersection(operators(after))
+    assert_same(graph, after, atol=2e-5, x=X)
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_conv_integer(before: bool) -> None:
     """x is quantised before it is transposed, or after."""

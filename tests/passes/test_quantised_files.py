@@ -29,13 +29,20 @@ STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> model, how
     "distilbert": ("distilbert", ONE_SCALE),
     "a GELU behind the selected row": ("electra", ONE_SCALE),
     "positions before types": ("squeezebert", ONE_SCALE),
+    "operators, with convolutions": (
+        "squeezebert",
+        {**ONE_SCALE, "quant_format": QuantFormat.QOperator},
+    ),
     "LayerNormalization": ("bert_opset17", ONE_SCALE),
     "tokens": ("tokens", ONE_SCALE),
     "scores by positions": ("deberta_tokens", {}),
     "products beside floats": ("squeezebert", {}),
     "not the sums": ("bert_opset17", {"operators": ("MatMul", "Gather", "LayerNormalization")}),
 }
-SLOW = {"positions before types"}  # its passes and kernels have quick tests of their own
+SLOW = {
+    "positions before types",
+    "operators, with convolutions",
+}  # its passes and kernels have quick tests of their own
 WAYS = [pytest.param(way, marks=pytest.mark.slow) if way in SLOW else way for way in STATIC]
 DYNAMIC: dict[str, dict[str, Any]] = {
     "uint8": {"weight": QuantType.QUInt8, "per_channel": False},
