@@ -163,6 +163,7 @@ ROWS: list[tuple[str, Callable[[], Array]]] = [
     ("zip_high(r0, r1)", lambda: np.stack([I["rows"][0, HALF:], I["rows"][1, HALF:]], 1)),
     ("bf16_in_order(a)", lambda: rounded(I["a"])),
     ("bf16_pairs(a, b)", lambda: np.stack([rounded(I["a"]), rounded(I["b"])], 1)),
+    ("low_half(twice(a))", lambda: I["a"]),
     ("interleave_words(bf16_rows(a), bf16_rows(b))",
      lambda: np.stack([rounded(I["a"]), rounded(I["b"])], 1)),
 ]  # fmt: skip

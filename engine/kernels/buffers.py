@@ -5,6 +5,8 @@ from ..codegen.simd import load_i64, load_int
 from .context import CONTEXT, ROWS, TILE
 from .params import BUFFER
 
+FEW, SOME = 16, 32  # lanes
+
 
 @routine
 def tile_of(arena, buffer, tile):
@@ -24,6 +26,12 @@ def live_lanes(lanes):
         return lanes
 
     return routine(of_tokens if lanes == TILE else of_rows)
+
+
+def of_widths(made, width):
+    """made(n) for up to FEW, for up to SOME and for `width` lanes."""
+    narrowed = {n: made(n) for n in {min(FEW, width), min(SOME, width), width}}
+    return narrowed[min(FEW, width)], narrowed[min(SOME, width)], narrowed[width]
 
 
 @routine

@@ -2,8 +2,8 @@
 beta, v = x + bias + residual; RMSNorm (Zhang, Sennrich 2019) is not centred: v / sqrt(mean v^2 +
 epsilon) * gamma + beta.
 
-v may share an offset of any size: sums and squares are those of deviations from the mean of SOME
-channels, which is within sqrt(channels / SOME) standard deviations of that of all.
+v may share an offset of any size: sums and squares are those of deviations from the mean of SAMPLES
+channels, which is within sqrt(channels / SAMPLES) standard deviations of that of all.
 
 Two byte inputs: v = A x + B r + bias is exact in int32 (dot2_words), A : B a rational approximation
 of the two scales; bias carries MAGIC_BITS, so that the integer sum is the float MAGIC + v without a
@@ -13,6 +13,8 @@ Where the graph rounds v to a byte, layer_norm_floats does; where it rounds afte
 does layer_norm_rounded: v, its variance, that with epsilon, the normalised value, that times gamma.
 A unit is a tile; params: LAYER_NORM_BYTES, LAYER_NORM_FLOATS, LAYER_NORM_ROUNDED.
 """
+
+from functools import partial
 
 import numba as nb
 
@@ -42,13 +44,13 @@ from ..codegen.simd import (
     to_float,
     weigh,
 )
-from .buffers import tile_of
+from .buffers import FEW, SOME, live_lanes, of_widths, tile_of
 from .context import CONTEXT
 from .params import LAYER_NORM_BYTES, LAYER_NORM_FLOATS, LAYER_NORM_ROUNDED
 from .rounding import ROUNDING_BYTES, rounding
 
 f32, i32 = nb.float32, nb.int32
-SOME = 8  # channels, evenly apart; a power of two
+SAMPLES = 8  # channels, evenly apart; a power of two
 
 
 def _emit(lanes, output, quad_order):
@@ -92,12 +94,32 @@ def _moments(lanes, centred=True):
 
 
 def layer_norm_bytes(lanes, output):
-    """x and residual are u8."""
-    load = loads("u8", lanes)
-    splat = splats("f32", lanes)
-    whole = splats("i32", lanes)
-    put = _emit(lanes, output, True)
-    moments = _moments(lanes)
+    """x and residual are u8.  A tile is done in as many lanes as hold something."""
+    live, made = live_lanes(lanes), partial(_tile_of_bytes, lanes, output)
+    few, some, whole = of_widths(made, lanes)
+
+    def kernel(params, context, begin, end):
+        arena = load_i64(context + CONTEXT.arena)
+        for tile in range(begin, end):
+            x = tile_of(arena, params + LAYER_NORM_BYTES.x, tile)
+            y = tile_of(arena, params + LAYER_NORM_BYTES.y, tile)
+            r = tile_of(arena, params + LAYER_NORM_BYTES.residual, tile)
+            floats = tile_of(arena, params + LAYER_NORM_BYTES.floats, tile)
+            there = live(context, tile)
+            if there <= FEW < lanes:
+                few(params, x, r, y, floats)
+            elif there <= SOME < lanes:
+                some(params, x, r, y, floats)
+            else:
+                whole(params, x, r, y, floats)
+
+    return kernel
+
+
+def _tile_of_bytes(lanes, output, width):
+    """A routine (params, x, residual, y, floats) for the first `width` lanes of a tile."""
+    load, splat, whole = loads("u8", width), splats("f32", width), splats("i32", width)
+    put, moments = _emit(width, output, True), _moments(width)
 
     def value(x, r, bias, n, weights):
         """MAGIC + v of a channel, its bits."""
@@ -109,40 +131,34 @@ def layer_norm_bytes(lanes, output):
     def near_mean(x, r, bias, channels, weights):
         """MAGIC + a whole number."""
         sums = splat(f32(0))
-        for n in range(SOME):
-            sums = add(sums, as_float(value(x, r, bias, n * channels // SOME, weights)))
-        return mul(sums, splat(f32(1 / SOME)))
+        for n in range(SAMPLES):
+            sums = add(sums, as_float(value(x, r, bias, n * channels // SAMPLES, weights)))
+        return mul(sums, splat(f32(1 / SAMPLES)))
 
     near_mean = routine(near_mean)
 
-    def kernel(params, context, begin, end):
-        arena = load_i64(context + CONTEXT.arena)
+    def normalise(params, x, r, y, floats):
         channels = load_i64(params + LAYER_NORM_BYTES.channels)
         weights = load_i32(params + LAYER_NORM_BYTES.weights)
         share = splat(load_f32(params + LAYER_NORM_BYTES.share))
-        for tile in range(begin, end):
-            x = tile_of(arena, params + LAYER_NORM_BYTES.x, tile)
-            y = tile_of(arena, params + LAYER_NORM_BYTES.y, tile)
-            r = tile_of(arena, params + LAYER_NORM_BYTES.residual, tile)
-            floats = tile_of(arena, params + LAYER_NORM_BYTES.floats, tile)
-            bias = load_i64(params + LAYER_NORM_BYTES.bias)
-            gamma = load_i64(params + LAYER_NORM_BYTES.norm)
-            near = near_mean(x, r, bias, channels, weights)
-            sums, squares = whole(i32(0)), splat(f32(0))
-            for n in range(channels):
-                v = value(x, r, bias, n, weights)
-                sums, v = add(sums, v), sub(as_float(v), near)
-                squares = fma(v, v, squares)
-            sums = sub(sums, mul(as_int(near), whole(i32(channels))))
-            epsilon = splat(load_f32(params + LAYER_NORM_BYTES.epsilon))
-            rest, factor = moments(to_float(sums), squares, share, epsilon)
-            shift = mul(mul(add(near, rest), factor), splat(f32(-1)))
-            for n in range(channels):
-                v = fma(as_float(value(x, r, bias, n, weights)), factor, shift)
-                v = fma(v, splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))
-                put(y + lanes * n, floats + 4 * lanes * n, v)
+        bias = load_i64(params + LAYER_NORM_BYTES.bias)
+        gamma = load_i64(params + LAYER_NORM_BYTES.norm)
+        near = near_mean(x, r, bias, channels, weights)
+        sums, squares = whole(i32(0)), splat(f32(0))
+        for n in range(channels):
+            v = value(x, r, bias, n, weights)
+            sums, v = add(sums, v), sub(as_float(v), near)
+            squares = fma(v, v, squares)
+        sums = sub(sums, mul(as_int(near), whole(i32(channels))))
+        epsilon = splat(load_f32(params + LAYER_NORM_BYTES.epsilon))
+        rest, factor = moments(to_float(sums), squares, share, epsilon)
+        shift = mul(mul(add(near, rest), factor), splat(f32(-1)))
+        for n in range(channels):
+            v = fma(as_float(value(x, r, bias, n, weights)), factor, shift)
+            v = fma(v, splat(load_f32(gamma + 8 * n)), splat(load_f32(gamma + 8 * n + 4)))
+            put(y + lanes * n, floats + 4 * lanes * n, v)
 
-    return kernel
+    return routine(normalise)
 
 
 def _source(lanes, kind):
@@ -178,9 +194,9 @@ def _values(lanes, x_type, residual_type):
 
     def near_mean(x, r, bias, channels, how):
         sums = splat(f32(0))
-        for n in range(SOME):
-            sums = add(sums, value(x, r, bias, n * channels // SOME, how))
-        return mul(sums, splat(f32(1 / SOME)))
+        for n in range(SAMPLES):
+            sums = add(sums, value(x, r, bias, n * channels // SAMPLES, how))
+        return mul(sums, splat(f32(1 / SAMPLES)))
 
     return value, routine(near_mean)
 

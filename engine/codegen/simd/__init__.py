@@ -88,7 +88,7 @@ from .moving import (
     word,
 )
 from .products import dot2_bf16, dot2_words, dot4
-from .rounding import bf16_in_order, bf16_pairs, bf16_rows, interleave_words
+from .rounding import bf16_in_order, bf16_pairs, bf16_rows, interleave_words, low_half, twice
 from .running import (
     call_kernel,
     cycles,
@@ -179,6 +179,7 @@ __all__ = [
     "loads",
     "loads_unaligned",
     "lookup",
+    "low_half",
     "maximum",
     "minimum",
     "mul",
@@ -208,6 +209,7 @@ __all__ = [
     "sums_of_quads",
     "take",
     "to_float",
+    "twice",
     "total",
     "unpack",
     "unsigned_maximum",

@@ -74,6 +74,19 @@ def bf16_rows(x):
 
 
 @intrinsic
+def twice(typing, x):
+    """A vector and itself behind it."""
+    return Vec(x.dtype, 2 * x.lanes)(x), lambda ctx, b, sig, args: join(b, [args[0], args[0]])
+
+
+@intrinsic
+def low_half(typing, x):
+    """The first half of a vector's lanes."""
+    half = x.lanes // 2
+    return Vec(x.dtype, half)(x), lambda ctx, b, sig, args: take(b, args[0], range(half))
+
+
+@intrinsic
 def interleave_words(typing, p, q):
     """Two rows of bf16_rows -> lanes of two bfloat16 (p, q) in token order."""
 

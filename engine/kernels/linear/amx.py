@@ -61,6 +61,7 @@ class Int8:
     """u8 x s8 -> int32."""
 
     product, inputs = "tdpbsud", 4  # in 4 bytes
+    order = "quads"  # of tokens in rows that are interleaved here
 
     @staticmethod
     def gathers(lanes):
@@ -79,7 +80,7 @@ class Int8:
 class Bfloat16:
     """bfloat16 x bfloat16 -> float32."""
 
-    product, inputs = "tdpbf16ps", 2
+    product, inputs, order = "tdpbf16ps", 2, "tokens"
 
     @staticmethod
     def gathers(lanes):
@@ -153,9 +154,10 @@ WHOLE_TILES = ((ROWS, ROW_BYTES),) * 8
 
 
 # --- the loops
-def _finish_panel(lanes, epilogue, activation):
+def _finish_panel(lanes, epilogue, activation, order="tokens"):
     """A routine (header, sums, y tile, record, table): every group of the panel."""
-    finish, begun = epilogue_of(lanes, lanes, epilogue, activation), start_of(lanes, epilogue)
+    finish = epilogue_of(lanes, lanes, epilogue, activation, order)
+    begun = start_of(lanes, epilogue)
     load, row, y_row = loads(sums_of(epilogue), lanes), 4 * lanes, lanes * SIZE[epilogue]
 
     def finish_panel(header, sums, target, record, table):
@@ -204,7 +206,7 @@ def _blocks_16x1(kind, lanes, epilogue, activation):
     """See the head of the file."""
     row, inputs = 4 * lanes, kind.inputs
     gathered = kind.gathers(lanes)
-    finish = _finish_panel(lanes, epilogue, activation)
+    finish = _finish_panel(lanes, epilogue, activation, kind.order)
     configure, (clear, strip, save) = configures(WHOLE_TILES), _strip(kind.product, lanes)
     together, step_bytes = SUMS + 32 * row, 16 * row
 

@@ -7,7 +7,7 @@
 
 4x1 interleaves rows of x in registers; the others read x as interleave_rows makes it (rearrange.py)
 and so shuffle nothing in the loop.  `width` is 64 on 512 bits, 32 where only half a tile of x fits
-the first-level cache, 16 (where quad order is token order) on fewer bits.  Parameters: LINEAR, with
+the first-level cache, 16 on fewer bits.  Parameters: LINEAR, with
 the epilogue "dynamic" DYNAMIC_LINEAR; headers, offsets and weights: pack/vectors.py.
 """
 
@@ -42,7 +42,7 @@ def narrow_dot_u8s8_4x1(lanes, width, epilogue, activation):
     def made(width):
         return gathers(lanes, width), times_four(dot4, load_i32)
 
-    return product_4x1(made, 8, 1, lanes, width, epilogue, activation)
+    return product_4x1(made, 8, 1, lanes, width, epilogue, activation, order="quads")
 
 
 def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
@@ -58,22 +58,25 @@ def sparse_dot_u8s16_4x1(lanes, width, epilogue, activation):
 
         return routine(gather), times_four(dot2_words, load_i32)
 
-    return product_4x1(made, 4, 1, lanes, width, epilogue, activation)
+    return product_4x1(made, 4, 1, lanes, width, epilogue, activation, order="quads")
 
 
 def sparse_dot_u8s8_1x4(lanes, width, epilogue, activation):
     """A step takes a block of each of 4 outputs, whose sums do not wait for one another."""
-    load = loads("u8", 4 * width)
-    first, second, third, fourth = (spreads(n, width) for n in range(4))
     quad_bytes = 4 * width
 
-    def step(x, at, four, a, b, c, d):
-        p, q, r, s = at
-        a = dot4(a, load(x + p), first(four))
-        b = dot4(b, load(x + q), second(four))
-        c = dot4(c, load(x + r), third(four))
-        d = dot4(d, load(x + s), fourth(four))
-        return a, b, c, d
+    def made(width):
+        load = loads("u8", 4 * width)
+        first, second, third, fourth = (spreads(n, width) for n in range(4))
 
-    loop = four_by_four(routine(step), quad_bytes)
-    return in_panels(loop, quad_bytes, lanes, width, epilogue, activation)
+        def step(x, at, four, a, b, c, d):
+            p, q, r, s = at
+            a = dot4(a, load(x + p), first(four))
+            b = dot4(b, load(x + q), second(four))
+            c = dot4(c, load(x + r), third(four))
+            d = dot4(d, load(x + s), fourth(four))
+            return a, b, c, d
+
+        return four_by_four(routine(step), quad_bytes)
+
+    return in_panels(made, quad_bytes, lanes, width, epilogue, activation)

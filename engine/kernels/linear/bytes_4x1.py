@@ -39,7 +39,7 @@ def sparse_dot_u8s8_4x1(lanes, epilogue, activation):
     def groups(width):
         if width == lanes:
             return _groups_ahead(lanes, epilogue, activation)
-        return groups_4x1(made, 8, (lanes, lanes, epilogue, activation), width)
+        return groups_4x1(made, 8, (lanes, lanes, epilogue, activation), "quads", width)
 
     return product(groups, 1, lanes, lanes, epilogue)
 
@@ -48,7 +48,8 @@ def _groups_ahead(lanes, epilogue, activation):
     """groups_of a whole tile.  A group begins while the one before it ends, whose epilogue waits
     for its sums: the core has other products to do.
     """
-    finish, gather = epilogue_of(lanes, lanes, epilogue, activation), gathers(lanes, lanes)
+    finish = epilogue_of(lanes, lanes, epilogue, activation, "quads")
+    gather = gathers(lanes, lanes)
     splat = splats("i32", lanes)
 
     def begun(start, v, weights):

@@ -21,8 +21,8 @@ and for float32 sums, of which there is FLOAT_OUTPUT,
     rows, words, pairs    the same in bfloat16, as the next kernel reads it (rearrange.py)
     u8       y = u8(activation(sums) * a + b)
 
-u8 rounds to nearest even and saturates; flip changes bits of bytes.  int32 sums are in quad order,
-float32 ones in token order.
+u8 rounds to nearest even and saturates; flip changes bits of bytes.  float32 sums are in token
+order, int32 ones too or, where rows were unpacked for them, in quad order (`order`).
 """
 
 import numba as nb
@@ -51,6 +51,7 @@ from ...codegen.simd import (
     store,
     sub,
     to_float,
+    twice,
     xor,
 )
 from ..activations import ACTIVATIONS, ROUGH_ACTIVATIONS
@@ -80,6 +81,17 @@ def start_of(width, epilogue):
     return routine(of_float if sums_of(epilogue) == "f32" else of_whole)
 
 
+def in_order(order):
+    """Routines: sums, and rounded floats packed to u8, from `order` to token order."""
+
+    def as_they_are(sums):
+        return sums
+
+    if order == "quads":
+        return in_token_order, pack
+    return routine(as_they_are), pack_in_order
+
+
 def _scaled(width):
     """A routine: sums * scale + shift of output n, float32."""
     splat = splats("f32", width)
@@ -101,52 +113,53 @@ def _flipped(width):
     return routine(flipped)
 
 
-def _table(lanes, width, activation):
-    scaled = _scaled(width)
+def _table(lanes, width, activation, order):
+    scaled, (_, to_bytes) = _scaled(width), in_order(order)
 
     def finish(out, sums, record, n, table):
         of_output = table + load_int(record + TABLE_OUTPUT.table + 4 * n)
-        store(out + lanes * n, lookup(of_output, pack(scaled(sums, record, n))))
+        store(out + lanes * n, lookup(of_output, to_bytes(scaled(sums, record, n))))
 
     return finish
 
 
-def _plain(lanes, width, activation):
-    scaled, flipped = _scaled(width), _flipped(width)
+def _plain(lanes, width, activation, order):
+    scaled, flipped, (_, to_bytes) = _scaled(width), _flipped(width), in_order(order)
 
     def finish(out, sums, record, n, table):
-        store(out + lanes * n, flipped(pack(scaled(sums, record, n)), record))
+        store(out + lanes * n, flipped(to_bytes(scaled(sums, record, n)), record))
 
     return finish
 
 
-def _bytes(lanes, width, activation):
+def _bytes(lanes, width, activation, order):
     scaled, flipped, splat = _scaled(width), _flipped(width), splats("f32", width)
-    act = ROUGH_ACTIVATIONS[activation](width)
+    act, (_, to_bytes) = ROUGH_ACTIVATIONS[activation](width), in_order(order)
 
     def activated(out, sums, record, n, table):
         v = act(scaled(sums, record, n))
         v = fma(v, splat(load_f32(record + OUTPUT.a)), splat(load_f32(record + OUTPUT.b)))
-        store(out + lanes * n, flipped(pack(v), record))
+        store(out + lanes * n, flipped(to_bytes(v), record))
 
     def linear(out, sums, record, n, table):
         v = add(scaled(sums, record, n), splat(f32(MAGIC)))
-        store(out + lanes * n, flipped(pack(v), record))
+        store(out + lanes * n, flipped(to_bytes(v), record))
 
     return linear if activation == "none" else activated
 
 
-def _floats(lanes, width, activation):
-    scaled, act = _scaled(width), ACTIVATIONS[activation](width)
+def _floats(lanes, width, activation, order):
+    scaled, act, (turned, _) = _scaled(width), ACTIVATIONS[activation](width), in_order(order)
 
     def finish(out, sums, record, n, table):
-        store(out + 4 * lanes * n, in_token_order(act(scaled(sums, record, n))))
+        store(out + 4 * lanes * n, turned(act(scaled(sums, record, n))))
 
     return finish
 
 
-def _rounded(lanes, width, activation):
+def _rounded(lanes, width, activation, order):
     splat, act = splats("f32", width), ACTIVATIONS[activation](width)
+    turned, _ = in_order(order)
 
     def finish(out, sums, record, n, table):
         scale = splat(load_f32(record + OUTPUT.scale + 4 * n))
@@ -154,21 +167,22 @@ def _rounded(lanes, width, activation):
         v = minimum(maximum(sub(v, splat(f32(MAGIC))), splat(f32(0))), splat(f32(255)))
         shift = splat(load_f32(record + OUTPUT.shift + 4 * n))
         v = act(fma(v, splat(load_f32(record + OUTPUT.a)), shift))
-        store(out + 4 * lanes * n, in_token_order(v))
+        store(out + 4 * lanes * n, turned(v))
 
     return finish
 
 
-def _dynamic(lanes, width, activation):
+def _dynamic(lanes, width, activation, order):
     splat, whole, act = splats("f32", width), splats("i32", width), ACTIVATIONS[activation](width)
     load_scales, load_zeros = loads("f32", width), loads("i32", width)
+    turned, _ = in_order(order)
 
     def finish(out, sums, record, n, table):
         total = whole(load_i32(record + DYNAMIC_OUTPUT.total + 4 * n))
         zeros = mul(load_zeros(table + 4 * lanes), total)
         scale = splat(load_f32(record + DYNAMIC_OUTPUT.scale + 4 * n))
         factor = mul(load_scales(table), scale)
-        v = to_float(sub(in_token_order(sums), zeros))
+        v = to_float(sub(turned(sums), zeros))
         v = fma(v, factor, splat(load_f32(record + DYNAMIC_OUTPUT.shift + 4 * n)))
         store(out + 4 * lanes * n, act(v))
 
@@ -178,7 +192,7 @@ def _dynamic(lanes, width, activation):
 def _of_float_sums(keep, size):
     """An epilogue that stores keep(width)(activation(sums)); size: bytes of a result."""
 
-    def made(lanes, width, activation):
+    def made(lanes, width, activation, order):
         act = (ACTIVATIONS if size == 4 else ROUGH_ACTIVATIONS)[activation](width)
 
         def floats(out, sums, record, n, table):
@@ -192,7 +206,20 @@ def _of_float_sums(keep, size):
     return made
 
 
-def _float_bytes(lanes, width, activation):
+def _rows(lanes, width, activation, order):
+    """Of a row whose order is that of all its lanes; tokens that are not there may be anything."""
+    act, size = ROUGH_ACTIVATIONS[activation](width), SIZE["rows"]
+
+    def whole(out, sums, record, n, table):
+        store(out + size * lanes * n, bf16_rows(act(sums)))
+
+    def first(out, sums, record, n, table):
+        store(out + size * lanes * n, bf16_rows(twice(act(sums))))
+
+    return whole if width == lanes else first
+
+
+def _float_bytes(lanes, width, activation, order):
     act, splat, flipped = (
         ROUGH_ACTIVATIONS[activation](width),
         splats("f32", width),
@@ -214,18 +241,20 @@ _EPILOGUES = {
     "rounded": _rounded,
     "dynamic": _dynamic,
     "f32": _of_float_sums(None, SIZE["f32"]),
-    "rows": _of_float_sums(bf16_rows, SIZE["rows"]),
+    "rows": _rows,
     "words": _of_float_sums(bf16_in_order, SIZE["words"]),
     "u8": _float_bytes,
 }
 
 
-def epilogue_of(lanes, width, name, activation):
-    """The routine on one output's sums; lanes: of a row of y, of which it makes `width`."""
-    return routine(_EPILOGUES[name](lanes, width, activation))
+def epilogue_of(lanes, width, name, activation, order="tokens"):
+    """The routine on one output's sums; lanes: of a row of y, of which it makes `width`; order: of
+    tokens in the sums.
+    """
+    return routine(_EPILOGUES[name](lanes, width, activation, order))
 
 
-def epilogue_of_four(lanes, width, name, activation):
+def epilogue_of_four(lanes, width, name, activation, order="tokens"):
     """A routine (out, sums a, b, c, d of a group's four outputs, record, table)."""
     if name == "pairs":
         act = ROUGH_ACTIVATIONS[activation](width)
@@ -236,7 +265,7 @@ def epilogue_of_four(lanes, width, name, activation):
 
         return routine(pairs)
 
-    finish = epilogue_of(lanes, width, name, activation)
+    finish = epilogue_of(lanes, width, name, activation, order)
 
     def one_by_one(out, a, b, c, d, record, table):
         finish(out, a, record, 0, table)

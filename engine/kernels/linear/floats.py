@@ -19,6 +19,7 @@ from ...codegen.simd import (
     load_i32,
     load_u16,
     loads,
+    low_half,
     multiply_add,
     splats,
     spreads,
@@ -63,45 +64,55 @@ def dense_dot_f32(lanes, width, output, activation):
 
 def sparse_dot_f32_1x4(lanes, width, output, activation):
     """A step takes four rows of x for each of four outputs."""
-    load, row = loads("f32", width), 4 * width
-    one, two, three, four = (spreads(n, width) for n in range(4))
-    quad_bytes = 16 * width
+    row, quad_bytes = 4 * width, 16 * width
 
-    def dot(sums, x, weights):
-        w = load_four(weights)
-        sums = multiply_add(load(x), as_float(one(w)), sums)
-        sums = multiply_add(load(x + row), as_float(two(w)), sums)
-        sums = multiply_add(load(x + 2 * row), as_float(three(w)), sums)
-        return multiply_add(load(x + 3 * row), as_float(four(w)), sums)
+    def made(width):
+        load = loads("f32", width)
+        one, two, three, four = (spreads(n, width) for n in range(4))
 
-    dot = routine(dot)
+        def dot(sums, x, weights):
+            w = load_four(weights)
+            sums = multiply_add(load(x), as_float(one(w)), sums)
+            sums = multiply_add(load(x + row), as_float(two(w)), sums)
+            sums = multiply_add(load(x + 2 * row), as_float(three(w)), sums)
+            return multiply_add(load(x + 3 * row), as_float(four(w)), sums)
 
-    def step(x, at, weights, a, b, c, d):
-        p, q, r, s = at
-        a = dot(a, x + quad_bytes * p, weights)
-        b = dot(b, x + quad_bytes * q, weights + 16)
-        c = dot(c, x + quad_bytes * r, weights + 32)
-        d = dot(d, x + quad_bytes * s, weights + 48)
-        return a, b, c, d
+        dot = routine(dot)
 
-    loop = one_by_one(routine(step), 64)
-    return in_panels(loop, quad_bytes, lanes, width, output, activation)
+        def step(x, at, weights, a, b, c, d):
+            p, q, r, s = at
+            a = dot(a, x + quad_bytes * p, weights)
+            b = dot(b, x + quad_bytes * q, weights + 16)
+            c = dot(c, x + quad_bytes * r, weights + 32)
+            d = dot(d, x + quad_bytes * s, weights + 48)
+            return a, b, c, d
+
+        return one_by_one(routine(step), 64)
+
+    return in_panels(made, quad_bytes, lanes, width, output, activation)
 
 
 def sparse_dot_bf16_4x1(lanes, width, output, activation):
     """Two rows of x, interleaved in registers, serve four outputs."""
     stretch = lanes // 4  # 8 * input -> bytes
+    block = width
 
     def made(width):
-        load = loads("bf16", width)
+        some = width < block  # the first tokens of a block stand in fours, others between them
+        load = loads("bf16", 2 * width if some else width)
 
-        def gather(x, offsets):
+        def pairs(x, offsets):
             p, q = x + stretch * load_u16(offsets), x + stretch * load_u16(offsets + 2)
             return interleave_words(load(p), load(q))
 
-        return routine(gather), times_four(dot2_bf16, load_i32)
+        pairs = routine(pairs)
 
-    return product_4x1(made, 4, 2, lanes, width, output, activation, plain=False)
+        def first(x, offsets):
+            return low_half(pairs(x, offsets))
+
+        return routine(first) if some else pairs, times_four(dot2_bf16, load_i32)
+
+    return product_4x1(made, 4, 2, lanes, width, output, activation)
 
 
 def dense_dot_bf16(lanes, width, output, activation):
@@ -115,19 +126,23 @@ def dense_dot_bf16(lanes, width, output, activation):
 
 def sparse_dot_bf16_1x4(lanes, width, output, activation):
     """A step takes two pairs of x for each of four outputs."""
-    load, row = loads("bf16", 2 * width), 4 * width
-    one, two, three, four = (spreads(n, width) for n in range(4))
-    quad_bytes = 8 * width
+    row, quad_bytes = 4 * width, 8 * width
 
-    def step(x, at, weights, a, b, c, d):
-        p, q, r, s = at
-        p, q, r, s = x + quad_bytes * p, x + quad_bytes * q, x + quad_bytes * r, x + quad_bytes * s
-        v, w = load_four(weights), load_four(weights + 16)
-        a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
-        c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
-        a, b = dot2_bf16(a, load(p + row), two(v)), dot2_bf16(b, load(q + row), four(v))
-        c, d = dot2_bf16(c, load(r + row), two(w)), dot2_bf16(d, load(s + row), four(w))
-        return a, b, c, d
+    def made(width):
+        load = loads("bf16", 2 * width)
+        one, two, three, four = (spreads(n, width) for n in range(4))
 
-    loop = one_by_one(routine(step), 32)
-    return in_panels(loop, quad_bytes, lanes, width, output, activation)
+        def step(x, at, weights, a, b, c, d):
+            p, q, r, s = at
+            p, q = x + quad_bytes * p, x + quad_bytes * q
+            r, s = x + quad_bytes * r, x + quad_bytes * s
+            v, w = load_four(weights), load_four(weights + 16)
+            a, b = dot2_bf16(a, load(p), one(v)), dot2_bf16(b, load(q), three(v))
+            c, d = dot2_bf16(c, load(r), one(w)), dot2_bf16(d, load(s), three(w))
+            a, b = dot2_bf16(a, load(p + row), two(v)), dot2_bf16(b, load(q + row), four(v))
+            c, d = dot2_bf16(c, load(r + row), two(w)), dot2_bf16(d, load(s + row), four(w))
+            return a, b, c, d
+
+        return one_by_one(routine(step), 32)
+
+    return in_panels(made, quad_bytes, lanes, width, output, activation)

@@ -7,8 +7,8 @@ that registers suffice.  In every precision a step's weights are 4 bytes for eac
 from functools import partial
 
 from ...codegen.lower import routine
-from ...codegen.simd import load_i32, load_i64
-from ..buffers import live_lanes, tile_of
+from ...codegen.simd import load_i32, load_i64, prefetch
+from ..buffers import FEW, SOME, live_lanes, of_widths, tile_of
 from ..context import CONTEXT
 from .epilogues import SIZE, epilogue_of_four, start_of
 from .records import (
@@ -23,7 +23,7 @@ from .records import (
 )
 
 STEP_BYTES = 16  # of weights
-FEW, SOME = 16, 32  # tokens
+AHEAD = 4096  # bytes of weights: a page, as hardware prefetchers stop at its end
 
 
 def times_four(dot, load):
@@ -37,15 +37,15 @@ def times_four(dot, load):
     return routine(multiply)
 
 
-def product_4x1(made, offset_bytes, x_bytes, *variant, plain=True):
-    """made: width -> routine (x, offsets of a step) -> v, times_four; x_bytes: of a token; plain:
-    whether x lies as it was made.
+def product_4x1(made, offset_bytes, x_bytes, *variant, order="tokens"):
+    """made: width -> routine (x, offsets of a step) -> v, times_four; x_bytes: of a token; order:
+    of tokens in v.
     """
-    groups = partial(groups_4x1, made, offset_bytes, variant)
-    return product(groups, x_bytes, *variant[:-1], plain=plain)
+    groups = partial(groups_4x1, made, offset_bytes, variant, order)
+    return product(groups, x_bytes, *variant[:-1])
 
 
-def groups_4x1(made, offset_bytes, variant, width):
+def groups_4x1(made, offset_bytes, variant, order, width):
     """groups_of a 4x1 product; variant: lanes, width, epilogue, activation."""
     gather, multiply = made(width)
 
@@ -55,7 +55,7 @@ def groups_4x1(made, offset_bytes, variant, width):
             offsets, weights = offsets + offset_bytes, weights + STEP_BYTES
         return a, b, c, d
 
-    return groups_of(routine(accumulate), offset_bytes, variant, width)
+    return groups_of(routine(accumulate), offset_bytes, variant, width, order)
 
 
 def dense_product(made, step_bytes, x_bytes, *variant):
@@ -68,22 +68,24 @@ def dense_product(made, step_bytes, x_bytes, *variant):
 
         def accumulate(x, steps, offsets, weights, a, b, c, d):
             for _ in range(steps):
+                prefetch(weights + AHEAD)
                 a, b, c, d = multiply(load(x), weights, a, b, c, d)
                 x, weights = x + step_bytes, weights + STEP_BYTES
             return a, b, c, d
 
         return groups_of(routine(accumulate), 0, variant, width)
 
-    return product(groups, x_bytes, *variant[:-1], plain=bool(x_bytes))
+    return product(groups, x_bytes, *variant[:-1])
 
 
-def groups_of(accumulate, offset_bytes, variant, width):
+def groups_of(accumulate, offset_bytes, variant, width, order="tokens"):
     """A routine (part, source, target, table): `width` tokens of a tile, all groups of a part.
 
     accumulate: routine (x, steps, offsets, weights, a, b, c, d) -> the sums of four outputs.
     """
     lanes, _, epilogue, activation = variant
-    finish, begun = epilogue_of_four(lanes, width, epilogue, activation), start_of(width, epilogue)
+    finish = epilogue_of_four(lanes, width, epilogue, activation, order)
+    begun = start_of(width, epilogue)
 
     def groups(part, source, target, table):
         header, offsets = load_i64(part + PART.headers), load_i64(part + PART.offsets)
@@ -99,15 +101,12 @@ def groups_of(accumulate, offset_bytes, variant, width):
     return routine(groups)
 
 
-def product(groups, x_bytes, lanes, width, epilogue, *, plain=True):
+def product(groups, x_bytes, lanes, width, epilogue):
     """groups: width -> groups_of.  Only lanes that hold tokens are multiplied: block by block, and
-    where a block is a whole tile, in a narrower one.  That needs x and y in token order; forms of
-    x (not plain) and "rows" have an order of their own within a block.
+    where a block is not full, in a narrower one.
     """
     size, dynamic, live = SIZE[epilogue], epilogue == "dynamic", live_lanes(lanes)
-    narrow = plain and epilogue != "rows" and width > SOME
-    made = {n: groups(n) for n in ((FEW, SOME, width) if narrow else (width,))}
-    few, some, whole = made.get(FEW, made[width]), made.get(SOME, made[width]), made[width]
+    few, some, whole = of_widths(groups, width)
 
     def kernel(params, context, begin, end):
         arena = load_i64(context + CONTEXT.arena)
@@ -123,9 +122,9 @@ def product(groups, x_bytes, lanes, width, epilogue, *, plain=True):
                 table = load_i64(part + PART.tables)
                 if dynamic:
                     table = tile_of(arena, params + DYNAMIC_LINEAR.scales, tile) + 4 * token
-                if narrow and there <= FEW:
+                if there - token <= FEW < width:
                     few(part, source, target, table)
-                elif narrow and there <= SOME:
+                elif there - token <= SOME < width:
                     some(part, source, target, table)
                 else:
                     whole(part, source, target, table)

@@ -25,7 +25,7 @@ from ...codegen.simd import (
     store,
     word,
 )
-from ..buffers import live_lanes, tile_of
+from ..buffers import FEW, SOME, live_lanes, of_widths, tile_of
 from ..context import CONTEXT
 from .epilogues import SIZE, epilogue_of, start_of, sums_of
 from .records import (
@@ -187,11 +187,15 @@ def one_panel(loop, group, quad_bytes):
     return routine(sum_up)
 
 
-def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
-    """loop: one_by_one or four_by_four; quad_bytes: of 4 inputs of x."""
+def in_panels(made, quad_bytes, lanes, width, epilogue, activation):
+    """made: width -> one_by_one or four_by_four; quad_bytes: of 4 inputs of x, in a whole block."""
     size, dynamic, live = SIZE[epilogue], epilogue == "dynamic", live_lanes(lanes)
     stretch = 4 // size  # from bytes of y to bytes of sums
-    sum_up = one_panel(loop, on_group(lanes, width, epilogue, activation), quad_bytes)
+
+    def of_width(width):
+        return one_panel(made(width), on_group(lanes, width, epilogue, activation), quad_bytes)
+
+    few, some, whole = of_widths(of_width, width)
 
     def kernel(params, context, begin, end):
         arena, kept = load_i64(context + CONTEXT.arena), load_i64(context + CONTEXT.scratch)
@@ -204,7 +208,8 @@ def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
         while unit < end:
             tile, part = unit // parts, unit % parts
             count = min(min(parts - part, end - unit), together)
-            for token in range(0, live(context, tile), width):
+            there = live(context, tile)
+            for token in range(0, there, width):
                 source = x + tile * x_tile + x_tile * token // lanes
                 target = y + tile * y_tile + size * token
                 for panel in range(panels):
@@ -215,7 +220,12 @@ def in_panels(loop, quad_bytes, lanes, width, epilogue, activation):
                         if dynamic:
                             scales = tile_of(arena, params + DYNAMIC_LINEAR.scales, tile)
                             table = scales + 4 * token
-                        sum_up(row, source, target, kept, first, last, table)
+                        if there - token <= FEW < width:
+                            few(row, source, target, kept, first, last, table)
+                        elif there - token <= SOME < width:
+                            some(row, source, target, kept, first, last, table)
+                        else:
+                            whole(row, source, target, kept, first, last, table)
             unit += count
 
     return kernel

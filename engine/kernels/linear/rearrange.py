@@ -5,8 +5,8 @@ together: where an x of 64 tokens overflows the first-level cache one of 32 or 1
 product loads x as often as it multiplies.  A unit is a tile; parameters: REARRANGE.
 
     interleave_rows, u8 to u8
-              [block][input / 4][token][4]: the operand of VNNI (k4), tokens in quad order, in which
-              unpacking within 128 bits leaves them; a last four that is not whole repeats an input
+              [block][input / 4][token][4]: the operand of VNNI (k4); a last four that is not whole
+              repeats an input
     round_rows, float32 to the layout named
     "rows"    bfloat16 [input][token], of which a product interleaves two for vdpbf16ps (k2)
     "pairs"   bfloat16 [block][input / 2][token][2]: k2 already
@@ -23,7 +23,7 @@ from ...codegen.simd import (
     bf16_in_order,
     bf16_pairs,
     bf16_rows,
-    interleave,
+    interleave_in_order,
     load_i64,
     loads,
     splats,
@@ -51,13 +51,13 @@ def interleave_rows(lanes, width):
                     at = token + lanes * k
                     p, q = load(at), load(at + lanes)
                     r, s = load(at + 2 * lanes), load(at + 3 * lanes)
-                    store(y, interleave(p, q, r, s))
+                    store(y, interleave_in_order(p, q, r, s))
                     y += 4 * width
                 if whole < inputs:
                     at, top = token + lanes * whole, token + last
                     p, q = load(at), load(min(at + lanes, top))
                     r, s = load(min(at + 2 * lanes, top)), load(top)
-                    store(y, interleave(p, q, r, s))
+                    store(y, interleave_in_order(p, q, r, s))
                     y += 4 * width
 
     return kernel
