@@ -31,7 +31,15 @@ from ..errors import IsaError
 from ..files import cache
 from .isa import Isa, missing
 
-__all__ = ["Compiled", "compiled", "loading", "object_code", "source_hash"]
+__all__ = [
+    "Compiled",
+    "compiled",
+    "is_ready",
+    "loading",
+    "make",
+    "object_code",
+    "source_hash",
+]
 
 # Held while a model is read or a kernel made.  A fork waits for the end of it: locks of imports, of
 # LLVM and of Numba that another thread has would be locked for ever in the child.
@@ -284,9 +292,22 @@ def compiled(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
 def _made(name: str, build: Callable[[], Any], isa: Isa) -> Compiled:
     if why := missing(isa):
         raise IsaError(f"kernel {name} for {isa}: {why}")
+    code = b"" if settings.current().debug >= 4 else cache.read(_cached_path(name, isa))
+    return _load(name, code or make(name, build, isa), isa)  # made anew where it is listed
+
+
+def make(name: str, build: Callable[[], Any], isa: Isa) -> bytes:
+    """The object code, kept on disk for whoever needs the kernel.
+
+    Raises:
+        IsaError: see `object_code`.
+    """
+    code = object_code(name, build, isa)
+    cache.write(_cached_path(name, isa), code)
+    return code
+
+
+def is_ready(name: str, isa: Isa) -> bool:
+    """Whether the kernel is in this process or, as it seems, on disk."""
     path = _cached_path(name, isa)
-    code = b"" if settings.current().debug >= 4 else cache.read(path)  # made anew: it is listed
-    if not code:
-        code = object_code(name, build, isa)
-        cache.write(path, code)
-    return _load(name, code, isa)
+    return (name, isa.native) in _loaded or (path is not None and path.exists())

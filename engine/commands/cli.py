@@ -32,6 +32,7 @@ COMMANDS = {  # name of the command and of its module in commands/ -> help
     "isa": "instruction sets: what this CPU has and what the engine uses",
     "kernels": "products alone: time, multiply-adds a second, share of the peak of their type",
     "profile": "where the time of a call goes: steps, multiply-adds, bytes, share of the peak",
+    "warm": "compile, measure and pack all that a model needs, before it is needed",
     "tune": "measure kernels for a model's layers on this CPU and keep the choice",
 }
 

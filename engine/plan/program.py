@@ -26,6 +26,7 @@ from .steps import Step
 __all__ = ["NO_LIMIT", "PACK_TOKENS", "Plan", "Program", "Result"]
 
 NO_LIMIT = 1 << 30  # rows of a table that is not there
+EXECUTOR = (("call", False), ("serve",))  # kernels of every call
 PACK_TOKENS = 128  # a pack's activations and a layer's weights fit in L2 together
 
 
@@ -107,6 +108,12 @@ class Plan:
         return bool(self.mixes and not mask.all()) or (
             self.by_lengths and not np.array_equal(mask, first_keys(mask))
         )
+
+    @property
+    def kernels(self) -> list[tuple[Any, ...]]:
+        """Name and variant of each that a call needs."""
+        steps = ((step.kernel, *step.variant) for step in self.steps)
+        return [*dict.fromkeys(steps), *EXECUTOR]
 
     @cached_property
     def signature(self) -> str:

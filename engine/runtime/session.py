@@ -20,6 +20,7 @@ from ..codegen.compile import loading
 from ..errors import InputError, ResourceError
 from ..formats import models
 from ..graph import Graph
+from ..kernels.ahead import compile_ahead
 from ..ops import not_finite, reference
 from ..ops.elementwise import cast
 from ..plan import PACK_TOKENS, Plan, make_plan, ready_plan
@@ -97,6 +98,8 @@ class Session:
         self.isa = isa.chosen()
         with loading:
             self.plan: Plan | None = self._planned()
+            if self.plan is not None:
+                compile_ahead(self.isa, self.plan.kernels)
         self._check = bool(settings.current().check)
         if self.plan is not None:
             self._inputs = Inputs(graph, self.plan)
@@ -195,6 +198,15 @@ class Session:
         """Outputs that are inputs, in the type that the graph declares."""
         types = {value.name: value.dtype for value in self.graph.inputs}
         return {name: np.array(feeds[given], types[given]) for name, given in plan.handed.items()}
+
+    def prepare(self) -> None:
+        """What the first call would do: load the kernels, or compile them, and lay out memory.
+
+        Raises:
+            ResourceError: the system does not give the memory or the threads.
+        """
+        if self._caller is not None:
+            self._caller.ways(1)
 
     # --- what it is
     @property

@@ -1,0 +1,108 @@
+"""Kernels that are missing are compiled side by side, and never a second time."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import settings
+from engine.codegen import compile as compiler
+from engine.codegen.isa import chosen
+from engine.commands.cli import main
+from engine.files import cache
+from engine.formats import store
+from engine.kernels import ahead, kernel
+from engine.kernels.ahead import compile_ahead
+from engine.plan import kept
+from tests.tiny import tiny_graph
+
+# Of those that take least time to make.
+FEW = [("clock",), ("look_up", 16), ("look_up", 64), ("affine", 16, False)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(compiler, "_loaded", {})
+    monkeypatch.setattr(ahead, "usable", lambda: (0, 1))
+    with settings.override(cache=str(tmp_path)):
+        yield tmp_path / "code"
+
+
+def not_here(*_: Any, **__: Any) -> Any:
+    raise AssertionError("compiled in this process")
+
+
+def test_what_is_missing_is_made_by_processes(
+    nothing_is_there: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as forbidding:
+        forbidding.setattr(compiler, "object_code", not_here)
+        assert compile_ahead(chosen(), [*FEW, *FEW]) == len(FEW)
+        assert [each.name for each in caplog.records] == ["engine.kernels.ahead"]
+        assert f"4 kernels are compiled for {chosen()}, once, by 2 processes" in caplog.text
+        assert len(list(nothing_is_there.iterdir())) == len(FEW)
+        for each in FEW:
+            assert kernel(chosen(), *each).address
+        assert compile_ahead(chosen(), FEW) == 0
+    own = cache.read(compiler._cached_path("clock", chosen().native))
+    assert own == compiler.object_code("clock", ahead.builder("clock"), chosen().native)
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise OSError("no more processes")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.setattr(subprocess, "Popen", broken),
+        lambda m: m.setattr(ahead, "PROGRAM", "raise SystemExit(3)"),
+        lambda m: m.setattr(ahead, "PROGRAM", "import sys; sys.stdin.readline(); 1 / 0"),
+    ],
+    ids=["none", "at once", "in the midst"],
+)
+def test_without_processes_who_needs_a_kernel_makes_it(
+    change: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+    nothing_is_there: Path,
+) -> None:
+    change(monkeypatch)
+    assert compile_ahead(chosen(), FEW) == len(FEW)
+    assert not nothing_is_there.exists()
+    assert kernel(chosen(), "clock").address
+
+
+@pytest.mark.parametrize("how", ["few", "one core", "no cache", "listings"])
+def test_no_processes_where_they_would_not_pay(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_let_make", not_here)
+    if how == "one core":
+        monkeypatch.setattr(ahead, "usable", lambda: (0,))
+    changes: dict[str, Any] = {"no cache": {"cache": ""}, "listings": {"debug": 4}}.get(how, {})
+    with settings.override(**changes):
+        assert compile_ahead(chosen(), FEW[: 3 if how == "few" else 4])
+
+
+def test_the_longest_begin_first() -> None:
+    wanted = [("clock",), ("dense_dot_f32", 64, 16, "f32", "none"), ("attention_f32", 64, 16)]
+    assert [each[0] for each in sorted(wanted, key=ahead._least_first)] == [
+        "attention_f32", "dense_dot_f32", "clock",
+    ]  # fmt: skip
+
+
+def test_a_warm_model_loads_without_making_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kept, "LEAST", 0)
+    store.write(tiny_graph(), tmp_path / "ir")
+    with settings.override(cache=str(tmp_path / "warm"), isa="generic"):
+        assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
+        told = capsys.readouterr().out
+        assert "0 layers measured, " in told and "kernels compiled for generic, 0.1 MiB" in told
+        monkeypatch.setattr(compiler, "_loaded", {})
+        monkeypatch.setattr(compiler, "object_code", not_here)
+        assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
+        assert "0 kernels compiled" in capsys.readouterr().out
