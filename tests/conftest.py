@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.codegen import isa
+from engine.kernels import ahead
 
 LONGEST = (
     "test_slurm.py",
@@ -32,7 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before tests are collected: which instruction sets they take is asked at import."""
+    """Before tests are collected: which instruction sets they take is asked at import.
+
+    Tests run on all cores already: none starts processes to compile in, but those of them.
+    """
+    ahead.LEAST = sys.maxsize
     flags = config.getoption("--flags")
     if flags is not None:
         stack = ExitStack()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from .. import settings
@@ -44,18 +45,26 @@ def compile_ahead(isa: Isa, wanted: Collection[Variant]) -> int:
     lacking = [each for each in dict.fromkeys(wanted) if not is_ready(kernel_name(*each), isa)]
     count = min(len(usable()) or 1, len(lacking))
     now = settings.current()
-    if len(lacking) < LEAST or count < 2 or missing(isa) or not now.cache or now.debug >= 4:
+    pays = len(lacking) >= LEAST and count > 1
+    if not pays or missing(isa) or not now.cache or now.debug >= 4 or not _is_python():
         return len(lacking)
     log.warning("%d kernels are compiled for %s, once, by %d processes", len(lacking), isa, count)
     began = time.perf_counter()
-    in_turn = iter(sorted(lacking, key=_least_first))
+    in_turn = iter(sorted(lacking, key=_longest_first))
     with ThreadPoolExecutor(count) as threads:
         list(threads.map(lambda _: _let_make(isa, in_turn), range(count)))
     log.info("compiled in %.1f s", time.perf_counter() - began)
     return len(lacking)
 
 
-def _least_first(variant: Variant) -> tuple[bool, bool, str]:
+def _is_python() -> bool:
+    """Whether this process's program takes -c: an application that embeds Python would start
+    itself.
+    """
+    return Path(sys.executable or "").name.startswith("python") and not hasattr(sys, "frozen")
+
+
+def _longest_first(variant: Variant) -> tuple[bool, bool, str]:
     """The longest kernels first: begun last, one would be waited for alone."""
     row = KERNELS[variant[0]]
     return not row.of_pairs, not (row.multiplies or row.name == "call"), row.name

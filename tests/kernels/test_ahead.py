@@ -28,6 +28,7 @@ FEW = [("clock",), ("look_up", 16), ("look_up", 64), ("affine", 16, False)]
 def nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(compiler, "_loaded", {})
     monkeypatch.setattr(ahead, "usable", lambda: (0, 1))
+    monkeypatch.setattr(ahead, "LEAST", 4)
     with settings.override(cache=str(tmp_path)):
         yield tmp_path / "code"
 
@@ -76,11 +77,13 @@ def test_without_processes_who_needs_a_kernel_makes_it(
     assert kernel(chosen(), "clock").address
 
 
-@pytest.mark.parametrize("how", ["few", "one core", "no cache", "listings"])
+@pytest.mark.parametrize("how", ["few", "one core", "no cache", "listings", "embedded"])
 def test_no_processes_where_they_would_not_pay(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "_let_make", not_here)
     if how == "one core":
         monkeypatch.setattr(ahead, "usable", lambda: (0,))
+    if how == "embedded":
+        monkeypatch.setattr("sys.executable", "/usr/bin/uwsgi")
     changes: dict[str, Any] = {"no cache": {"cache": ""}, "listings": {"debug": 4}}.get(how, {})
     with settings.override(**changes):
         assert compile_ahead(chosen(), FEW[: 3 if how == "few" else 4])
@@ -88,7 +91,7 @@ def test_no_processes_where_they_would_not_pay(how: str, monkeypatch: pytest.Mon
 
 def test_the_longest_begin_first() -> None:
     wanted = [("clock",), ("dense_dot_f32", 64, 16, "f32", "none"), ("attention_f32", 64, 16)]
-    assert [each[0] for each in sorted(wanted, key=ahead._least_first)] == [
+    assert [each[0] for each in sorted(wanted, key=ahead._longest_first)] == [
         "attention_f32", "dense_dot_f32", "clock",
     ]  # fmt: skip
 
@@ -101,7 +104,8 @@ def test_a_warm_model_loads_without_making_anything(
     with settings.override(cache=str(tmp_path / "warm"), isa="generic"):
         assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
         told = capsys.readouterr().out
-        assert "0 layers measured, " in told and "kernels compiled for generic, 0.1 MiB" in told
+        assert "0 layers measured, " in told and "kernels compiled for generic" in told
+        assert len(list((tmp_path / "warm" / "plans").iterdir())) == 1
         monkeypatch.setattr(compiler, "_loaded", {})
         monkeypatch.setattr(compiler, "object_code", not_here)
         assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
