@@ -12,13 +12,8 @@ import pytest
 from engine import settings
 from engine.codegen import compile as compiler
 from engine.codegen.isa import chosen
-from engine.commands.cli import main
-from engine.files import cache
-from engine.formats import store
 from engine.kernels import ahead, kernel
 from engine.kernels.ahead import compile_ahead
-from engine.plan import kept
-from tests.tiny import tiny_graph
 
 # Of those that take least time to make.
 FEW = [("clock",), ("look_up", 16), ("look_up", 64), ("affine", 16, False)]
@@ -49,8 +44,6 @@ def test_what_is_missing_is_made_by_processes(
         for each in FEW:
             assert kernel(chosen(), *each).address
         assert compile_ahead(chosen(), FEW) == 0
-    own = cache.read(compiler._cached_path("clock", chosen().native))
-    assert own == compiler.object_code("clock", ahead.builder("clock"), chosen().native)
 
 
 def broken(*_: Any, **__: Any) -> Any:
@@ -94,19 +87,3 @@ def test_the_longest_begin_first() -> None:
     assert [each[0] for each in sorted(wanted, key=ahead._longest_first)] == [
         "attention_f32", "dense_dot_f32", "clock",
     ]  # fmt: skip
-
-
-def test_a_warm_model_loads_without_making_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(kept, "LEAST", 0)
-    store.write(tiny_graph(), tmp_path / "ir")
-    with settings.override(cache=str(tmp_path / "warm"), isa="generic"):
-        assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
-        told = capsys.readouterr().out
-        assert "0 layers measured, " in told and "kernels compiled for generic" in told
-        assert len(list((tmp_path / "warm" / "plans").iterdir())) == 1
-        monkeypatch.setattr(compiler, "_loaded", {})
-        monkeypatch.setattr(compiler, "object_code", not_here)
-        assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
-        assert "0 kernels compiled" in capsys.readouterr().out

@@ -17,6 +17,7 @@ import pytest
 from engine import plan as planning
 from engine import settings
 from engine.codegen.isa import LADDER, chosen
+from engine.commands.cli import main
 from engine.files import cache
 from engine.formats import models, store
 from engine.graph import Graph, Node, Value
@@ -189,6 +190,24 @@ def test_every_field_of_a_plan_survives() -> None:
                 same(value, mine, "of")
         if step.operands is not None:
             same(step.operands, other.operands, "parts keep")
+
+
+def test_the_command_that_warms_leaves_nothing_to_do(
+    stored: Callable[[], Graph],
+    tmp_path: Path,
+    no_work: Callable[[], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected, told = logits(tiny_graph()), []
+    for file in files(tmp_path / "plans"):
+        file.unlink()
+    for _ in range(2):
+        assert main(["warm", str(tmp_path / "ir"), "--no-tune"]) == 0
+        told.append(capsys.readouterr().out)
+        no_work()
+    assert f"{tmp_path / 'ir'}: 0 layers measured, " in told[0]
+    assert "0 kernels compiled" in told[1] and len(files(tmp_path / "plans")) == 1
+    np.testing.assert_array_equal(logits(stored()), expected)
 
 
 # --- what is damaged
