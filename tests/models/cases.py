@@ -46,8 +46,8 @@ def in_blocks(source: Path, path: Path, bits: int = 4) -> None:
 
 def in_uint8(source: Path, path: Path) -> None:
     """quantize_dynamic with weights of the full range of uint8."""
-    logging.getLogger().setLevel(logging.ERROR)
-    quantize_dynamic(str(source), str(path), weight_type=QuantType.QUInt8)
+    with exported.quietly():
+        quantize_dynamic(str(source), str(path), weight_type=QuantType.QUInt8)
 
 
 ALL: dict[str, Any] = {"operators": (), "per_channel": False}  # quantize_static's own choice

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ SIZES: dict[str, Any] = {
     "vocab_size": 90,
     "max_position_embeddings": 48,
 }
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the advice that ONNX Runtime's quantisers log, of all loggers."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def seeded(model: torch.nn.Module) -> torch.nn.Module:
@@ -237,18 +250,18 @@ def static_int8(
     **extra: Any,
 ) -> Path:
     """ONNX Runtime's static quantisation; operators: of which kinds, None: of all it knows."""
-    logging.getLogger().setLevel(logging.ERROR)
-    quantization.quantize_static(
-        str(source),
-        str(path),
-        Calibration(source),
-        quant_format=quant_format,
-        op_types_to_quantize=None if operators is None else list(operators),
-        per_channel=per_channel,
-        activation_type=activation,
-        weight_type=weight,
-        extra_options=extra,
-    )
+    with quietly():
+        quantization.quantize_static(
+            str(source),
+            str(path),
+            Calibration(source),
+            quant_format=quant_format,
+            op_types_to_quantize=None if operators is None else list(operators),
+            per_channel=per_channel,
+            activation_type=activation,
+            weight_type=weight,
+            extra_options=extra,
+        )
     return path
 
 
@@ -294,16 +307,16 @@ def dynamic_int8(
     reduce_range: bool = False,
 ) -> Path:
     """more: kinds of operators that are quantised too."""
-    logging.getLogger().setLevel(logging.ERROR)
-    quantization.quantize_dynamic(
-        str(source),
-        str(path),
-        op_types_to_quantize=["MatMul", "Gemm", *more],
-        weight_type=weight,
-        per_channel=per_channel,
-        reduce_range=reduce_range,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
+    with quietly():
+        quantization.quantize_dynamic(
+            str(source),
+            str(path),
+            op_types_to_quantize=["MatMul", "Gemm", *more],
+            weight_type=weight,
+            per_channel=per_channel,
+            reduce_range=reduce_range,
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
     return path
 
 
