@@ -92,7 +92,8 @@ def taken_apart(match: Match, facts: Mapping[str, Fact]) -> Parts | str:
     product = search.producer.get(scores.source)
     if product is None or product.kind != "MatMul":
         return f"'{scores.source}' is not a product of query and key"
-    query, key, value = (chain_above(name, search) for name in (*product.inputs, match["value"]))
+    query, key = (chain_above(name, search) for name in product.inputs)
+    value = chain_above(match["value"], search, rescale=False)  # queries and keys have a scale
     shape = facts[value.source].shape
     if shape is None or len(shape) != 3 or not isinstance(shape[2], int):
         return f"'{value.source}' is not [batch, sequence, channels]: {shape}"

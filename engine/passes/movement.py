@@ -40,15 +40,17 @@ class Chain:
     result: str
 
 
-def chain_above(value: str, search: Search) -> Chain:
-    """From a value up to what is neither a view, a scaling nor a quantisation."""
+def chain_above(value: str, search: Search, *, rescale: bool = True) -> Chain:
+    """From a value up to what is neither a view, a scaling nor a quantisation.  rescale: whether a
+    factor of it can be made up for.
+    """
     nodes: list[Node] = []
     while True:
         node = search.producer.get(value)
         if node is None or not (
             node.kind in VIEWS or node.kind == "engine.FakeQuantize" or scaling(node, search)
         ):
-            return folded(value, tuple(reversed(nodes)), search)
+            return folded(value, tuple(reversed(nodes)), search, rescale=rescale)
         nodes.append(node)
         swapped = node.kind == "Mul" and node.inputs[0] in search.graph.constants
         value = node.inputs[1 if swapped else 0]
@@ -71,11 +73,11 @@ def scaling(node: Node, search: Search) -> float | None:
     return None
 
 
-def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
+def folded(source: str, nodes: tuple[Node, ...], search: Search, *, rescale: bool = True) -> Chain:
     """Scalings multiplied together; a quantisation after a factor c has its scale divided by c.
 
     A chain has one quantisation: where there are two it starts after the first, unless the second
-    keeps all bytes of it, which then stand for something else.
+    keeps all bytes of it, which then stand for something else (rescale).
     """
     factor, how, place = 1.0, None, 0
     for i, node in enumerate(nodes):
@@ -83,10 +85,11 @@ def folded(source: str, nodes: tuple[Node, ...], search: Search) -> Chain:
             given = divided(node.attributes["quantization"], factor)
             if how is None:
                 how, place = given, i
-            elif keeps_bytes(how, given):
+            elif rescale and keeps_bytes(how, given):
                 factor *= given.scale / how.scale
             else:
-                return folded(nodes[place].outputs[0], nodes[place + 1 :], search)
+                rest = nodes[place + 1 :]
+                return folded(nodes[place].outputs[0], rest, search, rescale=rescale)
         factor *= scaling(node, search) or 1.0
     if factor <= 0:  # a quantised range cannot be turned round
         return Chain(nodes[-1].outputs[0] if nodes else source, (), 1.0, None, source)
